@@ -1,0 +1,156 @@
+/*
+ * The event loop: doorbells, disk I/O, sockets, timers and cross-thread calls of one thread.
+ *
+ * Two backends behind one interface: io_uring (one io_uring_enter for submissions, completions
+ * and waiting together) and, where the kernel refuses io_uring, epoll with a small pool of threads
+ * for disk I/O. Each ring is restricted to the opcodes that this file needs
+ * (IORING_REGISTER_RESTRICTIONS).
+ *
+ * Invariants
+ *  1. Every operation that is submitted completes through its callback exactly once, on the
+ *     loop's thread, never from inside the submitting call.
+ *  2. The objects (loop_op, loop_watch, loop_timer, loop_msg) belong to the caller, stay where they
+ *     are until they complete, and carry no allocation: submitting never fails. What does not fit
+ *     into the ring waits in a list and follows in order.
+ *  3. Submissions made by callbacks of one round go to the kernel together.
+ *
+ * Threads: a loop is run by one thread, its owner from loop_run() on. Only loop_post() and
+ * loop_stop() may be called from others; before loop_run() the creating thread may call all.
+ */
+#ifndef BASE_LOOP_H
+#define BASE_LOOP_H
+
+#include "base/err.h"
+
+#include <poll.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct loop;
+
+enum loop_backend {
+	LOOP_AUTO,  /* io_uring where the kernel allows it, else epoll */
+	LOOP_URING, /* or fail with the reason */
+	LOOP_EPOLL,
+};
+
+#define LOOP_ENTRIES_DEFAULT 256
+#define LOOP_WORKERS_DEFAULT 4
+
+struct loop_opts {
+	enum loop_backend backend;
+	unsigned entries; /* submission queue, power of two; 0: LOOP_ENTRIES_DEFAULT */
+	unsigned workers; /* epoll backend: threads for disk I/O; 0: LOOP_WORKERS_DEFAULT */
+};
+
+/* "auto", "io_uring" or "epoll"; -EINVAL for any other name. */
+int loop_backend_parse(const char *name, enum loop_backend *ret_backend);
+
+/* `opts` may be NULL. -ENOSYS, -EPERM: the backend asked for is refused by this kernel. */
+int loop_new(const struct loop_opts *opts, struct loop **ret_loop, struct err *err);
+
+/* Frees a loop that does not run; operations still in flight are waited for, their callbacks run. */
+void loop_free(struct loop *loop);
+
+enum loop_backend loop_backend(const struct loop *loop);
+
+/* Runs callbacks until loop_stop(). 0, or -errno when the kernel fails the loop itself. */
+int loop_run(struct loop *loop);
+
+/* Any thread, any number of times; also from callbacks. The current round is finished first. */
+void loop_stop(struct loop *loop);
+
+/* One I/O operation. `done` gets a byte count or 0, or -errno. */
+struct loop_op {
+	void (*done)(struct loop_op *op, int res);
+	struct loop_op_priv {
+		uint8_t code;
+		uint8_t state;
+		int fd;
+		int mode; /* fallocate mode, fsync flags, poll events, accept flags */
+		union {
+			const struct iovec *iov;
+			void *buf;
+			struct msghdr *msg;
+		};
+		size_t len; /* iovecs, or bytes */
+		uint64_t offset;
+		uint64_t range; /* fallocate length */
+		int res;
+		struct loop_op *next;
+	} p;
+};
+
+/* Positioned I/O on files and block devices. Short counts are passed on as they are. */
+void loop_readv(struct loop *loop, struct loop_op *op, int fd, const struct iovec *iov,
+		unsigned niov, uint64_t offset_bytes);
+void loop_writev(struct loop *loop, struct loop_op *op, int fd, const struct iovec *iov,
+		 unsigned niov, uint64_t offset_bytes);
+void loop_fdatasync(struct loop *loop, struct loop_op *op, int fd);
+void loop_fallocate(struct loop *loop, struct loop_op *op, int fd, int mode, uint64_t offset_bytes,
+		    uint64_t len_bytes);
+
+/* Streams (pipes, terminals, sockets, tap): one read or write, as soon as the descriptor allows. */
+void loop_read(struct loop *loop, struct loop_op *op, int fd, void *buf, size_t len_bytes);
+void loop_write(struct loop *loop, struct loop_op *op, int fd, const void *buf, size_t len_bytes);
+void loop_recvmsg(struct loop *loop, struct loop_op *op, int fd, struct msghdr *msg);
+void loop_sendmsg(struct loop *loop, struct loop_op *op, int fd, struct msghdr *msg);
+
+/* Completes with the new descriptor (close-on-exec). */
+void loop_accept(struct loop *loop, struct loop_op *op, int fd);
+
+/* Completes once with the ready events (POLLIN, ...) of the descriptor. */
+void loop_poll(struct loop *loop, struct loop_op *op, int fd, short events);
+
+/* Asks for an early end: the operation completes with -ECANCELED, or as it would have. */
+void loop_cancel(struct loop *loop, struct loop_op *op);
+
+/* An eventfd that is watched: `fn` runs with the counter, which is thereby reset. */
+struct loop_watch {
+	void (*fn)(struct loop_watch *w, uint64_t count);
+	void (*stopped)(struct loop_watch *w); /* after loop_unwatch(): w is the caller's again */
+	struct loop_watch_priv {
+		struct loop_op op;
+		struct loop *loop;
+		uint64_t count;
+		bool stopping;
+	} p;
+};
+
+void loop_watch(struct loop *loop, struct loop_watch *w, int eventfd);
+void loop_unwatch(struct loop_watch *w);
+
+/* A one-shot timer on CLOCK_MONOTONIC. */
+struct loop_timer {
+	void (*fn)(struct loop_timer *t);
+	struct loop_timer_priv {
+		uint64_t deadline_ns;
+		struct loop_timer *next;
+		bool armed;
+	} p;
+};
+
+uint64_t loop_now_ns(void);
+void loop_timer_arm(struct loop *loop, struct loop_timer *t, uint64_t deadline_ns);
+void loop_timer_disarm(struct loop *loop, struct loop_timer *t);
+
+/* A call into the loop's thread. The message is the loop's from posting until `fn` is called. */
+struct loop_msg {
+	void (*fn)(struct loop_msg *m);
+	struct loop_msg *next; /* private */
+	bool queued;	       /* private */
+};
+
+/* Any thread. Messages of one thread arrive in order. */
+void loop_post(struct loop *loop, struct loop_msg *m);
+
+/*
+ * Owner only: runs `m` once after the completions at hand are handled, before the loop submits and
+ * waits; deferring a message that is deferred already does nothing. This is how a device signals
+ * the guest once for a whole batch.
+ */
+void loop_defer(struct loop *loop, struct loop_msg *m);
+
+#endif

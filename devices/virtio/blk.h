@@ -1,0 +1,44 @@
+/*
+ * virtio-blk (virtio 1.2 §5.2) on a disk image.
+ *
+ * Read, write, flush, discard, write zeroes, get id; several queues; write cache toggle
+ * (VIRTIO_BLK_F_CONFIG_WCE), topology, block size, read-only. All queues of a disk are served by one
+ * loop, which also owns the image.
+ *
+ * Errors of the host (EIO, ENOSPC) are an I/O error of that request; requests that break the
+ * protocol take the device to NEEDS_RESET.
+ */
+#ifndef DEVICES_VIRTIO_BLK_H
+#define DEVICES_VIRTIO_BLK_H
+
+#include "base/err.h"
+#include "base/loop.h"
+#include "devices/platform.h"
+#include "devices/virtio/virtio.h"
+#include "disk/image.h"
+
+#define VIRTIO_BLK_SERIAL_BYTES 20
+#define VIRTIO_BLK_QUEUES_MAX	8
+
+struct virtio_blk_config {
+	char serial[VIRTIO_BLK_SERIAL_BYTES + 1];
+	unsigned queues;	/* 1..VIRTIO_BLK_QUEUES_MAX */
+	uint16_t queue_size;	/* 0: 256 */
+	bool write_through;	/* starts with the write cache off */
+};
+
+struct virtio_blk_stats {
+	uint64_t reads, writes, flushes, discards, write_zeroes, errors;
+	uint64_t read_bytes, written_bytes;
+};
+
+/* The image must outlive the device and be detached; `loop` serves it from now on (the image is
+ * attached by the device). */
+int virtio_blk_new(const struct virtio_blk_config *config, const struct platform *plat,
+		   struct image *img, struct loop *loop, struct virtio_dev **ret_dev,
+		   struct err *err);
+
+/* Any thread. */
+void virtio_blk_stats(struct virtio_dev *dev, struct virtio_blk_stats *ret_stats);
+
+#endif

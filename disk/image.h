@@ -1,0 +1,125 @@
+/*
+ * Disk images: one asynchronous interface over every format.
+ *
+ * State of an image:  opened --image_attach(loop)--> attached --image_detach--> opened --> closed
+ *
+ * Invariants
+ *  1. A request completes exactly once, through `done`, on the loop's thread, never from inside
+ *     image_submit().
+ *  2. Data of a write that completed before a flush was submitted is durable when the flush
+ *     completes with 0. Requests in flight together have no order among themselves.
+ *  3. A read-only image is opened O_RDONLY: no write can reach the file, whatever a caller asks.
+ *  4. The format is stated by the caller and never guessed.
+ *
+ * Threads: image_open/close anywhere; all else on the thread of the loop it is attached to.
+ */
+#ifndef DISK_IMAGE_H
+#define DISK_IMAGE_H
+
+#include "base/err.h"
+#include "base/loop.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#define IMAGE_SECTOR_BYTES 512
+
+enum image_format {
+	IMAGE_RAW,
+};
+
+/* "raw"; -EINVAL for any other name. */
+int image_format_parse(const char *name, enum image_format *ret_format);
+const char *image_format_name(enum image_format format);
+
+struct image_opts {
+	const char *path;
+	enum image_format format;
+	bool read_only;
+	bool direct;	/* O_DIRECT: bypass the host's page cache */
+	bool no_lock;	/* skip the advisory lock (the caller holds one) */
+	bool no_discard; /* discards succeed and do nothing */
+};
+
+struct image_info {
+	enum image_format format;
+	uint64_t size_bytes;		    /* a multiple of IMAGE_SECTOR_BYTES */
+	uint32_t logical_block_bytes;	    /* what every offset and length must be a multiple of */
+	uint32_t physical_block_bytes;	    /* what offsets had better be a multiple of */
+	uint32_t optimal_io_bytes;	    /* 0: no preference */
+	uint32_t discard_granularity_bytes; /* 0: cannot discard */
+	bool can_write_zeroes;
+	bool read_only;
+};
+
+enum image_op {
+	IMAGE_READ,
+	IMAGE_WRITE,
+	IMAGE_FLUSH,
+	IMAGE_DISCARD,	    /* contents afterwards undefined: old data or zeroes */
+	IMAGE_WRITE_ZEROES, /* reads as zeroes afterwards */
+};
+
+#define IMAGE_FUA	(1u << 0) /* write: durable before it completes */
+#define IMAGE_MAY_UNMAP (1u << 1) /* write zeroes: may give the space back */
+
+/*
+ * One request. The caller owns it and fills the first part; offset and length are multiples of
+ * logical_block_bytes and within the image, the iovecs add up to length and stay as they are until
+ * done. Any alignment of memory is accepted (O_DIRECT bounces where it must).
+ */
+struct image_req {
+	enum image_op op;
+	unsigned flags;
+	uint64_t offset_bytes;
+	uint64_t len_bytes;
+	const struct iovec *iov; /* read and write only */
+	unsigned niov;
+	/* 0; -EIO, -ENOSPC, ...: the host failed; -EINVAL: out of range or misaligned; -EROFS */
+	void (*done)(struct image_req *req, int res);
+
+	/* the format driver's, from submission to completion */
+	struct image_req_priv {
+		struct loop_op op;
+		struct image *img;
+		uint64_t done_bytes;
+		struct iovec *iov;	/* remainder after a short transfer, or NULL */
+		void *bounce;
+		unsigned retries;
+		int res;
+		struct image_req *next;
+	} p;
+};
+
+struct image;
+
+/*
+ * Opens an image, takes its advisory lock (shared when read-only) and reads its geometry.
+ * Errors name the path and the cure: -ENOENT, -EISDIR, -EACCES, -EAGAIN (locked by another
+ * process), -EINVAL (smaller than a sector, not a regular file or block device), ...
+ */
+int image_open(const struct image_opts *opts, struct image **ret_img, struct err *err);
+
+/* The image must be detached. NULL is accepted. */
+void image_close(struct image *img);
+
+const struct image_info *image_info(const struct image *img);
+const char *image_path(const struct image *img);
+
+/* Binds the image to the loop that will carry its I/O; the loop's thread, or before it runs. */
+int image_attach(struct image *img, struct loop *loop, struct err *err);
+
+/* No request may be in flight. */
+void image_detach(struct image *img);
+
+void image_submit(struct image *img, struct image_req *req);
+
+/* How many requests are in flight. */
+unsigned image_inflight(const struct image *img);
+
+/* Test support: the n-th I/O operation (from 1, counted from now) fails with `errnum`, or is cut
+ * short when `errnum` is 0. n = 0 switches it off. */
+void image_inject_fault(struct image *img, unsigned n, int errnum);
+
+#endif

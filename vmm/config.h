@@ -1,0 +1,75 @@
+/*
+ * What a machine is made of: filled by the command line (later by StartVm), then never changed.
+ * Strings belong to the config; machine_config_fini() frees them.
+ */
+#ifndef VMM_CONFIG_H
+#define VMM_CONFIG_H
+
+#include "base/loop.h"
+#include "disk/image.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define MACHINE_CPUS_MAX	64
+#define MACHINE_DISKS_MAX	24 /* vda to vdx: slots of bus 0 less host bridge, rng and room */
+#define MACHINE_MEMORY_MIN	(UINT64_C(64) << 20)
+#define MACHINE_CMDLINE_MAX	2047 /* bytes: COMMAND_LINE_SIZE of Linux on x86 less the NUL */
+
+enum machine_transport {
+	MACHINE_PCI,
+	MACHINE_MMIO,
+};
+
+enum machine_hugepages {
+	MACHINE_PAGES_DEFAULT, /* 4 KiB pages, transparent huge pages where the host gives them */
+	MACHINE_PAGES_2M,      /* hugetlbfs, reserved at start */
+	MACHINE_PAGES_1G,
+};
+
+enum machine_initramfs {
+	MACHINE_INITRAMFS_AUTO, /* ours: init and modules, unless `initrd` is given */
+	MACHINE_INITRAMFS_NONE, /* the kernel mounts the root itself (root=/dev/vda is appended) */
+};
+
+struct machine_disk {
+	struct image_opts image;
+	char serial[21];
+	unsigned queues; /* 0: one for each CPU, up to 4 */
+	bool write_through;
+};
+
+/* A set of CPUID feature names that are taken away: "-name". */
+#define MACHINE_CPU_MASKS_MAX 64
+
+struct machine_config {
+	char *kernel;
+	char *initrd;  /* NULL: see initramfs */
+	char *modules; /* directory with the kernel's modules (modules.dep in it); NULL: looked for */
+	char *cmdline; /* the user's words, appended to ours; may be NULL */
+	unsigned cpus;
+	uint64_t memory_bytes;
+	enum machine_hugepages hugepages;
+	bool prealloc; /* populate guest memory at start */
+	enum machine_transport transport;
+	enum machine_initramfs initramfs;
+	char *cpu_masked[MACHINE_CPU_MASKS_MAX];
+	unsigned ncpu_masked;
+
+	struct machine_disk disks[MACHINE_DISKS_MAX]; /* disks[0] is the root when has_root */
+	unsigned ndisks;
+	bool has_root;
+	unsigned root_partition; /* 0: the whole disk */
+	char *root_fstype;	 /* NULL: ext4 */
+	bool root_read_only;
+	char *init; /* program of the root that takes over; NULL: /sbin/init */
+
+	bool console; /* a serial port as console= */
+	bool rng;
+	enum loop_backend loop_backend;
+};
+
+void machine_config_init(struct machine_config *config);
+void machine_config_fini(struct machine_config *config);
+
+#endif

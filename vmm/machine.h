@@ -1,0 +1,53 @@
+/*
+ * A virtual machine: KVM, memory, vCPUs, devices and a booted kernel, made from one machine_config.
+ *
+ *   new --machine_start--> running --(event)--> ended --machine_free--> gone
+ *
+ * Threads: machine_new/start/free and the `ended` callback on the thread of the control loop that is
+ * handed in; one thread for each vCPU, one for each disk. machine_stop() and
+ * machine_power_button() from any thread.
+ */
+#ifndef VMM_MACHINE_H
+#define VMM_MACHINE_H
+
+#include "base/err.h"
+#include "base/loop.h"
+#include "devices/legacy/uart.h"
+#include "devices/platform.h"
+#include "vmm/config.h"
+
+struct machine;
+
+struct machine_callbacks {
+	/* The machine has ended (vCPUs are stopped): on the control loop's thread, once. `reason` is
+	 * one line for people, valid during the call. */
+	void (*ended)(void *ctx, enum machine_event event, const char *reason);
+	void *ctx;
+};
+
+/*
+ * Opens all that the config names, then builds the machine. Errors name the thing and the cure.
+ * `console` gets the serial port's output and may be NULL (output is thrown away).
+ * The config must outlive the machine.
+ */
+int machine_new(const struct machine_config *config, struct loop *control,
+		const struct uart_sink *console, const struct machine_callbacks *callbacks,
+		struct machine **ret_machine, struct err *err);
+
+int machine_start(struct machine *machine, struct err *err);
+
+/* Ends the machine as MACHINE_STOPPED. */
+void machine_stop(struct machine *machine);
+
+/* Presses the ACPI power button: the guest may shut down, or not. */
+void machine_power_button(struct machine *machine);
+
+/* The serial port, for input and break; NULL without a console. */
+struct uart *machine_uart(struct machine *machine);
+
+/* After `ended`, or before machine_start(). Flushes nothing: what the guest flushed is durable. */
+void machine_free(struct machine *machine);
+
+const char *machine_event_name(enum machine_event event);
+
+#endif
