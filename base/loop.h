@@ -3,7 +3,7 @@
  *
  * Two backends behind one interface: io_uring (one io_uring_enter for submissions, completions
  * and waiting together) and, where the kernel refuses io_uring, epoll with a small pool of threads
- * for disk I/O. Each ring is restricted to the opcodes that this file needs
+ * for disk I/O. Each ring is restricted to the opcodes that it needs
  * (IORING_REGISTER_RESTRICTIONS).
  *
  * Invariants
@@ -51,23 +51,43 @@ int loop_backend_parse(const char *name, enum loop_backend *ret_backend);
 /* `opts` may be NULL. -ENOSYS, -EPERM: the backend asked for is refused by this kernel. */
 int loop_new(const struct loop_opts *opts, struct loop **ret_loop, struct err *err);
 
-/* Frees a loop that does not run; operations still in flight are waited for, their callbacks run. */
+/*
+ * Frees a loop that does not run, from any thread. Messages that are posted or deferred run first;
+ * operations that did not start complete with -ECANCELED, those under way as they end, and so does
+ * whatever these callbacks submit. Watches end (`stopped` is called where loop_unwatch() was),
+ * timers are forgotten. No other thread may be within loop_post() or loop_stop() any more. NULL is
+ * accepted.
+ */
 void loop_free(struct loop *loop);
 
 enum loop_backend loop_backend(const struct loop *loop);
 
-/* Runs callbacks until loop_stop(). 0, or -errno when the kernel fails the loop itself. */
+/*
+ * Runs callbacks until loop_stop(), always in the same thread. 0, or -errno when the kernel fails
+ * the loop itself. A stop that came before is not lost: then one round runs. When it returns,
+ * nothing of this loop is left with the kernel but what the epoll backend's workers have begun;
+ * running it again continues the operations that were in flight.
+ */
 int loop_run(struct loop *loop);
 
-/* Any thread, any number of times; also from callbacks. The current round is finished first. */
+/*
+ * Any thread, any number of times; also from callbacks. The current round is finished first, and
+ * messages that this thread posted before are run.
+ */
 void loop_stop(struct loop *loop);
 
-/* One I/O operation. `done` gets a byte count or 0, or -errno. */
+/*
+ * One I/O operation. `done` gets a byte count or 0, or -errno. The descriptor stays open and the
+ * memory stays in place until then. Zeroed before its first use, so that loop_cancel() can tell
+ * that it is not in flight.
+ */
 struct loop_op {
 	void (*done)(struct loop_op *op, int res);
 	struct loop_op_priv {
 		uint8_t code;
 		uint8_t state;
+		uint8_t flags;
+		uint8_t begun;
 		int fd;
 		int mode; /* fallocate mode, fsync flags, poll events, accept flags */
 		union {
@@ -80,6 +100,7 @@ struct loop_op {
 		uint64_t range; /* fallocate length */
 		int res;
 		struct loop_op *next;
+		struct loop_op *prev;
 	} p;
 };
 
@@ -92,7 +113,11 @@ void loop_fdatasync(struct loop *loop, struct loop_op *op, int fd);
 void loop_fallocate(struct loop *loop, struct loop_op *op, int fd, int mode, uint64_t offset_bytes,
 		    uint64_t len_bytes);
 
-/* Streams (pipes, terminals, sockets, tap): one read or write, as soon as the descriptor allows. */
+/*
+ * Streams (pipes, terminals, sockets, tap): one read or write, as soon as the descriptor allows,
+ * whether it is O_NONBLOCK or not. A write to a pipe or socket without a reader raises SIGPIPE as
+ * write(2) does: main() ignores that signal.
+ */
 void loop_read(struct loop *loop, struct loop_op *op, int fd, void *buf, size_t len_bytes);
 void loop_write(struct loop *loop, struct loop_op *op, int fd, const void *buf, size_t len_bytes);
 void loop_recvmsg(struct loop *loop, struct loop_op *op, int fd, struct msghdr *msg);
@@ -104,10 +129,16 @@ void loop_accept(struct loop *loop, struct loop_op *op, int fd);
 /* Completes once with the ready events (POLLIN, ...) of the descriptor. */
 void loop_poll(struct loop *loop, struct loop_op *op, int fd, short events);
 
-/* Asks for an early end: the operation completes with -ECANCELED, or as it would have. */
+/*
+ * Asks for an early end: the operation completes with -ECANCELED, or as it would have. Does nothing
+ * to an operation that is not in flight.
+ */
 void loop_cancel(struct loop *loop, struct loop_op *op);
 
-/* An eventfd that is watched: `fn` runs with the counter, which is thereby reset. */
+/*
+ * An eventfd that is watched: `fn` runs with the counter, which is thereby reset. On io_uring an
+ * eventfd without EFD_NONBLOCK costs one system call less for each event.
+ */
 struct loop_watch {
 	void (*fn)(struct loop_watch *w, uint64_t count);
 	void (*stopped)(struct loop_watch *w); /* after loop_unwatch(): w is the caller's again */
@@ -116,13 +147,16 @@ struct loop_watch {
 		struct loop *loop;
 		uint64_t count;
 		bool stopping;
+		bool in_fn;
 	} p;
 };
 
 void loop_watch(struct loop *loop, struct loop_watch *w, int eventfd);
+
+/* `stopped` follows, never from inside this call; `fn` does not run any more. */
 void loop_unwatch(struct loop_watch *w);
 
-/* A one-shot timer on CLOCK_MONOTONIC. */
+/* A one-shot timer on CLOCK_MONOTONIC; arming it again moves it. Zeroed before its first use. */
 struct loop_timer {
 	void (*fn)(struct loop_timer *t);
 	struct loop_timer_priv {
@@ -140,10 +174,11 @@ void loop_timer_disarm(struct loop *loop, struct loop_timer *t);
 struct loop_msg {
 	void (*fn)(struct loop_msg *m);
 	struct loop_msg *next; /* private */
-	bool queued;	       /* private */
+	bool queued;	       /* private; false at first */
 };
 
-/* Any thread. Messages of one thread arrive in order. */
+/* Any thread. Messages arrive in order where one post happened before the other. A message is
+ * posted or deferred, not both. */
 void loop_post(struct loop *loop, struct loop_msg *m);
 
 /*
