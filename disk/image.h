@@ -7,7 +7,9 @@
  *  1. A request completes exactly once, through `done`, on the loop's thread, never from inside
  *     image_submit().
  *  2. Data of a write that completed before a flush was submitted is durable when the flush
- *     completes with 0. Requests in flight together have no order among themselves.
+ *     completes with 0. Requests in flight together have no order among themselves. Because the
+ *     host forgets what it failed to write once it has said so, a flush that failed makes every
+ *     later one fail until the image is opened again.
  *  3. A read-only image is opened O_RDONLY: no write can reach the file, whatever a caller asks.
  *  4. The format is stated by the caller and never guessed.
  *
@@ -37,8 +39,8 @@ struct image_opts {
 	const char *path;
 	enum image_format format;
 	bool read_only;
-	bool direct;	/* O_DIRECT: bypass the host's page cache */
-	bool no_lock;	/* skip the advisory lock (the caller holds one) */
+	bool direct;	 /* O_DIRECT: bypass the host's page cache */
+	bool no_lock;	 /* skip the advisory lock (the caller holds one) */
 	bool no_discard; /* discards succeed and do nothing */
 };
 
@@ -76,7 +78,10 @@ struct image_req {
 	uint64_t len_bytes;
 	const struct iovec *iov; /* read and write only */
 	unsigned niov;
-	/* 0; -EIO, -ENOSPC, ...: the host failed; -EINVAL: out of range or misaligned; -EROFS */
+	/*
+	 * 0; -EIO, -ENOSPC, ...: the host failed; -EINVAL: out of range or misaligned; -EROFS;
+	 * -ECANCELED: the loop was freed. After a failure the contents of the range are undefined.
+	 */
 	void (*done)(struct image_req *req, int res);
 
 	/* the format driver's, from submission to completion */
@@ -84,9 +89,10 @@ struct image_req {
 		struct loop_op op;
 		struct image *img;
 		uint64_t done_bytes;
-		struct iovec *iov;	/* remainder after a short transfer, or NULL */
+		struct iovec part; /* what one operation transfers, where it is not whole iovecs */
 		void *bounce;
-		unsigned retries;
+		uint8_t step;
+		uint8_t retries;
 		int res;
 		struct image_req *next;
 	} p;
@@ -118,8 +124,11 @@ void image_submit(struct image *img, struct image_req *req);
 /* How many requests are in flight. */
 unsigned image_inflight(const struct image *img);
 
-/* Test support: the n-th I/O operation (from 1, counted from now) fails with `errnum`, or is cut
- * short when `errnum` is 0. n = 0 switches it off. */
+/*
+ * Test support: the n-th I/O operation (from 1, counted from now) fails with `errnum`, or is cut
+ * short when `errnum` is 0 (a flush or fallocate cannot be). n = 0 switches it off. One request can
+ * take several operations.
+ */
 void image_inject_fault(struct image *img, unsigned n, int errnum);
 
 #endif

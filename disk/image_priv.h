@@ -4,6 +4,33 @@
 
 #include "disk/image.h"
 
+/* Requests in order, linked through p.next; zeroed: empty. */
+struct image_queue {
+	struct image_req *head, *tail;
+};
+
+static inline void image_queue_push(struct image_queue *q, struct image_req *req)
+{
+	req->p.next = NULL;
+	if (q->tail)
+		q->tail->p.next = req;
+	else
+		q->head = req;
+	q->tail = req;
+}
+
+static inline struct image_req *image_queue_pop(struct image_queue *q)
+{
+	struct image_req *req = q->head;
+
+	if (req) {
+		q->head = req->p.next;
+		if (!q->head)
+			q->tail = NULL;
+	}
+	return req;
+}
+
 struct image_driver {
 	const char *name;
 	enum image_format format;
@@ -23,11 +50,16 @@ struct image {
 	char *path;
 	struct loop *loop;
 	unsigned inflight;
+	struct image_queue ended; /* results that wait for the loop to take them to `done` */
+	struct loop_msg ended_msg;
 };
 
 extern const struct image_driver image_raw_driver;
 
 /* Completes a request: the one place that calls `done`. */
 void image_complete(struct image_req *req, int res);
+
+/* The same from within a submission: in the next round of the loop. */
+void image_complete_later(struct image_req *req, int res);
 
 #endif

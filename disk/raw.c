@@ -1,0 +1,111 @@
+/*
+ * Raw images: the file or block device is the disk, byte for byte.
+ *
+ * Opening, closing and the binding to a loop; the I/O is in disk/raw_io.c and disk/raw_sync.c.
+ */
+#include "base/cleanup.h"
+#include "disk/lock.h"
+#include "disk/raw_priv.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static void raw_free(struct raw *raw)
+{
+	if (raw->file.fd >= 0)
+		close(raw->file.fd);
+	free(raw->img.path);
+	free(raw);
+}
+
+static int raw_open(const struct image_opts *opts, struct image **ret_img, struct err *err)
+{
+	struct raw *raw = calloc(1, sizeof(*raw));
+	int r;
+
+	if (!raw)
+		return err_set(err, ENOMEM, "no memory");
+	raw->file.fd = -1;
+	raw->img.path = strdup(opts->path);
+	if (!raw->img.path) {
+		r = err_set(err, ENOMEM, "no memory");
+		goto fail;
+	}
+	r = raw_probe(opts, &raw->file, err);
+	if (r)
+		goto fail;
+	if (!opts->no_lock) {
+		r = image_lock(raw->file.fd, opts->read_only, err);
+		if (r)
+			goto fail;
+	}
+	raw->img.info = raw->file.info;
+	raw->no_discard = opts->no_discard;
+	raw->can_punch = raw->file.can_punch;
+	raw->can_zero_range = true;
+	raw_io_init(raw);
+	*ret_img = &raw->img;
+	return 0;
+
+fail:
+	raw_free(raw);
+	return r;
+}
+
+static void raw_close(struct image *img)
+{
+	raw_free(raw_of(img));
+}
+
+static int raw_attach(struct image *img, struct loop *loop, struct err *err)
+{
+	struct raw *raw = raw_of(img);
+	void *p;
+
+	(void)loop;
+	if (!raw->file.dio_mem_align)
+		return 0;
+	p = mmap(NULL, RAW_BOUNCE_COUNT * RAW_BOUNCE_BYTES, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED)
+		return err_sys(err, errno, "no memory for direct I/O");
+	raw->bounce = p;
+	raw->bounce_nfree = RAW_BOUNCE_COUNT;
+	for (size_t i = 0; i < RAW_BOUNCE_COUNT; i++)
+		raw->bounce_free[i] = raw->bounce + i * RAW_BOUNCE_BYTES;
+	return 0;
+}
+
+static void raw_detach(struct image *img)
+{
+	struct raw *raw = raw_of(img);
+
+	if (!raw->bounce)
+		return;
+	assert(raw->bounce_nfree == RAW_BOUNCE_COUNT);
+	munmap(raw->bounce, RAW_BOUNCE_COUNT * RAW_BOUNCE_BYTES);
+	raw->bounce = NULL;
+}
+
+static void raw_inject_fault(struct image *img, unsigned n, int errnum)
+{
+	struct raw *raw = raw_of(img);
+
+	raw->fault_in = n;
+	raw->fault_errnum = errnum;
+}
+
+const struct image_driver image_raw_driver = {
+    .name = "raw",
+    .format = IMAGE_RAW,
+    .open = raw_open,
+    .close = raw_close,
+    .attach = raw_attach,
+    .detach = raw_detach,
+    .submit = raw_submit,
+    .inject_fault = raw_inject_fault,
+};
