@@ -24,8 +24,8 @@ int pvpanic_new(const struct platform *plat, struct pvpanic **ret_dev, struct er
 void pvpanic_free(struct pvpanic *dev);
 
 /*
- * ACPI hardware-reduced power management (ACPI 6.4 §4.8.3.7 sleep registers, §4.8.3.6 reset register,
- * §5.6.9 generic event device). The DSDT that names these ports is vmm/x86/acpi.c's.
+ * ACPI hardware-reduced power management (ACPI 6.4 §4.8.3.7 sleep registers, §4.8.3.6 reset
+ * register, §5.6.9 generic event device). The DSDT that names these ports is vmm/x86/acpi.c's.
  */
 #define ACPI_PM_PORT	      0x600
 #define ACPI_PM_SLEEP_CONTROL (ACPI_PM_PORT + 0)

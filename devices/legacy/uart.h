@@ -51,7 +51,8 @@ size_t uart_room(struct uart *uart);
 /* Loop thread: a break condition on the line (SysRq on a Linux console). */
 void uart_break(struct uart *uart);
 
-/* After the loop has stopped and no vCPU runs: pushes what is left to the sink, as far as it takes it. */
+/* After the loop has stopped and no vCPU runs: pushes what is left to the sink, as far as it takes
+ * it. */
 void uart_flush(struct uart *uart);
 
 #endif

@@ -34,7 +34,8 @@ struct pci_dev_ops {
 	uint64_t (*bar_read)(struct pci_dev *dev, unsigned bar, uint64_t offset, unsigned size);
 	void (*bar_write)(struct pci_dev *dev, unsigned bar, uint64_t offset, unsigned size,
 			  uint64_t value);
-	/* Optional: the BAR was placed at `gpa` or, with mapped false, is leaving it (doorbells). */
+	/* Optional: the BAR was placed at `gpa` or, with mapped false, is leaving it (doorbells).
+	 */
 	void (*bar_mapped)(struct pci_dev *dev, unsigned bar, gpa_t gpa, bool mapped);
 	/* Optional: configuration bytes with a side effect (virtio's pci_cfg_data). Called before
 	 * the read takes `config` and after the write changed it. */
@@ -94,8 +95,8 @@ void pci_msix_raise(struct pci_dev *dev, unsigned vector);
 void pci_dev_fini(struct pci_dev *dev);
 
 struct pci_host_config {
-	gpa_t ecam_gpa;	     /* 1 MiB: bus 0 */
-	gpa_t mem32_gpa;     /* window for 32-bit BARs */
+	gpa_t ecam_gpa;	 /* 1 MiB: bus 0 */
+	gpa_t mem32_gpa; /* window for 32-bit BARs */
 	uint64_t mem32_len;
 	gpa_t mem64_gpa; /* window for 64-bit BARs */
 	uint64_t mem64_len;

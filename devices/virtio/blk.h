@@ -2,8 +2,8 @@
  * virtio-blk (virtio 1.2 §5.2) on a disk image.
  *
  * Read, write, flush, discard, write zeroes, get id; several queues; write cache toggle
- * (VIRTIO_BLK_F_CONFIG_WCE), topology, block size, read-only. All queues of a disk are served by one
- * loop, which also owns the image.
+ * (VIRTIO_BLK_F_CONFIG_WCE), topology, block size, read-only. All queues of a disk are served by
+ * one loop, which also owns the image.
  *
  * Errors of the host (EIO, ENOSPC) are an I/O error of that request; requests that break the
  * protocol take the device to NEEDS_RESET.
@@ -22,9 +22,9 @@
 
 struct virtio_blk_config {
 	char serial[VIRTIO_BLK_SERIAL_BYTES + 1];
-	unsigned queues;	/* 1..VIRTIO_BLK_QUEUES_MAX */
-	uint16_t queue_size;	/* 0: 256 */
-	bool write_through;	/* starts with the write cache off */
+	unsigned queues;     /* 1..VIRTIO_BLK_QUEUES_MAX */
+	uint16_t queue_size; /* 0: 256 */
+	bool write_through;  /* starts with the write cache off */
 };
 
 struct virtio_blk_stats {

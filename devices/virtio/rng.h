@@ -1,4 +1,5 @@
-/* virtio-rng (virtio 1.2 §5.4): random bytes from getrandom(2), at most RNG_REQUEST_MAX a request. */
+/* virtio-rng (virtio 1.2 §5.4): random bytes from getrandom(2), at most RNG_REQUEST_MAX a request.
+ */
 #ifndef DEVICES_VIRTIO_RNG_H
 #define DEVICES_VIRTIO_RNG_H
 

@@ -12,8 +12,8 @@
  * Reset of an active device returns when the device holds no request any more (threats.md 3: no use
  * after free): it waits for what is in flight.
  *
- * Threads: register accesses on vCPU threads under the transport's lock; queues on the device's loop
- * thread. The device calls virtio_raise_* from its loop thread.
+ * Threads: register accesses on vCPU threads under the transport's lock; queues on the device's
+ * loop thread. The device calls virtio_raise_* from its loop thread.
  */
 #ifndef DEVICES_VIRTIO_VIRTIO_H
 #define DEVICES_VIRTIO_VIRTIO_H
@@ -24,6 +24,7 @@
 #include "devices/virtio/virtq.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #define VIRTIO_QUEUES_MAX 16
@@ -43,9 +44,9 @@
 #define VIRTIO_STATUS_FAILED	  0x80
 
 /* Feature bits that belong to the core, virtio 1.2 §6 */
-#define VIRTIO_F_INDIRECT_DESC	(UINT64_C(1) << 28)
-#define VIRTIO_F_EVENT_IDX	(UINT64_C(1) << 29)
-#define VIRTIO_F_VERSION_1	(UINT64_C(1) << 32)
+#define VIRTIO_F_INDIRECT_DESC	 (UINT64_C(1) << 28)
+#define VIRTIO_F_EVENT_IDX	 (UINT64_C(1) << 29)
+#define VIRTIO_F_VERSION_1	 (UINT64_C(1) << 32)
 #define VIRTIO_F_ACCESS_PLATFORM (UINT64_C(1) << 33)
 
 struct virtio_dev;
@@ -55,10 +56,11 @@ struct virtio_dev_ops {
 	/* Reads and writes of the device configuration space; any offset and size. Bytes beyond the
 	 * device's own read as 0 and ignore writes. vCPU thread, transport's lock held. */
 	void (*config_read)(struct virtio_dev *dev, unsigned offset, void *buf, unsigned len);
-	void (*config_write)(struct virtio_dev *dev, unsigned offset, const void *buf, unsigned len);
+	void (*config_write)(struct virtio_dev *dev, unsigned offset, const void *buf,
+			     unsigned len);
 
-	/* DRIVER_OK: `queues[i]` is NULL where the driver left queue i disabled. They stay valid until
-	 * reset() returns. `features` is what was negotiated. vCPU thread. */
+	/* DRIVER_OK: `queues[i]` is NULL where the driver left queue i disabled. They stay valid
+	 * until reset() returns. `features` is what was negotiated. vCPU thread. */
 	int (*activate)(struct virtio_dev *dev, uint64_t features, struct virtq *const *queues);
 
 	/* Stops using the queues: returns when nothing is in flight and no thread of the device
@@ -74,7 +76,8 @@ struct virtio_dev {
 	const struct virtio_dev_ops *ops;
 	const char *name;
 	uint32_t id;
-	uint64_t features; /* offered; VIRTIO_F_VERSION_1 and the ring features are the core's to add */
+	uint64_t
+	    features; /* offered; VIRTIO_F_VERSION_1 and the ring features are the core's to add */
 	unsigned nqueues;
 	uint16_t queue_size_max; /* power of two, at most VIRTQ_SIZE_MAX */
 	unsigned config_len;	 /* bytes of device configuration space */
@@ -82,6 +85,10 @@ struct virtio_dev {
 	int kick_fd[VIRTIO_QUEUES_MAX];
 
 	struct virtio_transport *transport; /* set by the transport */
+
+	/* No other thread runs the device's loop: a reset runs it itself, until it is drained. For
+	 * programs of one thread, which set it after the device is made. */
+	bool loop_idle;
 };
 
 /* Makes the doorbell eventfds. Fills nothing else. */
@@ -96,8 +103,8 @@ void virtio_raise_needs_reset(struct virtio_dev *dev);
 
 /*
  * Transports. Each takes ownership of `dev` on success and frees it with itself.
- * PCI (virtio 1.2 §4.1): one function with MSI-X, a vector for each queue and one for configuration.
- * MMIO (§4.2): VIRTIO_MMIO_BYTES at `gpa`, one edge-triggered interrupt.
+ * PCI (virtio 1.2 §4.1): one function with MSI-X, a vector for each queue and one for
+ * configuration. MMIO (§4.2): VIRTIO_MMIO_BYTES at `gpa`, one edge-triggered interrupt.
  */
 #define VIRTIO_MMIO_BYTES 0x1000
 
@@ -107,7 +114,12 @@ int virtio_pci_new(const struct platform *plat, struct pci_host *host, struct vi
 int virtio_mmio_new(const struct platform *plat, gpa_t gpa, unsigned gsi, struct virtio_dev *dev,
 		    struct virtio_transport **ret_transport, struct err *err);
 
-/* Resets and frees the device and the transport. No vCPU runs any more. */
+/*
+ * Resets and frees the device and the transport; NULL is accepted. No vCPU runs any more; the loop
+ * of an active device still runs in its own thread, which is not the caller's, and completes what
+ * is in flight. So: vCPUs end, transports are freed, loops are stopped, joined and freed, images
+ * are closed. The PCI host may go before or after its functions.
+ */
 void virtio_transport_free(struct virtio_transport *transport);
 
 #endif

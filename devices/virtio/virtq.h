@@ -3,8 +3,8 @@
  *
  * A virtq is active and immutable in its configuration: addresses and size were validated and
  * resolved to host memory once. virtq_pop() is the one walker of descriptors: it copies each
- * descriptor once, bounds the chain (§2.7.5.3: no loop, at most queue-size descriptors, also through
- * an indirect table), and gives iovecs of guest memory. Devices never see the ring.
+ * descriptor once, bounds the chain (§2.7.5.3: no loop, at most queue-size descriptors, also
+ * through an indirect table), and gives iovecs of guest memory. Devices never see the ring.
  *
  * Threads: one thread at a time, the device's loop thread.
  */
@@ -38,7 +38,8 @@ void virtq_free(struct virtq *vq);
 unsigned virtq_index(const struct virtq *vq);
 unsigned virtq_size(const struct virtq *vq);
 
-/* A chain taken from the ring. iov[0..nread) the device reads, iov[nread..nread+nwrite) it writes. */
+/* A chain taken from the ring. iov[0..nread) the device reads, iov[nread..nread+nwrite) it writes.
+ */
 struct virtq_chain {
 	uint16_t head;
 	uint16_t nread, nwrite;
@@ -48,15 +49,17 @@ struct virtq_chain {
 };
 
 /*
- * Takes the next available chain. 1: taken, 0: none, -EPROTO: the driver broke the rules (the device
- * must go to NEEDS_RESET; nothing more is taken). `chain->iov` and `max_iov` are set by the caller.
+ * Takes the next available chain. 1: taken, 0: none, -EPROTO: the driver broke the rules (the
+ * device must go to NEEDS_RESET; nothing more is taken). `chain->iov` and `max_iov` are set by the
+ * caller.
  */
 int virtq_pop(struct virtq *vq, struct virtq_chain *chain);
 
 /* Gives a chain back, `written` bytes of it written; visible to the driver at once. */
 void virtq_push(struct virtq *vq, uint16_t head, uint32_t written_bytes);
 
-/* Whether the driver wants an interrupt for what was pushed since the last call (§2.7.7, §2.7.10). */
+/* Whether the driver wants an interrupt for what was pushed since the last call (§2.7.7, §2.7.10).
+ */
 bool virtq_should_notify(struct virtq *vq);
 
 /*

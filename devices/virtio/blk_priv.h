@@ -1,0 +1,99 @@
+/*
+ * virtio-blk from the inside: the device (blk.c) and the life of one request (blk_request.c).
+ *
+ * Threads: configuration space on vCPU threads under the transport's lock; requests, pools and the
+ * image on the loop's thread. `features` is written before the queues start. `writeback` and the
+ * counters are atomic.
+ */
+#ifndef DEVICES_VIRTIO_BLK_PRIV_H
+#define DEVICES_VIRTIO_BLK_PRIV_H
+
+#include "devices/virtio/blk.h"
+#include "devices/virtio/virtio_loop.h"
+
+/* Feature bits, virtio 1.2 §5.2.3 */
+#define BLK_F_SEG_MAX	   (UINT64_C(1) << 2)
+#define BLK_F_RO	   (UINT64_C(1) << 5)
+#define BLK_F_BLK_SIZE	   (UINT64_C(1) << 6)
+#define BLK_F_FLUSH	   (UINT64_C(1) << 9)
+#define BLK_F_TOPOLOGY	   (UINT64_C(1) << 10)
+#define BLK_F_CONFIG_WCE   (UINT64_C(1) << 11)
+#define BLK_F_MQ	   (UINT64_C(1) << 12)
+#define BLK_F_DISCARD	   (UINT64_C(1) << 13)
+#define BLK_F_WRITE_ZEROES (UINT64_C(1) << 14)
+
+/*
+ * One discard or write-zeroes segment: 2 GiB, so that one request keeps the host's file system busy
+ * for a bounded time; a multiple of 4 KiB, so that splitting there leaves no ragged ends.
+ */
+#define BLK_RANGE_SECTORS_MAX ((UINT32_C(2) << 30) / IMAGE_SECTOR_BYTES)
+#define BLK_RANGE_SEGS_MAX    8
+#define BLK_RANGE_ALIGN	      4096
+
+/* Data iovecs kept in the request itself; more go to its slab. */
+#define BLK_IOVS_INLINE 8
+
+struct blk_range {
+	uint64_t sector;
+	uint32_t sectors;
+	uint32_t flags;
+};
+
+struct virtio_blk;
+
+struct blk_request {
+	struct image_req req;
+	struct virtio_blk *blk;
+	struct virtio_loop_queue *q;
+	struct blk_request *next_free;
+	uint8_t *status; /* in guest memory */
+	uint32_t type;
+	uint32_t data_bytes;
+	uint32_t written_ok, written_failed; /* what the used ring says */
+	uint16_t head;
+	uint8_t nranges, range; /* discard, write zeroes: how many, and the one under way */
+	union {
+		struct iovec iov[BLK_IOVS_INLINE];
+		struct blk_range ranges[BLK_RANGE_SEGS_MAX];
+	};
+};
+
+/*
+ * As many requests as the queue has entries, which is as many as a virtq lets out: a pool never
+ * runs dry. The memory is mapped at once but touched only as deep as the driver goes: what was
+ * freed last is used first, and fresh requests are taken in order.
+ */
+struct blk_pool {
+	struct blk_request *requests;
+	struct iovec (*slabs)[VIRTQ_SEGS_MAX];
+	struct blk_request *free;
+	unsigned fresh; /* requests[fresh..] were never used */
+};
+
+struct blk_counters {
+	_Atomic uint64_t reads, writes, flushes, discards, write_zeroes, errors;
+	_Atomic uint64_t read_bytes, written_bytes;
+};
+
+struct virtio_blk {
+	struct virtio_dev dev;
+	struct virtio_loop vl;
+	struct image *img;
+	const struct image_info *info;
+	char serial[VIRTIO_BLK_SERIAL_BYTES];
+	bool write_through; /* state of the write cache after a reset */
+
+	/* Guest-visible state. */
+	uint64_t features; /* negotiated; 0 while inactive */
+	_Atomic bool writeback;
+
+	struct blk_pool pools[VIRTIO_BLK_QUEUES_MAX];
+	void *pool_map;
+	size_t pool_map_bytes;
+	struct blk_counters counters;
+};
+
+/* blk_request.c */
+int blk_take(struct virtio_loop_queue *q, const struct virtq_chain *chain);
+
+#endif
