@@ -11,10 +11,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define MACHINE_CPUS_MAX	64
-#define MACHINE_DISKS_MAX	24 /* vda to vdx: slots of bus 0 less host bridge, rng and room */
-#define MACHINE_MEMORY_MIN	(UINT64_C(64) << 20)
-#define MACHINE_CMDLINE_MAX	2047 /* bytes: COMMAND_LINE_SIZE of Linux on x86 less the NUL */
+#define MACHINE_CPUS_MAX    64
+#define MACHINE_DISKS_MAX   24 /* vda to vdx: slots of bus 0 less host bridge, rng and room */
+#define MACHINE_MEMORY_MIN  (UINT64_C(64) << 20)
+#define MACHINE_CMDLINE_MAX 2047 /* bytes: COMMAND_LINE_SIZE of Linux on x86 less the NUL */
 
 enum machine_transport {
 	MACHINE_PCI,
@@ -44,8 +44,9 @@ struct machine_disk {
 
 struct machine_config {
 	char *kernel;
-	char *initrd;  /* NULL: see initramfs */
-	char *modules; /* directory with the kernel's modules (modules.dep in it); NULL: looked for */
+	char *initrd; /* NULL: see initramfs */
+	char *
+	    modules; /* directory with the kernel's modules (modules.dep in it); NULL: looked for */
 	char *cmdline; /* the user's words, appended to ours; may be NULL */
 	unsigned cpus;
 	uint64_t memory_bytes;

@@ -3,8 +3,8 @@
  *
  *   new --machine_start--> running --(event)--> ended --machine_free--> gone
  *
- * Threads: machine_new/start/free and the `ended` callback on the thread of the control loop that is
- * handed in; one thread for each vCPU, one for each disk. machine_stop() and
+ * Threads: machine_new/start/free and the `ended` callback on the thread of the control loop that
+ * is handed in; one thread for each vCPU, one for each disk. machine_stop() and
  * machine_power_button() from any thread.
  */
 #ifndef VMM_MACHINE_H
@@ -19,8 +19,8 @@
 struct machine;
 
 struct machine_callbacks {
-	/* The machine has ended (vCPUs are stopped): on the control loop's thread, once. `reason` is
-	 * one line for people, valid during the call. */
+	/* The machine has ended (vCPUs are stopped): on the control loop's thread, once. `reason`
+	 * is one line for people, valid during the call. */
 	void (*ended)(void *ctx, enum machine_event event, const char *reason);
 	void *ctx;
 };

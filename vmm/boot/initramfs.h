@@ -3,8 +3,8 @@
  *
  * Ours is an uncompressed newc cpio archive (Linux Documentation/driver-api/early-userspace/
  * buffer-format.rst): /init (guest/init, embedded in this executable), /lodge.conf (what init is to
- * do) and the kernel modules it needs, found through modules.dep, in load order. Files are read straight
- * into guest memory: nothing is copied twice.
+ * do) and the kernel modules it needs, found through modules.dep, in load order. Files are read
+ * straight into guest memory: nothing is copied twice.
  */
 #ifndef VMM_BOOT_INITRAMFS_H
 #define VMM_BOOT_INITRAMFS_H
@@ -20,8 +20,9 @@ struct initramfs;
 int initramfs_from_file(const char *path, struct initramfs **ret_initramfs, struct err *err);
 
 struct initramfs_spec {
-	const char *modules_dir;      /* with modules.dep; NULL: no modules */
-	const char *const *modules;   /* names wanted ("virtio_blk"); absent ones are built in or skipped */
+	const char *modules_dir; /* with modules.dep; NULL: no modules */
+	const char *const
+	    *modules; /* names wanted ("virtio_blk"); absent ones are built in or skipped */
 	unsigned nmodules;
 	const char *conf; /* text of /lodge.conf */
 };
@@ -36,8 +37,9 @@ uint64_t initramfs_size_bytes(const struct initramfs *initramfs);
 int initramfs_load(struct initramfs *initramfs, const struct gmem *mem, gpa_t gpa, struct err *err);
 
 /*
- * Looks for the module directory of a kernel: <dir of kernel>/modules/<release>, <dir>/lib/modules/<release>,
- * <dir>/../lib/modules/<release>, /lib/modules/<release>. NULL where there is none; the caller frees.
+ * Looks for the module directory of a kernel: <dir of kernel>/modules/<release>,
+ * <dir>/lib/modules/<release>, <dir>/../lib/modules/<release>, /lib/modules/<release>. NULL where
+ * there is none; the caller frees.
  */
 char *modules_dir_find(const char *kernel_path, const char *release);
 

@@ -3,8 +3,9 @@
  *
  * bzImage (Linux Documentation/x86/boot.rst, protocol 2.08 and up): the compressed payload is
  * unpacked by us where the format is one of ours (gzip, xz, lzma, lz4, zstd), which is many
- * times faster than the guest doing it and skips KASLR's relocation pass; other formats are entered at the
- * 64-bit entry and unpack themselves. ELF: a 64-bit x86 vmlinux (or a test payload), entered at e_entry.
+ * times faster than the guest doing it and skips KASLR's relocation pass; other formats are entered
+ * at the 64-bit entry and unpack themselves. ELF: a 64-bit x86 vmlinux (or a test payload), entered
+ * at e_entry.
  *
  * The file is untrusted: every offset and size is checked against the file and the memory.
  */
@@ -38,11 +39,12 @@ enum kernel_format kernel_format(const struct kernel *kernel);
 const char *kernel_release(const struct kernel *kernel);
 
 struct kernel_loaded {
-	gpa_t entry;	      /* 64-bit entry point */
-	gpa_t start, end;     /* what the kernel takes, with its bss and scratch space */
-	uint8_t setup_header[KERNEL_SETUP_HEADER_MAX]; /* bzImage: bytes for the zero page at 0x1f1 */
-	unsigned setup_header_len;		       /* 0: ELF without one */
-	gpa_t initrd_max;			       /* highest address an initrd may reach */
+	gpa_t entry;	  /* 64-bit entry point */
+	gpa_t start, end; /* what the kernel takes, with its bss and scratch space */
+	uint8_t
+	    setup_header[KERNEL_SETUP_HEADER_MAX]; /* bzImage: bytes for the zero page at 0x1f1 */
+	unsigned setup_header_len;		   /* 0: ELF without one */
+	gpa_t initrd_max;			   /* highest address an initrd may reach */
 };
 
 /* Puts the kernel into guest memory at the address it was linked for. -ENOMEM: does not fit (the

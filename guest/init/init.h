@@ -1,0 +1,64 @@
+/*
+ * lodge-init: the first program in a guest that lodge boots with an initramfs of its own.
+ *
+ *	/lodge.conf --> modules --> root device --> mount --> hand over to the root's init
+ *	            \-> no root: exec=, or power-off
+ *
+ * It is started by the kernel as process 1 with the console on descriptors 0 to 2, in an otherwise
+ * empty root of that initramfs. When it cannot go on it says why on the console and ends: the
+ * kernel panics, and the VMM sees that.
+ *
+ * Small and quick before all else: static, no stdio, no more system calls than needed.
+ * Threads: one.
+ */
+#ifndef GUEST_INIT_INIT_H
+#define GUEST_INIT_INIT_H
+
+#include <stdbool.h>
+
+/* ---- say.c: lines on the console ---------------------------------------------------------- */
+
+/* "lodge-init: " and the strings up to a NULL, as one line in one write. */
+void say_line(const char *first, ...) __attribute__((sentinel));
+
+#define say(...) say_line(__VA_ARGS__, (char *)NULL)
+
+/* ---- conf.c: /lodge.conf ------------------------------------------------------------------ */
+
+/*
+ * Lines of key=value; what starts with '#' and keys that this init does not know are passed over,
+ * so that an older init can read a newer file. The strings are NULL where the file does not say.
+ */
+struct conf {
+	const char *root;	/* device: "/dev/vda"; NULL: no root file system */
+	const char *rootfstype; /* "ext4", or several with commas between, tried in turn */
+	const char *rootflags;	/* "ro", "rw" and the file system's own, with commas between */
+	const char *init;	/* program of the root that takes over; NULL: the usual ones */
+	const char *exec;	/* without root: program of the initramfs */
+};
+
+/* False: the file cannot be read, and that has been said. */
+bool conf_read(const char *path, struct conf *ret_conf);
+
+/* ---- modules.c ---------------------------------------------------------------------------- */
+
+/* Loads what the list names, in order, and removes each file. A module that fails is a warning. */
+void modules_load(const char *list);
+
+/* ---- root.c ------------------------------------------------------------------------------- */
+
+/* Waits for the device and mounts it on `target`. False: that has been said. */
+bool root_mount(const struct conf *conf, const char *target);
+
+/* ---- handover.c --------------------------------------------------------------------------- */
+
+/* Mounts proc, sysfs and devtmpfs on their directories under `root` ("" for "/"). */
+void mount_kernel_filesystems(const char *root);
+
+/* Makes `target` the root and frees what the initramfs took. False: that has been said. */
+bool switch_root(const char *target);
+
+/* Starts the root's init in this process; returns only when that fails, which has been said. */
+void exec_init(const char *init, char **argv, char **envp);
+
+#endif

@@ -1,0 +1,42 @@
+#include "vmm/config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void machine_config_init(struct machine_config *config)
+{
+	*config = (struct machine_config){
+	    .cpus = 1,
+	    .memory_bytes = UINT64_C(512) << 20,
+	    .transport = MACHINE_PCI,
+	    .initramfs = MACHINE_INITRAMFS_AUTO,
+	    .console = true,
+	    .rng = true,
+	};
+}
+
+/* Paths are const for the image layer, but this config's own. */
+static void free_path(const char *path)
+{
+	union {
+		const char *in;
+		char *out;
+	} u = {.in = path};
+
+	free(u.out);
+}
+
+void machine_config_fini(struct machine_config *config)
+{
+	free(config->kernel);
+	free(config->initrd);
+	free(config->modules);
+	free(config->cmdline);
+	free(config->root_fstype);
+	free(config->init);
+	for (unsigned i = 0; i < config->ncpu_masked; i++)
+		free(config->cpu_masked[i]);
+	for (unsigned i = 0; i < config->ndisks; i++)
+		free_path(config->disks[i].image.path);
+	memset(config, 0, sizeof(*config));
+}

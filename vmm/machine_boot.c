@@ -1,0 +1,142 @@
+/* What the machine boots: kernel, initramfs, command line. */
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "vmm/cmdline.h"
+#include "vmm/machine_priv.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MODULES_WANTED_MAX 8
+#define CONF_MAX	   2048
+
+/* What our init needs of the kernel to reach the root, and the kernel to report its panics. */
+static unsigned modules_wanted(const struct machine_config *config,
+			       const char *ret_names[MODULES_WANTED_MAX])
+{
+	unsigned n = 0;
+
+	/* First: a panic while the root is looked for should be one. */
+	ret_names[n++] = "pvpanic_mmio";
+	ret_names[n++] = config->transport == MACHINE_PCI ? "virtio_pci" : "virtio_mmio";
+	if (config->ndisks)
+		ret_names[n++] = "virtio_blk";
+	if (config->rng)
+		ret_names[n++] = "virtio_rng";
+	if (config->has_root)
+		ret_names[n++] = config->root_fstype ? config->root_fstype : "ext4";
+	return n;
+}
+
+/* A value stands on one line of the configuration and is one word of the command line. */
+static int check_word(const char *what, const char *value, struct err *err)
+{
+	for (const char *p = value; p && *p; p++) {
+		if ((unsigned char)*p <= ' ' || *p == 0x7f)
+			return err_set(err, EINVAL, "%s contains a blank or a control character",
+				       what);
+	}
+	return 0;
+}
+
+/* The text of /lodge.conf: key=value lines for guest/init. */
+static int write_conf(const struct machine_config *config, char conf[CONF_MAX], struct err *err)
+{
+	char root[32] = "/dev/vda";
+	int len;
+
+	if (config->root_partition)
+		snprintf(root, sizeof(root), "/dev/vda%u", config->root_partition);
+	len = snprintf(
+	    conf, CONF_MAX, "root=%s\nrootfstype=%s\nrootflags=%s\ninit=%s\n",
+	    config->has_root ? root : "", config->root_fstype ? config->root_fstype : "ext4",
+	    config->root_read_only ? "ro" : "rw", config->init ? config->init : "/sbin/init");
+	if (len >= CONF_MAX)
+		return err_set(err, ENAMETOOLONG, "the path of the guest's init has %zu bytes",
+			       strlen(config->init));
+	return 0;
+}
+
+static int build_initramfs(struct machine *m, struct err *err)
+{
+	const struct machine_config *config = m->config;
+	const char *names[MODULES_WANTED_MAX];
+	autofree char *found = NULL;
+	char conf[CONF_MAX];
+	int res;
+
+	struct initramfs_spec spec = {
+	    .modules_dir = config->modules,
+	    .modules = names,
+	    .nmodules = modules_wanted(config, names),
+	    .conf = conf,
+	};
+
+	if (!spec.modules_dir && kernel_release(m->kernel)) {
+		found = modules_dir_find(config->kernel, kernel_release(m->kernel));
+		spec.modules_dir = found;
+	}
+	res = write_conf(config, conf, err);
+	return res ? res : initramfs_build(&spec, &m->initramfs, err);
+}
+
+int machine_boot_open(struct machine *m, struct err *err)
+{
+	const struct machine_config *config = m->config;
+	int res = check_word("the path of the guest's init", config->init, err);
+
+	if (!res)
+		res = check_word("the type of the root file system", config->root_fstype, err);
+	if (!res)
+		res = kernel_open(config->kernel, &m->kernel, err);
+	if (res)
+		return res;
+	if (config->initrd)
+		return initramfs_from_file(config->initrd, &m->initramfs, err);
+	if (config->initramfs == MACHINE_INITRAMFS_AUTO && config->has_root)
+		return build_initramfs(m, err);
+	return 0;
+}
+
+int machine_boot_load(struct machine *m, struct err *err)
+{
+	const struct gmem *mem = m->memory.mem;
+	char cmdline[MACHINE_CMDLINE_MAX + 1];
+	struct kernel_loaded loaded = {0};
+	struct arch_boot boot = {
+	    .config = m->config,
+	    .kernel = &loaded,
+	    .pci = m->pci ? &m->pci_layout : NULL,
+	    .cmdline = cmdline,
+	    .nmmio = m->nmmio,
+	    .uart = m->uart,
+	    .rtc = m->rtc,
+	    .pvpanic = m->pvpanic,
+	};
+	int res;
+
+	res = cmdline_build(m->config, cmdline, err);
+	if (!res)
+		res = kernel_load(m->kernel, mem, &loaded, err);
+	if (!res && m->initramfs) {
+		boot.initrd_bytes = initramfs_size_bytes(m->initramfs);
+		res = arch_initrd_place(mem, &loaded, boot.initrd_bytes, &boot.initrd, err);
+		if (!res)
+			res = initramfs_load(m->initramfs, mem, boot.initrd, err);
+	}
+	if (!res)
+		res = arch_boot_write(mem, &boot, err);
+	if (!res)
+		res = arch_vcpu_boot(m->vcpus[0]->fd, loaded.entry, err);
+	return res;
+}
+
+void machine_boot_free(struct machine *m)
+{
+	initramfs_free(m->initramfs);
+	kernel_close(m->kernel);
+	m->initramfs = NULL;
+	m->kernel = NULL;
+}

@@ -1,0 +1,227 @@
+/*
+ * The devices of a machine: one table of their types, in the order in which they are opened, built
+ * and freed. The PCI host is freed before its functions, as pci.h asks.
+ *
+ * Opening is what needs the host (files, loops); building only puts together what is open.
+ */
+#include "base/checked.h"
+#include "devices/virtio/blk.h"
+#include "devices/virtio/rng.h"
+#include "vmm/machine_priv.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define DISK_QUEUES_DEFAULT 4 /* at most; more gain nothing on one loop */
+
+struct device_type {
+	const char *name;
+	int (*open)(struct machine *m, struct err *err); /* optional */
+	int (*build)(struct machine *m, struct err *err);
+	void (*free)(struct machine *m);
+};
+
+/* ---- PC devices ---- */
+
+static int i8042_build(struct machine *m, struct err *err)
+{
+	return i8042_new(&m->platform, &m->i8042, err);
+}
+
+static void i8042_drop(struct machine *m)
+{
+	i8042_free(m->i8042);
+}
+
+static int rtc_build(struct machine *m, struct err *err)
+{
+	return rtc_new(&m->platform, &m->rtc, err);
+}
+
+static void rtc_drop(struct machine *m)
+{
+	rtc_free(m->rtc);
+}
+
+static int pvpanic_build(struct machine *m, struct err *err)
+{
+	return pvpanic_new(&m->platform, &m->pvpanic, err);
+}
+
+static void pvpanic_drop(struct machine *m)
+{
+	pvpanic_free(m->pvpanic);
+}
+
+static int acpi_pm_build(struct machine *m, struct err *err)
+{
+	return acpi_pm_new(&m->platform, &m->acpi_pm, err);
+}
+
+static void acpi_pm_drop(struct machine *m)
+{
+	acpi_pm_free(m->acpi_pm);
+}
+
+static int uart_build(struct machine *m, struct err *err)
+{
+	if (!m->config->console)
+		return 0;
+	return uart_new(&m->platform, m->control, UART_COM1_PORT, UART_COM1_GSI, &m->console,
+			&m->uart, err);
+}
+
+static void uart_drop(struct machine *m)
+{
+	uart_free(m->uart);
+}
+
+/* ---- PCI and virtio ---- */
+
+static int pci_build(struct machine *m, struct err *err)
+{
+	arch_pci_layout(m->config->memory_bytes, &m->pci_layout);
+	if (m->config->transport != MACHINE_PCI)
+		return 0;
+	return pci_host_new(&m->platform, &m->pci_layout, &m->pci, err);
+}
+
+static void pci_drop(struct machine *m)
+{
+	pci_host_free(m->pci);
+}
+
+/* Puts a device behind the machine's transport. The device is the transport's, or gone. */
+static int attach(struct machine *m, struct virtio_dev *dev, struct virtio_transport **ret,
+		  struct err *err)
+{
+	unsigned gsi;
+	gpa_t gpa;
+	int res;
+
+	if (m->config->transport == MACHINE_PCI) {
+		res = virtio_pci_new(&m->platform, m->pci, dev, ret, err);
+	} else {
+		arch_mmio_slot(m->nmmio, &gpa, &gsi);
+		res = virtio_mmio_new(&m->platform, gpa, gsi, dev, ret, err);
+		m->nmmio += !res;
+	}
+	if (res)
+		dev->ops->free(dev);
+	return res;
+}
+
+static int disks_open(struct machine *m, struct err *err)
+{
+	struct loop *loop;
+	int res = 0;
+
+	for (unsigned i = 0; i < m->config->ndisks && !res; i++) {
+		res = image_open(&m->config->disks[i].image, &m->images[i], err);
+		if (!res)
+			res = machine_io_loop(m, i, &loop, err);
+	}
+	return res;
+}
+
+static int disk_build(struct machine *m, unsigned n, struct err *err)
+{
+	const struct machine_disk *disk = &m->config->disks[n];
+	struct virtio_blk_config config = {
+	    .queues = disk->queues ? disk->queues : MIN(m->config->cpus, DISK_QUEUES_DEFAULT),
+	    .write_through = disk->write_through,
+	};
+	struct virtio_dev *dev;
+	int res;
+
+	_Static_assert(sizeof(config.serial) == sizeof(disk->serial), "serial number");
+	memcpy(config.serial, disk->serial, sizeof(config.serial));
+	res = virtio_blk_new(&config, &m->platform, m->images[n], m->io[n].loop, &dev, err);
+	if (!res)
+		res = attach(m, dev, &m->disks[n], err);
+	if (res)
+		err_prefix(err, "disk %s", disk->image.path);
+	return res;
+}
+
+static int disks_build(struct machine *m, struct err *err)
+{
+	int res = 0;
+
+	for (unsigned i = 0; i < m->config->ndisks && !res; i++)
+		res = disk_build(m, i, err);
+	return res;
+}
+
+static void disks_drop(struct machine *m)
+{
+	for (unsigned i = 0; i < m->config->ndisks; i++)
+		virtio_transport_free(m->disks[i]);
+}
+
+/* Shares the first disk's thread: it has little to do. */
+static int rng_open(struct machine *m, struct err *err)
+{
+	struct loop *loop;
+
+	return m->config->rng ? machine_io_loop(m, 0, &loop, err) : 0;
+}
+
+static int rng_build(struct machine *m, struct err *err)
+{
+	struct virtio_dev *dev;
+	int res;
+
+	if (!m->config->rng)
+		return 0;
+	res = virtio_rng_new(&m->platform, m->io[0].loop, &dev, err);
+	return res ? res : attach(m, dev, &m->rng, err);
+}
+
+static void rng_drop(struct machine *m)
+{
+	virtio_transport_free(m->rng);
+}
+
+/* PCI slots follow this order: host bridge 0, disks from 1, then the random source. */
+static const struct device_type device_types[] = {
+    {"i8042", NULL, i8042_build, i8042_drop},
+    {"rtc", NULL, rtc_build, rtc_drop},
+    {"pvpanic", NULL, pvpanic_build, pvpanic_drop},
+    {"acpi-pm", NULL, acpi_pm_build, acpi_pm_drop},
+    {"uart", NULL, uart_build, uart_drop},
+    {"pci-host", NULL, pci_build, pci_drop},
+    {"virtio-blk", disks_open, disks_build, disks_drop},
+    {"virtio-rng", rng_open, rng_build, rng_drop},
+};
+
+int machine_devices_open(struct machine *m, struct err *err)
+{
+	int res = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(device_types) && !res; i++) {
+		if (device_types[i].open)
+			res = device_types[i].open(m, err);
+	}
+	return res;
+}
+
+int machine_devices_build(struct machine *m, struct err *err)
+{
+	for (size_t i = 0; i < ARRAY_LEN(device_types); i++) {
+		int res = device_types[i].build(m, err);
+
+		if (res) {
+			err_prefix(err, "cannot build the %s", device_types[i].name);
+			return res;
+		}
+	}
+	return 0;
+}
+
+void machine_devices_free(struct machine *m)
+{
+	for (size_t i = 0; i < ARRAY_LEN(device_types); i++)
+		device_types[i].free(m);
+}

@@ -1,0 +1,62 @@
+/* The I/O threads: a loop each, "io0" and up. */
+#include "base/log.h"
+#include "vmm/machine_priv.h"
+#include "vmm/thread.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+int machine_io_loop(struct machine *m, unsigned n, struct loop **ret_loop, struct err *err)
+{
+	struct loop_opts opts = {.backend = m->config->loop_backend};
+	int res;
+
+	for (; m->nio <= n; m->nio++) {
+		m->io[m->nio].index = m->nio;
+		res = loop_new(&opts, &m->io[m->nio].loop, err);
+		if (res)
+			return res;
+	}
+	*ret_loop = m->io[n].loop;
+	return 0;
+}
+
+static void *io_thread(void *arg)
+{
+	struct io_thread *io = arg;
+	int res = loop_run(io->loop);
+
+	if (res)
+		log_error("the I/O loop io%u failed: %s", io->index, strerrordesc_np(-res));
+	return NULL;
+}
+
+int machine_io_start(struct machine *m, struct err *err)
+{
+	char name[16];
+	int res;
+
+	for (unsigned i = 0; i < m->nio; i++) {
+		snprintf(name, sizeof(name), "io%u", i);
+		res = thread_start(name, io_thread, &m->io[i], &m->io[i].thread, err);
+		if (res)
+			return res;
+		m->io[i].running = true;
+	}
+	return 0;
+}
+
+void machine_io_free(struct machine *m)
+{
+	for (unsigned i = 0; i < m->nio; i++) {
+		struct io_thread *io = &m->io[i];
+
+		if (io->running) {
+			loop_stop(io->loop);
+			pthread_join(io->thread, NULL);
+		}
+		loop_free(io->loop);
+	}
+	m->nio = 0;
+}

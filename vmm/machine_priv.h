@@ -1,0 +1,108 @@
+/*
+ * A machine's parts, for vmm/machine*.c only.
+ *
+ * Threads: built and freed by the control loop's thread. Afterwards `end` is shared under its lock;
+ * `irqs`, the buses and guest memory have their own rules; everything else is read only.
+ */
+#ifndef VMM_MACHINE_PRIV_H
+#define VMM_MACHINE_PRIV_H
+
+#include "devices/legacy/legacy.h"
+#include "devices/pci/pci.h"
+#include "devices/virtio/virtio.h"
+#include "vmm/arch.h"
+#include "vmm/boot/initramfs.h"
+#include "vmm/boot/kernel.h"
+#include "vmm/irq.h"
+#include "vmm/kvm.h"
+#include "vmm/machine.h"
+#include "vmm/memory.h"
+#include "vmm/vcpu.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#define MACHINE_REASON_MAX 256
+
+/* A loop with a thread of its own, for the queues of a disk. */
+struct io_thread {
+	struct loop *loop;
+	pthread_t thread;
+	bool running;
+	unsigned index;
+};
+
+/* How the machine ends; see machine_end.c. */
+struct machine_end {
+	pthread_mutex_t lock;	  /* below all others but the control loop's own */
+	enum machine_event event; /* the first one; 0: none yet */
+	bool stopping;		  /* vCPUs are told to stop */
+	bool started;		  /* vCPUs have threads */
+	char reason[MACHINE_REASON_MAX];
+
+	atomic_uint running; /* vCPU threads that have not ended */
+	/* the control loop's thread, from posting on */
+	struct loop_msg panicked, over;
+	struct loop_timer grace;
+};
+
+struct machine {
+	const struct machine_config *config;
+	struct loop *control;
+	struct machine_callbacks callbacks;
+	struct uart_sink console;
+
+	struct kvm kvm;
+	struct guest_memory memory;
+	struct kernel *kernel;
+	struct initramfs *initramfs; /* NULL: none */
+	struct irqs *irqs;
+	struct arch_cpus *cpus;
+	struct vcpu_host vcpu_host;
+	struct vcpu *vcpus[MACHINE_CPUS_MAX];
+
+	struct bus *pio, *mmio;
+	struct platform platform;
+	struct pci_host_config pci_layout;
+
+	struct i8042 *i8042;
+	struct rtc *rtc;
+	struct pvpanic *pvpanic;
+	struct acpi_pm *acpi_pm;
+	struct uart *uart;
+	struct pci_host *pci;
+	struct image *images[MACHINE_DISKS_MAX];
+	struct virtio_transport *disks[MACHINE_DISKS_MAX];
+	struct virtio_transport *rng;
+	unsigned nmmio; /* virtio-mmio devices so far */
+
+	struct io_thread io[MACHINE_DISKS_MAX];
+	unsigned nio;
+
+	struct machine_end end;
+};
+
+/* machine_devices.c: every device type. Free comes after a failed open or build as well. */
+int machine_devices_open(struct machine *m, struct err *err);
+int machine_devices_build(struct machine *m, struct err *err);
+void machine_devices_free(struct machine *m);
+
+/* machine_io.c: loops and their threads. The n-th, made when it is asked for first. */
+int machine_io_loop(struct machine *m, unsigned n, struct loop **ret_loop, struct err *err);
+int machine_io_start(struct machine *m, struct err *err);
+void machine_io_free(struct machine *m);
+
+/* machine_boot.c: what the machine boots. */
+int machine_boot_open(struct machine *m, struct err *err);
+int machine_boot_load(struct machine *m, struct err *err);
+void machine_boot_free(struct machine *m);
+
+/* machine_end.c */
+void machine_end_init(struct machine *m);
+void machine_end_fini(struct machine *m);
+/* Any thread. The first event decides; `reason` is copied. */
+void machine_raise(struct machine *m, enum machine_event event, const char *reason);
+int machine_run(struct machine *m, struct err *err);
+
+#endif

@@ -1,0 +1,62 @@
+/*
+ * A virtual processor: a KVM vCPU and the thread that runs it.
+ *
+ *   vcpu_new --vcpu_start--> running --(vcpu_stop, or the machine's end)--> `stopped`
+ * --vcpu_join--> vcpu_free
+ *
+ * Stopping has no race: the stopper sets `stop` and KVM's immediate_exit, then signals. Whether the
+ * thread is before KVM_RUN, in the guest or in a device at that moment, its next KVM_RUN returns
+ * at once, and the flag ends it.
+ *
+ * Threads: the vCPU's thread runs the guest and calls the buses and the host ops; vcpu_stop() comes
+ * from any thread, between vcpu_start() and vcpu_join(); all else from the machine's thread.
+ */
+#ifndef VMM_VCPU_H
+#define VMM_VCPU_H
+
+#include "base/err.h"
+#include "devices/bus.h"
+#include "devices/platform.h"
+#include "vmm/kvm.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+struct kvm_run;
+struct vcpu;
+
+/* What a vCPU needs of its machine. */
+struct vcpu_host {
+	struct bus *pio;
+	struct bus *mmio;
+	/* The machine ends, on the vCPU's thread; returns at once. */
+	void (*event)(void *ctx, enum machine_event event, const char *reason);
+	/* The thread's last act. */
+	void (*stopped)(void *ctx, struct vcpu *vcpu);
+	void *ctx;
+};
+
+struct vcpu {
+	unsigned index;
+	int fd;
+	struct kvm_run *run; /* shared with KVM */
+	size_t run_bytes;
+	const struct vcpu_host *host;
+	atomic_bool stop;
+	pthread_t thread;
+};
+
+/* The signal that interrupts KVM_RUN; its handler does nothing. */
+int vcpu_signal_init(struct err *err);
+
+int vcpu_new(const struct kvm *kvm, unsigned index, const struct vcpu_host *host,
+	     struct vcpu **ret_vcpu, struct err *err);
+int vcpu_start(struct vcpu *vcpu, struct err *err);
+void vcpu_stop(struct vcpu *vcpu);
+void vcpu_join(struct vcpu *vcpu);
+
+/* The thread is joined or was never started. */
+void vcpu_free(struct vcpu *vcpu);
+
+#endif

@@ -1,0 +1,177 @@
+/*
+ * Boot data: zero page, command line, GDT, page tables and the place of the initrd.
+ *
+ * Linux Documentation/x86/boot.rst (64-bit boot protocol, setup header 2.15) and zero-page.rst.
+ */
+#include "vmm/x86/boot.h"
+#include "base/checked.h"
+#include "vmm/arch.h"
+#include "vmm/x86/acpi.h"
+#include "vmm/x86/e820.h"
+
+#include <asm/bootparam.h>
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/random.h>
+
+#define PAGE	   UINT64_C(4096)
+#define TABLE_ENTS 512
+
+#define PTE_PRESENT  (1u << 0)
+#define PTE_WRITE    (1u << 1)
+#define PTE_ACCESSED (1u << 5)
+#define PTE_DIRTY    (1u << 6)
+#define PTE_LARGE    (1u << 7)
+
+/* setup_data, zero-page.rst: read by Linux 6.1 and later, passed over by older ones */
+#define SETUP_DATA_RNG_SEED 9
+#define RNG_SEED_BYTES	    32
+
+#define LOADER_UNDEFINED 0xff /* type_of_loader: no id assigned */
+#define INITRD_MAX_OLD	 UINT64_C(0x37ffffff)
+
+static int write_gdt(const struct gmem *mem)
+{
+	struct le64 gdt[X86_GDT_BYTES / 8] = {
+	    [X86_BOOT_CS / 8] = le64_put(UINT64_C(0x00af9b000000ffff)),
+	    [X86_BOOT_DS / 8] = le64_put(UINT64_C(0x00cf93000000ffff)),
+	};
+
+	return gmem_write(mem, X86_GDT, gdt, sizeof(gdt));
+}
+
+/* Maps the low 4 GiB to themselves with pages of 2 MiB. */
+static int write_page_tables(const struct gmem *mem)
+{
+	const uint64_t link = PTE_PRESENT | PTE_WRITE | PTE_ACCESSED;
+	const uint64_t leaf = link | PTE_DIRTY | PTE_LARGE;
+	struct le64 *tables = gmem_rw(mem, X86_PAGE_TABLES, 6 * PAGE);
+	gpa_t pdpt = X86_PAGE_TABLES + PAGE, pd = pdpt + PAGE;
+
+	if (!tables)
+		return -EFAULT;
+	tables[0] = le64_put(pdpt | link);
+	for (unsigned i = 0; i < 4; i++)
+		tables[TABLE_ENTS + i] = le64_put((pd + i * PAGE) | link);
+	for (unsigned i = 0; i < 4 * TABLE_ENTS; i++)
+		tables[2 * TABLE_ENTS + i] = le64_put((uint64_t)i * 2 * MIB | leaf);
+	return 0;
+}
+
+static int write_seed(const struct gmem *mem)
+{
+	struct {
+		struct le64 next;
+		struct le32 type, len;
+		uint8_t seed[RNG_SEED_BYTES];
+	} data = {.type = le32_put(SETUP_DATA_RNG_SEED), .len = le32_put(RNG_SEED_BYTES)};
+
+	if (getrandom(data.seed, sizeof(data.seed), 0) != sizeof(data.seed))
+		return -EIO;
+	return gmem_write(mem, X86_SETUP_DATA, &data, sizeof(data));
+}
+
+static void fill_header(struct boot_params *zero, const struct arch_boot *boot)
+{
+	const struct kernel_loaded *kernel = boot->kernel;
+	struct setup_header *hdr = &zero->hdr;
+
+	_Static_assert(offsetof(struct boot_params, hdr) == 0x1f1, "zero-page.rst");
+	_Static_assert(offsetof(struct boot_params, e820_table) == 0x2d0, "zero-page.rst");
+	if (kernel->setup_header_len) {
+		memcpy((uint8_t *)zero + offsetof(struct boot_params, hdr), kernel->setup_header,
+		       MIN(kernel->setup_header_len, KERNEL_SETUP_HEADER_MAX));
+	} else {
+		/* What a kernel that is entered behind its own boot code reads of it. */
+		hdr->boot_flag = 0xaa55;
+		hdr->header = 0x53726448; /* "HdrS" */
+		hdr->version = 0x20f;
+		hdr->loadflags = 1; /* loaded high */
+		hdr->kernel_alignment = 0x1000000;
+	}
+	hdr->type_of_loader = LOADER_UNDEFINED;
+	hdr->cmd_line_ptr = X86_CMDLINE;
+	hdr->setup_data = X86_SETUP_DATA;
+	hdr->ramdisk_image = (uint32_t)boot->initrd;
+	zero->ext_ramdisk_image = (uint32_t)(boot->initrd >> 32);
+	hdr->ramdisk_size = (uint32_t)boot->initrd_bytes;
+	zero->ext_ramdisk_size = (uint32_t)(boot->initrd_bytes >> 32);
+	zero->acpi_rsdp_addr = X86_ACPI;
+}
+
+static int write_zero_page(const struct gmem *mem, const struct arch_boot *boot)
+{
+	struct e820_range map[E820_MAX];
+	struct boot_params *zero = gmem_rw(mem, X86_ZERO_PAGE, sizeof(*zero));
+
+	if (!zero)
+		return -EFAULT;
+	memset(zero, 0, sizeof(*zero));
+	fill_header(zero, boot);
+	zero->e820_entries = (uint8_t)e820_build(gmem_total_bytes(mem), boot->pci != NULL, map);
+	for (unsigned i = 0; i < zero->e820_entries; i++)
+		zero->e820_table[i] = (struct boot_e820_entry){
+		    .addr = map[i].base, .size = map[i].len, .type = map[i].type};
+	return 0;
+}
+
+static int write_cmdline(const struct gmem *mem, const struct arch_boot *boot, struct err *err)
+{
+	size_t len = strlen(boot->cmdline), max = MACHINE_CMDLINE_MAX;
+
+	if (boot->kernel->setup_header_len) {
+		uint32_t size = le32_load(boot->kernel->setup_header +
+					  offsetof(struct setup_header, cmdline_size));
+
+		if (size)
+			max = MIN(max, size);
+	}
+	if (len > max)
+		return err_set(err, E2BIG,
+			       "the kernel command line has %zu bytes, this kernel takes %zu", len,
+			       max);
+	return gmem_write(mem, X86_CMDLINE, boot->cmdline, len + 1);
+}
+
+const char *arch_console_words(void)
+{
+	return "console=ttyS0";
+}
+
+int arch_initrd_place(const struct gmem *mem, const struct kernel_loaded *kernel, uint64_t bytes,
+		      gpa_t *ret_gpa, struct err *err)
+{
+	const struct gmem_region *low = gmem_region_at(mem, 0);
+	uint64_t end = low->gpa + low->len_bytes;
+	uint64_t reach = kernel->initrd_max ? kernel->initrd_max : INITRD_MAX_OLD;
+
+	if (reach < end)
+		end = reach + 1;
+	end = align_down(end, PAGE);
+	if (bytes >= end || align_down(end - bytes, PAGE) < align_up(kernel->end, PAGE))
+		return err_set(
+		    err, ENOMEM,
+		    "the initramfs of %llu KiB does not fit above the kernel, which ends "
+		    "at %llu KiB: give the machine more memory",
+		    (unsigned long long)(bytes / KIB + 1), (unsigned long long)(kernel->end / KIB));
+	*ret_gpa = align_down(end - bytes, PAGE);
+	return 0;
+}
+
+int arch_boot_write(const struct gmem *mem, const struct arch_boot *boot, struct err *err)
+{
+	int res = write_cmdline(mem, boot, err);
+
+	if (!res)
+		res = acpi_write(mem, boot, err);
+	if (!res)
+		res = write_gdt(mem);
+	if (!res)
+		res = write_page_tables(mem);
+	if (!res)
+		res = write_seed(mem);
+	if (!res)
+		res = write_zero_page(mem, boot);
+	return res ? err_sys(err, -res, "cannot write the boot data") : 0;
+}

@@ -1,0 +1,289 @@
+/*
+ * Interrupt controllers and processors of an x86 machine, through KVM.
+ *
+ * Intel SDM volume 3 §11.11 (MTRR), §10.5 (local vector table); Linux
+ * Documentation/x86/boot.rst "64-bit boot protocol" for the state at the kernel's entry.
+ */
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "vmm/arch.h"
+#include "vmm/x86/boot.h"
+#include "vmm/x86/cpuid.h"
+#include "vmm/x86/layout.h"
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#define MSR_MISC_ENABLE	      0x1a0
+#define MISC_ENABLE_FAST_STRS (1u << 0)
+#define MSR_MTRR_DEF_TYPE     0x2ff
+#define MTRR_ENABLED	      (1u << 11)
+#define MTRR_WRITE_BACK	      6
+
+#define APIC_LVT_LINT0 0x350
+#define APIC_LVT_LINT1 0x360
+#define LVT_EXTINT     (7u << 8)
+#define LVT_NMI	       (4u << 8)
+
+#define CR0_PE	 (1u << 0)
+#define CR0_MP	 (1u << 1)
+#define CR0_ET	 (1u << 4)
+#define CR0_NE	 (1u << 5)
+#define CR0_WP	 (1u << 16)
+#define CR0_PG	 (1u << 31)
+#define CR4_PAE	 (1u << 5)
+#define EFER_LME (1u << 8)
+#define EFER_LMA (1u << 10)
+
+#define RFLAGS_RESERVED (1u << 1)
+
+static const struct kvm_need needs[] = {
+    {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
+    {KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"},
+    {KVM_CAP_SET_IDENTITY_MAP_ADDR, "KVM_CAP_SET_IDENTITY_MAP_ADDR"},
+    {KVM_CAP_PIT2, "KVM_CAP_PIT2"},
+};
+
+const struct kvm_need *arch_kvm_needs(size_t *ret_n)
+{
+	*ret_n = ARRAY_LEN(needs);
+	return needs;
+}
+
+/* ---- interrupt controllers ---- */
+
+int arch_vm_init(const struct kvm *kvm, struct err *err)
+{
+	uint64_t identity = X86_IDENTITY_MAP;
+	/* Kernels without ACPI's reduced hardware measure their clocks with it. */
+	struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
+
+	if (ioctl(kvm->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity))
+		return err_sys(err, errno, "KVM refuses the identity map at 0x%llx",
+			       (unsigned long long)identity);
+	if (ioctl(kvm->vm_fd, KVM_SET_TSS_ADDR, (unsigned long)X86_TSS))
+		return err_sys(err, errno, "KVM refuses the task segment at 0x%llx",
+			       (unsigned long long)X86_TSS);
+	if (ioctl(kvm->vm_fd, KVM_CREATE_IRQCHIP, 0))
+		return err_sys(err, errno, "KVM cannot make the interrupt controllers");
+	if (ioctl(kvm->vm_fd, KVM_CREATE_PIT2, &pit))
+		return err_sys(err, errno, "KVM cannot make the interval timer");
+	return 0;
+}
+
+static struct kvm_irq_routing_entry chip_route(unsigned gsi, unsigned chip, unsigned pin)
+{
+	return (struct kvm_irq_routing_entry){
+	    .gsi = gsi,
+	    .type = KVM_IRQ_ROUTING_IRQCHIP,
+	    .u.irqchip = {.irqchip = chip, .pin = pin},
+	};
+}
+
+unsigned arch_irq_routes(struct kvm_irq_routing_entry ret_routes[ARCH_ROUTES_MAX])
+{
+	unsigned n = 0;
+
+	/* As KVM starts with: the first 16 reach both the PICs and the IOAPIC, pin = GSI. */
+	for (unsigned gsi = 0; gsi < X86_IOAPIC_PINS; gsi++) {
+		if (gsi < 16)
+			ret_routes[n++] = chip_route(
+			    gsi, gsi < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE, gsi % 8);
+		ret_routes[n++] = chip_route(gsi, KVM_IRQCHIP_IOAPIC, gsi);
+	}
+	return n;
+}
+
+/* ---- processors ---- */
+
+struct arch_cpus {
+	unsigned n;
+	struct cpuid_table cpuid;
+};
+
+/* KVM says E2BIG until there is room; the table is as large as a guest's may be. */
+static int supported_cpuid(const struct kvm *kvm, struct cpuid_table *table, struct err *err)
+{
+	autofree struct kvm_cpuid2 *list = NULL;
+
+	list = calloc(1, sizeof(*list) + sizeof(table->entries));
+	if (!list)
+		return err_sys(err, ENOMEM, "cannot ask KVM for CPUID");
+	list->nent = CPUID_ENTRIES_MAX;
+	if (ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, list))
+		return err_sys(err, errno, "KVM does not say which CPUID it supports");
+	table->n = MIN(list->nent, CPUID_ENTRIES_MAX);
+	memcpy(table->entries, list->entries, table->n * sizeof(table->entries[0]));
+	return 0;
+}
+
+int arch_cpus_new(const struct kvm *kvm, const struct machine_config *config,
+		  struct arch_cpus **ret_cpus, struct err *err)
+{
+	autofree struct arch_cpus *cpus = calloc(1, sizeof(*cpus));
+	struct cpuid_host host = {
+	    .tsc_deadline = kvm_cap(kvm, KVM_CAP_TSC_DEADLINE_TIMER),
+	};
+	int res, khz;
+
+	if (!cpus)
+		return err_sys(err, ENOMEM, "cannot describe the processors");
+	if (config->cpus > kvm_vcpus_max(kvm))
+		return err_set(err, EINVAL, "%u CPUs are more than KVM gives one machine (%u)",
+			       config->cpus, kvm_vcpus_max(kvm));
+	res = supported_cpuid(kvm, &cpus->cpuid, err);
+	if (res)
+		return res;
+	/* Of the VM: kernels before 5.18 answer for a vCPU only, and the leaf is then left out. */
+	khz = ioctl(kvm->vm_fd, KVM_GET_TSC_KHZ, 0);
+	host.tsc_khz = khz > 0 ? (uint32_t)khz : 0;
+	res = cpuid_prepare(&cpus->cpuid, &host, config, err);
+	if (res)
+		return res;
+	cpus->n = config->cpus;
+	*ret_cpus = steal_ptr(&cpus);
+	return 0;
+}
+
+void arch_cpus_free(struct arch_cpus *cpus)
+{
+	free(cpus);
+}
+
+int arch_cpus_check_memory(struct arch_cpus *cpus, uint64_t ram_bytes, struct err *err)
+{
+	unsigned bits = cpuid_phys_bits(&cpus->cpuid);
+	struct pci_host_config pci;
+
+	arch_pci_layout(ram_bytes, &pci);
+	if (bits < 64 && pci.mem64_gpa + pci.mem64_len > UINT64_C(1) << bits)
+		return err_set(err, ENOMEM,
+			       "memory of %llu MiB is more than the guest's processors reach (%u "
+			       "address bits)",
+			       (unsigned long long)(ram_bytes / MIB), bits);
+	return 0;
+}
+
+static int set_cpuid(struct arch_cpus *cpus, int vcpu_fd, unsigned index, struct err *err)
+{
+	struct cpuid_table *table = &cpus->cpuid;
+	autofree struct kvm_cpuid2 *list = NULL;
+
+	list = calloc(1, sizeof(*list) + sizeof(table->entries));
+	if (!list)
+		return err_sys(err, ENOMEM, "cannot set CPUID of vCPU %u", index);
+	cpuid_for_vcpu(table, index, cpus->n);
+	list->nent = table->n;
+	memcpy(list->entries, table->entries, table->n * sizeof(table->entries[0]));
+	if (ioctl(vcpu_fd, KVM_SET_CPUID2, list))
+		return err_sys(err, errno, "KVM refuses the CPUID of vCPU %u", index);
+	return 0;
+}
+
+static int set_msrs(int vcpu_fd, unsigned index, struct err *err)
+{
+	static const struct kvm_msr_entry wanted[] = {
+	    {.index = MSR_MISC_ENABLE, .data = MISC_ENABLE_FAST_STRS},
+	    {.index = MSR_MTRR_DEF_TYPE, .data = MTRR_ENABLED | MTRR_WRITE_BACK},
+	};
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entries[ARRAY_LEN(wanted)];
+	} msrs = {.head.nmsrs = ARRAY_LEN(wanted)};
+	int n;
+
+	memcpy(msrs.entries, wanted, sizeof(wanted));
+	n = ioctl(vcpu_fd, KVM_SET_MSRS, &msrs);
+	if (n < 0)
+		return err_sys(err, errno, "KVM cannot set the registers of vCPU %u", index);
+	if ((size_t)n < ARRAY_LEN(wanted))
+		return err_set(err, EIO, "KVM refuses MSR 0x%x of vCPU %u", wanted[n].index, index);
+	return 0;
+}
+
+static int set_lapic(int vcpu_fd, unsigned index, struct err *err)
+{
+	struct kvm_lapic_state lapic;
+
+	if (ioctl(vcpu_fd, KVM_GET_LAPIC, &lapic))
+		return err_sys(err, errno, "KVM cannot read the local APIC of vCPU %u", index);
+	le32_store(lapic.regs + APIC_LVT_LINT0, LVT_EXTINT);
+	le32_store(lapic.regs + APIC_LVT_LINT1, LVT_NMI);
+	if (ioctl(vcpu_fd, KVM_SET_LAPIC, &lapic))
+		return err_sys(err, errno, "KVM cannot set the local APIC of vCPU %u", index);
+	return 0;
+}
+
+int arch_vcpu_init(struct arch_cpus *cpus, int vcpu_fd, unsigned index, struct err *err)
+{
+	int res = set_cpuid(cpus, vcpu_fd, index, err);
+
+	if (!res)
+		res = set_msrs(vcpu_fd, index, err);
+	/* The others wait for the first one's INIT, which sets their APICs. */
+	if (!res && !index)
+		res = set_lapic(vcpu_fd, index, err);
+	return res;
+}
+
+static struct kvm_segment flat_segment(uint16_t selector, bool code)
+{
+	return (struct kvm_segment){
+	    .limit = 0xffffffff,
+	    .selector = selector,
+	    .type = code ? 0xb : 0x3, /* accessed; execute and read, or read and write */
+	    .present = 1,
+	    .db = !code,
+	    .s = 1,
+	    .l = code,
+	    .g = 1,
+	};
+}
+
+int arch_vcpu_boot(int vcpu_fd, gpa_t entry, struct err *err)
+{
+	struct kvm_segment code = flat_segment(X86_BOOT_CS, true);
+	struct kvm_segment data = flat_segment(X86_BOOT_DS, false);
+	struct kvm_regs regs = {
+	    .rip = entry,
+	    .rsi = X86_ZERO_PAGE,
+	    /* Linux sets its own at once; a payload may lean on it for its first instructions. */
+	    .rsp = X86_BOOT_STACK,
+	    .rflags = RFLAGS_RESERVED,
+	};
+	struct kvm_sregs sregs;
+
+	if (ioctl(vcpu_fd, KVM_GET_SREGS, &sregs))
+		return err_sys(err, errno, "KVM cannot read the registers of the first vCPU");
+	sregs.cs = code;
+	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
+	sregs.tr = (struct kvm_segment){.limit = 0x67, .type = 0xb, .present = 1};
+	sregs.gdt = (struct kvm_dtable){.base = X86_GDT, .limit = X86_GDT_BYTES - 1};
+	sregs.idt = (struct kvm_dtable){0};
+	sregs.cr3 = X86_PAGE_TABLES;
+	sregs.cr4 = CR4_PAE;
+	sregs.cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_PG;
+	sregs.efer = EFER_LME | EFER_LMA;
+	if (ioctl(vcpu_fd, KVM_SET_SREGS, &sregs) || ioctl(vcpu_fd, KVM_SET_REGS, &regs))
+		return err_sys(err, errno, "KVM refuses the first vCPU's registers at the entry");
+	return 0;
+}
+
+void arch_vcpu_where(int vcpu_fd, char *ret_text, size_t len)
+{
+	struct kvm_regs regs;
+	struct kvm_sregs sregs;
+
+	ret_text[0] = '\0';
+	if (ioctl(vcpu_fd, KVM_GET_REGS, &regs) || ioctl(vcpu_fd, KVM_GET_SREGS, &sregs))
+		return;
+	/* KVM on AMD resets the processor before it reports a triple fault: then nothing is known.
+	 */
+	if (regs.rip == 0xfff0 && !(sregs.cr0 & CR0_PE))
+		return;
+	snprintf(ret_text, len, "rip 0x%llx", (unsigned long long)regs.rip);
+}
