@@ -1,14 +1,19 @@
 # shellcheck shell=bash
 # What every script of the lab shares: messages, the cache and its locks, and the
-# packages that the machine itself needs.  Sourced; expects `set -euo pipefail`.
+# packages that the machine itself needs.  Sourced by scripts that did `set -euo pipefail`.
+# No function here is called as a condition (`f || ...`): bash would ignore errors within it.
 #
 # Cache invariants:
 #  1. An entry is a directory `<name>-<key>`; it appears complete (rename) or not at all.
 #  2. Only the holder of `<name>.lock` builds entries of that name, so every
 #     `.tmp.<name>.*` that it finds is left over from a killed build.
-#  3. A key is a hash of everything that the content depends on; entries never change.
+#  3. A key is a hash of everything that the content depends on; entries never change.  Code enters
+#     it as bash's own rendering of the functions (`declare -f`), so that comments do not count.
+
+shopt -s inherit_errexit
 
 LAB_DIR=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck disable=SC2034 # for those who source this
 LAB_TOP=$(cd -- "$LAB_DIR/../.." && pwd)
 LAB_CACHE=${LODGE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/lodge}/lab
 # Days after which an entry of an older recipe, unused since, is removed.
@@ -40,17 +45,18 @@ hash_of() {
 # step NAME COMMAND...: runs a long command with its output in a log; says that it began, how
 # long it took, and on failure shows the end of the log.
 step() {
-	local name=$1 log start
+	local name=$1 log start fd
 	shift
 	log=$(mktemp)
+	exec {fd}<>"$log"
+	rm -f "$log" # only the descriptor remains, so that nothing is left behind
 	start=$SECONDS
 	say "$name ..."
-	if ! "$@" >"$log" 2>&1 </dev/null; then
-		tail -n 30 "$log" >&2
-		rm -f "$log"
+	if ! "$@" >&"$fd" 2>&1 </dev/null; then
+		tail -n 30 "/proc/self/fd/$fd" >&2
 		die "$name failed (the end of its output is above)"
 	fi
-	rm -f "$log"
+	exec {fd}>&-
 	say "$name: done in $((SECONDS - start)) s"
 }
 
@@ -96,7 +102,7 @@ cached() {
 			mv -T "$tmp" "$dir"
 			trap - EXIT
 			cache_expire "$name" "$dir"
-		) 9>"$LAB_CACHE/$name.lock" || exit $?
+		) 9>"$LAB_CACHE/$name.lock"
 	fi
 	touch -c "$dir" 2>/dev/null || true
 	printf '%s\n' "$dir"

@@ -7,6 +7,7 @@ LAB_SUITE=bookworm
 # debian_sources: `URI suite component` for each Debian source of LAB_SUITE and its updates.
 debian_sources() {
 	apt_lists
+	# shellcheck disable=SC2016 # apt's own variables
 	apt-get indextargets --format '$(ORIGIN) $(CODENAME) $(REPO_URI) $(RELEASE) $(COMPONENT)' \
 		'Created-By: Packages' |
 		awk -v suite="$LAB_SUITE" '
@@ -53,7 +54,7 @@ debian_base_build() {
 }
 
 debian_base() {
-	cached base "$(hash_of "$LAB_SUITE" "$LAB_DIR/lib/debian.sh")" debian_base_build
+	cached base "$(hash_of "$LAB_SUITE" "$(declare -f debian_base_build)")" debian_base_build
 }
 
 # debian_tree TREE PACKAGE...: unpacks the base into TREE and installs packages there, with the
@@ -83,6 +84,12 @@ debian_tree() {
 	: >"$tree/etc/machine-id"
 }
 
+# debian_tree_recipe: what the content of a tree depends on, apart from its packages.
+debian_tree_recipe() {
+	printf '%s\n' "$LAB_SUITE"
+	declare -f debian_base_build debian_tree in_tree
+}
+
 # debian_kernel_build DIR: Debian's cloud kernel, unpacked: DIR/vmlinuz, DIR/config,
 # DIR/version and DIR/lib/modules/<version>/ with its modules.dep.
 debian_kernel_build() {
@@ -105,5 +112,5 @@ debian_kernel_build() {
 }
 
 debian_kernel() {
-	cached kernel "$(hash_of "$LAB_SUITE" "$LAB_DIR/lib/debian.sh")" debian_kernel_build
+	cached kernel "$(hash_of "$LAB_SUITE" "$(declare -f debian_kernel_build)")" debian_kernel_build
 }

@@ -1,0 +1,380 @@
+/*
+ * `lodge run`: one machine in this process, its console on the terminal, its end as exit status.
+ *
+ *   parse -> open console -> machine_new -> machine_start -> loop -> ended -> drain -> exit status
+ *
+ * Signals are blocked from before the first thread is made and arrive through a signalfd on the
+ * control loop. The first that asks for an end presses the power button; the second, or the
+ * timeout, stops the machine.
+ *
+ * Threads: all of this on the main thread.
+ */
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "control/command.h"
+#include "control/console.h"
+#include "control/options.h"
+#include "control/tty.h"
+#include "vmm/machine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define RUN_LOOP_ENTRIES   32
+#define RUN_DRAIN_STALL_MS 2000 /* a reader that takes nothing for so long has lost the rest */
+
+struct run {
+	struct run_options options;
+	struct loop *loop;
+	struct machine *machine;
+	struct console *console; /* NULL: --console none */
+	int console_fd;		 /* --console file */
+	bool console_created;
+	uint64_t started_ns;
+
+	int signal_fd;
+	bool signal_waiting;
+	struct loop_op signal_op;
+	struct loop_timer stop_timer;
+	int signal;   /* the first that asked for an end; 0: none */
+	bool escaped; /* the user ended it from the console */
+
+	bool ended;
+	enum machine_event event;
+	char reason[ERR_MSG_MAX];
+};
+
+/* ---- ways to the end --------------------------------------------------------------------------
+ */
+
+static void run_ended(void *ctx, enum machine_event event, const char *reason)
+{
+	struct run *run = ctx;
+
+	run->ended = true;
+	run->event = event;
+	snprintf(run->reason, sizeof(run->reason), "%s", reason);
+	loop_stop(run->loop);
+}
+
+static void run_stop_timeout(struct loop_timer *t)
+{
+	struct run *run = container_of(t, struct run, stop_timer);
+
+	if (!run->ended)
+		machine_stop(run->machine);
+}
+
+/* A signal asks for the end. */
+static void run_end_signal(struct run *run, int sig)
+{
+	if (run->ended)
+		return;
+	if (run->signal || sig == SIGQUIT || !run->options.stop_timeout_s) {
+		if (!run->signal)
+			run->signal = sig;
+		machine_stop(run->machine);
+		return;
+	}
+	run->signal = sig;
+	machine_power_button(run->machine);
+	run->stop_timer.fn = run_stop_timeout;
+	loop_timer_arm(run->loop, &run->stop_timer,
+		       loop_now_ns() + run->options.stop_timeout_s * UINT64_C(1000000000));
+	tty_say("lodge: SIG%s: power button pressed; the machine is stopped in %u s, or at once by "
+		"another signal",
+		sigabbrev_np(sig), run->options.stop_timeout_s);
+}
+
+static void run_console_action(void *ctx, enum escape_action action)
+{
+	struct run *run = ctx;
+
+	if (run->ended)
+		return;
+	if (action == ESCAPE_QUIT) {
+		run->escaped = true;
+		machine_stop(run->machine);
+	} else {
+		machine_power_button(run->machine);
+		tty_say("lodge: power button pressed");
+	}
+}
+
+/* ---- signals ----------------------------------------------------------------------------------
+ */
+
+/* Stops this process as the shell asked; returns when it goes on. */
+static void run_suspend(struct run *run)
+{
+	if (run->console)
+		console_suspend(run->console);
+	raise(SIGSTOP);
+	if (run->console)
+		console_resume(run->console);
+}
+
+static void run_signalled(struct loop_op *op, int res)
+{
+	struct run *run = container_of(op, struct run, signal_op);
+	struct signalfd_siginfo info;
+
+	run->signal_waiting = false;
+	if (res == -ECANCELED)
+		return;
+	while (read(run->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+		switch (info.ssi_signo) {
+		case SIGTSTP:
+			run_suspend(run);
+			break;
+		case SIGCONT:
+			if (run->console)
+				console_resume(run->console);
+			break;
+		default:
+			run_end_signal(run, (int)info.ssi_signo);
+			break;
+		}
+	}
+	run->signal_waiting = true;
+	loop_poll(run->loop, &run->signal_op, run->signal_fd, POLLIN);
+}
+
+/* Blocks the signals that are handled here, for this thread and those it will make. */
+static int run_signals_open(struct run *run, struct err *err)
+{
+	static const int handled[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT};
+	sigset_t set, blocked;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < ARRAY_LEN(handled); i++) {
+		struct sigaction sa;
+
+		/* what the caller has us ignore (nohup, a shell's background job) stays ignored */
+		if (sigaction(handled[i], NULL, &sa) == 0 && sa.sa_handler != SIG_IGN)
+			sigaddset(&set, handled[i]);
+	}
+	blocked = set;
+	sigaddset(&blocked, SIGTTOU); /* the terminal is restored even from the background */
+	sigaddset(&blocked, SIGTTIN);
+	if (sigprocmask(SIG_BLOCK, &blocked, NULL))
+		return err_sys(err, errno, "cannot block signals");
+	run->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (run->signal_fd < 0)
+		return err_sys(err, errno, "signalfd");
+	run->signal_op.done = run_signalled;
+	run->signal_waiting = true;
+	loop_poll(run->loop, &run->signal_op, run->signal_fd, POLLIN);
+	return 0;
+}
+
+/* ---- the console's file -------------------------------------------------------------------------
+ */
+
+static bool same_file(const char *path, const struct stat *st)
+{
+	struct stat other;
+
+	return path && stat(path, &other) == 0 && other.st_dev == st->st_dev &&
+	       other.st_ino == st->st_ino;
+}
+
+static bool run_file_taken(const void *ctx, const struct stat *st)
+{
+	const struct machine_config *m = ctx;
+
+	for (unsigned i = 0; i < m->ndisks; i++) {
+		if (same_file(m->disks[i].image.path, st))
+			return true;
+	}
+	return same_file(m->kernel, st) || same_file(m->initrd, st);
+}
+
+static int run_console_open(struct run *run, struct err *err)
+{
+	struct console_callbacks callbacks = {.action = run_console_action, .ctx = run};
+	int in_fd = STDIN_FILENO, out_fd = STDOUT_FILENO;
+
+	if (run->options.console == RUN_CONSOLE_NONE)
+		return 0;
+	if (run->options.console == RUN_CONSOLE_FILE) {
+		int rc = console_open_file(run->options.console_path, run_file_taken,
+					   &run->options.machine, &run->console_fd,
+					   &run->console_created, err);
+
+		if (rc)
+			return rc;
+		in_fd = -1;
+		out_fd = run->console_fd;
+	}
+	return console_new(run->loop, in_fd, out_fd, &callbacks, &run->console, err);
+}
+
+/* The former contents go when the machine is sure to start, and not before. */
+static int run_console_empty(struct run *run, struct err *err)
+{
+	struct stat st;
+
+	if (run->console_fd < 0 || fstat(run->console_fd, &st) || !S_ISREG(st.st_mode))
+		return 0;
+	if (ftruncate(run->console_fd, 0))
+		return err_sys(err, errno, "console file %s: cannot be emptied",
+			       run->options.console_path);
+	return 0;
+}
+
+/* ---- from start to end --------------------------------------------------------------------------
+ */
+
+static int run_start(struct run *run, struct err *err)
+{
+	struct machine_callbacks callbacks = {.ended = run_ended, .ctx = run};
+	struct loop_opts loop_opts = {.backend = run->options.machine.loop_backend,
+				      .entries = RUN_LOOP_ENTRIES,
+				      .workers = 1};
+	int rc;
+
+	rc = loop_new(&loop_opts, &run->loop, err);
+	if (rc)
+		return rc;
+	rc = run_signals_open(run, err);
+	if (rc)
+		return rc;
+	rc = run_console_open(run, err);
+	if (rc)
+		return rc;
+	rc = machine_new(&run->options.machine, run->loop,
+			 run->console ? console_sink(run->console) : NULL, &callbacks,
+			 &run->machine, err);
+	if (rc)
+		return rc;
+	rc = run_console_empty(run, err);
+	if (rc)
+		return rc;
+	if (run->console)
+		console_connect(run->console, machine_uart(run->machine));
+	return machine_start(run->machine, err);
+}
+
+/* Undoes run_start(), as far as it came. */
+static void run_finish(struct run *run, bool started)
+{
+	if (started && run->console)
+		console_drain(run->console, RUN_DRAIN_STALL_MS);
+	machine_free(run->machine);
+	if (run->console)
+		console_close(run->console);
+	if (run->loop) {
+		loop_timer_disarm(run->loop, &run->stop_timer);
+		if (run->signal_waiting)
+			loop_cancel(run->loop, &run->signal_op);
+		loop_free(run->loop);
+	}
+	console_free(run->console);
+	if (!started && run->console_created)
+		unlink(run->options.console_path);
+	cleanup_fd(&run->console_fd);
+	cleanup_fd(&run->signal_fd);
+}
+
+/* Says why the machine ended; returns the exit status. */
+static int run_outcome(const struct run *run)
+{
+	double seconds = (double)(loop_now_ns() - run->started_ns) / 1e9;
+	char why[ERR_MSG_MAX + 64];
+	int status = LODGE_FAILED;
+
+	snprintf(why, sizeof(why), "%s", run->reason);
+	switch (run->event) {
+	case MACHINE_POWEROFF:
+		status = LODGE_OK;
+		break;
+	case MACHINE_REBOOT:
+		status = LODGE_REBOOT;
+		break;
+	case MACHINE_PANIC:
+	case MACHINE_CRASH_LOADED:
+		status = LODGE_PANIC;
+		break;
+	case MACHINE_TRIPLE_FAULT:
+		status = LODGE_TRIPLE_FAULT;
+		break;
+	case MACHINE_FAILED:
+		status = LODGE_HOST_FAILED;
+		break;
+	case MACHINE_STOPPED:
+		if (run->escaped) {
+			snprintf(why, sizeof(why), "ended from the console");
+			status = LODGE_ESCAPED;
+		} else if (run->signal) {
+			snprintf(why, sizeof(why), "stopped by SIG%s", sigabbrev_np(run->signal));
+			status = LODGE_SIGNALLED + run->signal;
+		}
+		break;
+	}
+	fprintf(stderr, "lodge: %s after %.1f s\n", why, seconds);
+	return status;
+}
+
+static int run_machine(struct run *run)
+{
+	struct err err = ERR_INIT;
+	int rc = run_start(run, &err);
+	bool started = rc == 0;
+
+	if (started)
+		rc = loop_run(run->loop);
+	run_finish(run, started);
+	if (!started) {
+		fprintf(stderr, "lodge run: %s\n", err.msg);
+		return LODGE_FAILED;
+	}
+	if (!run->ended) {
+		fprintf(stderr, "lodge run: the event loop failed: %s\n", strerror(-rc));
+		return LODGE_HOST_FAILED;
+	}
+	return run_outcome(run);
+}
+
+int cmd_run(int argc, char **argv)
+{
+	struct run run = {.console_fd = -1, .signal_fd = -1, .started_ns = loop_now_ns()};
+	struct err err = ERR_INIT;
+	int status;
+
+	run_options_init(&run.options);
+	if (run_options_parse(&run.options, argc, argv, &err)) {
+		fprintf(stderr, "lodge run: %s\n", err.msg);
+		status = err.code == EINVAL ? LODGE_USAGE : LODGE_FAILED;
+	} else if (run.options.help) {
+		cmd_run_help();
+		status = LODGE_OK;
+	} else {
+		log_init(STDERR_FILENO, run.options.log_level);
+		status = run_machine(&run);
+	}
+	run_options_fini(&run.options);
+	return status;
+}
+
+void cmd_run_help(void)
+{
+	fputs("usage: lodge run --kernel FILE --root path=FILE,format=raw [option ...]\n\n"
+	      "Boots a Linux guest with its serial console on the terminal, and waits for its "
+	      "end.\n\nOptions (with what holds without them):\n",
+	      stdout);
+	run_options_help(stdout);
+	fputs(
+	    "\nOn the terminal: Ctrl-A x ends the machine, Ctrl-A p presses its power button,\n"
+	    "Ctrl-A b sends a break, Ctrl-A a sends Ctrl-A.\n"
+	    "\nExit status: 0 guest powered off, 1 start failed, 2 wrong arguments, 3 guest asked\n"
+	    "for a reboot, 4 guest kernel panicked, 5 triple fault, 6 KVM or the host failed the\n"
+	    "machine, 7 ended from the console, 128+N stopped by signal N.\n",
+	    stdout);
+}

@@ -1,0 +1,30 @@
+/*
+ * The commands of the executable and what their exit status means (lodge-run(1), EXIT STATUS).
+ */
+#ifndef CONTROL_COMMAND_H
+#define CONTROL_COMMAND_H
+
+enum lodge_exit {
+	LODGE_OK = 0,	  /* run: the guest powered off; doctor: guests can run */
+	LODGE_FAILED = 1, /* a file, the host, or lodge itself */
+	LODGE_USAGE = 2,  /* the arguments are wrong */
+	LODGE_REBOOT = 3,
+	LODGE_PANIC = 4,
+	LODGE_TRIPLE_FAULT = 5,
+	LODGE_HOST_FAILED = 6, /* KVM or the host failed a machine that ran */
+	LODGE_ESCAPED = 7,     /* the user ended it from the console */
+	LODGE_SIGNALLED = 128, /* plus the number of the signal */
+};
+
+/*
+ * Each runs a command to its end on the calling thread; argv[0] is the command's name. Returns the
+ * exit status. Errors have been printed.
+ */
+int cmd_run(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
+
+/* What `lodge help COMMAND` prints, on standard output. */
+void cmd_run_help(void);
+void cmd_doctor_help(void);
+
+#endif

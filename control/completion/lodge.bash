@@ -1,0 +1,104 @@
+# bash completion for lodge
+#
+# Words of COMP_WORDBREAKS ('=' and ':') split what is typed; the whole word is put together here
+# and the part before the break is taken off the answers again.
+
+# shellcheck shell=bash
+
+# _lodge_words PREFIX WORD CANDIDATE...: those candidates that go on from WORD, behind PREFIX
+_lodge_words() {
+	local prefix=$1 word=$2 candidate
+	shift 2
+	for candidate; do
+		[[ $candidate == "$word"* ]] && COMPREPLY+=("$prefix$candidate")
+	done
+}
+
+_lodge_files() { # PREFIX WORD
+	local file
+	while IFS= read -r file; do
+		[[ -d $file ]] && file+=/
+		COMPREPLY+=("$1$file")
+	done < <(compgen -f -- "$2")
+}
+
+_lodge_disk() { # WORD, with ROOT=1 the keys of the root too
+	local last=${1##*,} before=
+	[[ $1 == *,* ]] && before=${1%,*},
+	local keys=(path= format=raw ro=on direct=on discard=off cache=writethrough serial= queues=)
+	[[ $ROOT ]] && keys+=(fstype= partition=)
+	case $last in
+	path=*) _lodge_files "${before}path=" "${last#path=}" ;;
+	format=*) _lodge_words "${before}format=" "${last#*=}" raw ;;
+	ro=* | direct=* | discard=*) _lodge_words "$before${last%%=*}=" "${last#*=}" on off ;;
+	cache=*) _lodge_words "${before}cache=" "${last#*=}" writeback writethrough ;;
+	fstype=*) _lodge_words "${before}fstype=" "${last#*=}" ext4 xfs btrfs ;;
+	*) _lodge_words "$before" "$last" "${keys[@]}" ;;
+	esac
+}
+
+_lodge_value() { # OPTION WORD
+	local ROOT=
+	case $1 in
+	--kernel | --initrd | --modules) _lodge_files "" "$2" ;;
+	--root) ROOT=1 _lodge_disk "$2" ;;
+	--disk) _lodge_disk "$2" ;;
+	--initramfs) _lodge_words "" "$2" auto none ;;
+	--init) _lodge_words "" "$2" /sbin/init /bin/sh ;;
+	--cpu) _lodge_words "" "$2" host host,- ;;
+	--console)
+		if [[ $2 == file:* ]]; then
+			_lodge_files file: "${2#file:}"
+		else
+			_lodge_words "" "$2" stdio none file:
+		fi
+		;;
+	--transport) _lodge_words "" "$2" pci mmio ;;
+	--hugepages) _lodge_words "" "$2" 2M 1G ;;
+	--io) _lodge_words "" "$2" auto io_uring epoll ;;
+	--log) _lodge_words "" "$2" error warn info debug ;;
+	--memory) _lodge_words "" "$2" 256M 512M 1G 2G 4G ;;
+	*) return 1 ;; # --cpus, --cmdline, --stop-timeout: nothing to offer; or no option with a value
+	esac
+}
+
+_lodge() {
+	local options=(--kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules --init --cpu
+		--console --transport --hugepages --prealloc --io --no-rng --stop-timeout --log --help)
+	local word=${COMP_WORDS[COMP_CWORD]} i=$COMP_CWORD whole previous broken
+	COMPREPLY=()
+
+	# the whole word, from the last one that is neither a break nor behind one
+	whole=$word
+	while ((i > 1)) && [[ $whole != --* ]] &&
+		[[ ${COMP_WORDS[i]} == [=:] || ${COMP_WORDS[i - 1]} == [=:] ]]; do
+		i=$((i - 1))
+		whole=${COMP_WORDS[i]}$whole
+	done
+	previous=${COMP_WORDS[i - 1]}
+
+	if ((i == 1)); then
+		_lodge_words "" "$whole" run doctor help --help --version
+	elif [[ ${COMP_WORDS[1]} == help ]]; then
+		_lodge_words "" "$whole" run doctor
+	elif [[ ${COMP_WORDS[1]} == doctor ]]; then
+		_lodge_words "" "$whole" --json --help
+	elif [[ ${COMP_WORDS[1]} == run ]]; then
+		_lodge_value "$previous" "$whole" || _lodge_words "" "$whole" "${options[@]}"
+	fi
+
+	# bash replaces only what stands behind the last break
+	if [[ $whole != "$word" ]]; then
+		broken=${whole%"${word#[=:]}"}
+		for i in "${!COMPREPLY[@]}"; do
+			COMPREPLY[i]=${COMPREPLY[i]#"$broken"}
+		done
+	fi
+	# go on typing where a value, a folder or another key follows
+	if ((${#COMPREPLY[@]} == 1)) && [[ ${COMPREPLY[0]} == *[=/:-] ]]; then
+		compopt -o nospace 2>/dev/null
+	fi
+	return 0
+}
+
+complete -F _lodge lodge

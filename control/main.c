@@ -1,0 +1,137 @@
+/*
+ * The executable: one static table of commands.
+ */
+#include "base/checked.h"
+#include "control/command.h"
+#include "control/parse.h"
+#include "control/version.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static int cmd_help(int argc, char **argv);
+static void cmd_help_help(void);
+
+static const struct command {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	void (*help)(void);
+	const char *summary;
+} commands[] = {
+    {"run", cmd_run, cmd_run_help, "boot a guest with its console on the terminal"},
+    {"doctor", cmd_doctor, cmd_doctor_help, "what this host offers, and what to do about a lack"},
+    {"help", cmd_help, cmd_help_help, "explain a command"},
+};
+
+static const struct command *command_find(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
+		if (!strcmp(commands[i].name, name))
+			return &commands[i];
+	}
+	return NULL;
+}
+
+static int command_unknown(const char *name)
+{
+	const char *names[ARRAY_LEN(commands) + 1];
+	const char *near;
+
+	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+		names[i] = commands[i].name;
+	names[ARRAY_LEN(commands)] = NULL;
+	near = parse_suggest(name, names);
+	if (near)
+		fprintf(stderr, "lodge: unknown command '%s'; did you mean %s?\n", name, near);
+	else
+		fprintf(stderr, "lodge: unknown command '%s'; `lodge help` lists them\n", name);
+	return LODGE_USAGE;
+}
+
+static void usage(FILE *out)
+{
+	fputs("usage: lodge [--version | --help] COMMAND [argument ...]\n\nCommands:\n", out);
+	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+		fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].summary);
+	fputs("\n`lodge help COMMAND` explains one.\n", out);
+}
+
+static void cmd_help_help(void)
+{
+	usage(stdout);
+}
+
+static int cmd_help(int argc, char **argv)
+{
+	const struct command *command;
+
+	if (argc < 2) {
+		usage(stdout);
+		return LODGE_OK;
+	}
+	command = command_find(argv[1]);
+	if (!command)
+		return command_unknown(argv[1]);
+	command->help();
+	return LODGE_OK;
+}
+
+/* A descriptor we open must never land on 0 to 2, where output meant for a stream would reach it.
+ */
+static int streams_fill(void)
+{
+	int fd;
+
+	do {
+		fd = open("/dev/null", O_RDWR);
+		if (fd < 0)
+			return -1;
+	} while (fd <= STDERR_FILENO);
+	return close(fd);
+}
+
+/* What was printed must have arrived: `lodge doctor > /full/disk` is a failure. */
+static int finish(int status)
+{
+	if (fflush(stdout) || ferror(stdout)) {
+		fputs("lodge: standard output cannot be written\n", stderr);
+		return status ? status : LODGE_FAILED;
+	}
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	const struct command *command;
+
+	if (streams_fill())
+		return LODGE_FAILED;
+	/* a closed pipe and a file-size limit are errors of one write, not the end of a machine */
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
+
+	if (argc < 2) {
+		usage(stderr);
+		return LODGE_USAGE;
+	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+		usage(stdout);
+		return finish(LODGE_OK);
+	}
+	if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V")) {
+		puts("lodge " LODGE_VERSION);
+		return finish(LODGE_OK);
+	}
+	if (*argv[1] == '-') {
+		fprintf(stderr, "lodge: unknown option %s; options come after the command\n",
+			argv[1]);
+		return LODGE_USAGE;
+	}
+	command = command_find(argv[1]);
+	if (!command)
+		return command_unknown(argv[1]);
+	return finish(command->run(argc - 1, argv + 1));
+}

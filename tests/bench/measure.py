@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Runs one measurement on a host with KVM (the lab, or this machine) and prints lines "KEY VALUE".
+
+usage: measure.py boot VMM KERNEL           nanoseconds from fork to the first line of init
+       measure.py memory VMM KERNEL         bytes of PSS beside guest memory, idle, one CPU, one disk
+       measure.py io PATTERNS SECONDS ROUNDS KERNEL VMM:KERNEL...   operations a second of each in turn
+       measure.py cpu KERNEL                microseconds of CPU before the first guest instruction
+"""
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.dirname(__file__))
+import cpio  # noqa: E402
+import vmms  # noqa: E402
+
+MEMORY_MIB = 128
+BENCH_MEMORY_MIB = 200  # a size that no other mapping has
+
+
+def make_initrd(folder):
+    path = os.path.join(folder, "bench.cpio")
+    with open("build/bench/init", "rb") as program, open(path, "wb") as archive:
+        archive.write(cpio.initramfs(program.read()))
+    return path
+
+
+def make_disk(folder, mib=256):
+    path = os.path.join(folder, "bench.img")
+    with open(path, "wb") as disk:
+        for _ in range(mib):
+            disk.write(b"\xa5" * (1 << 20))
+        os.fsync(disk.fileno())
+    return path
+
+
+def boot(folder, vmm, kernel):
+    command = getattr(vmms, vmm)(kernel, make_initrd(folder), "bench=off", MEMORY_MIB)
+    out = subprocess.run(["build/bench/first_line", "bench-init: first line", "120", *command],
+                         stdout=subprocess.PIPE, check=True)
+    print("boot_ns", int(out.stdout))
+
+
+def pss_beside_guest(pid, guest_bytes):
+    total, guest = 0, False
+    with open(f"/proc/{pid}/smaps") as smaps:
+        for line in smaps:
+            head = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
+            if head:
+                size = int(head.group(2), 16) - int(head.group(1), 16)
+                guest = size >= guest_bytes or "lodge-guest-memory" in line
+            elif line.startswith("Pss:") and not guest:
+                total += int(line.split()[1]) * 1024
+    return total
+
+
+def memory(folder, vmm, kernel):
+    command = getattr(vmms, vmm)(kernel, make_initrd(folder), "bench=idle", BENCH_MEMORY_MIB,
+                                 disk=make_disk(folder, 16))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT) as process:
+        for line in process.stdout:
+            if b"bench-init: idle" in line:
+                break
+        print("pss_bytes", pss_beside_guest(process.pid, BENCH_MEMORY_MIB << 20))
+        process.kill()
+
+
+def io_once(folder, vmm, kernel, patterns, seconds):
+    command = getattr(vmms, vmm)(kernel, make_initrd(folder), f"bench=io={patterns},{seconds}", 256,
+                                 disk=os.path.join(folder, "bench.img"))
+    out = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                         timeout=600, check=False)
+    seen = re.findall(rb"io (\w+) (\d+) (\d+)", out.stdout)
+    if len(seen) != len(patterns.split("+")):
+        sys.exit(f"{vmm}: no figures in its output:\n{out.stdout.decode(errors='replace')}")
+    for name, done, ns in seen:
+        print(f"io_{vmm}_{name.decode()}", int(done) * 1e9 / int(ns))
+
+
+def io(folder, patterns, seconds, rounds, *pairs):
+    make_disk(folder)
+    for _ in range(int(rounds)):
+        for pair in pairs:
+            vmm, kernel = pair.split(":")
+            io_once(folder, vmm, kernel, patterns, seconds)
+
+
+def cpu(folder, kernel):
+    """CPU time of the process up to its first guest instruction: all is built, nothing runs."""
+    command = vmms.lodge(kernel, make_initrd(folder), "bench=off", MEMORY_MIB, disk=make_disk(folder, 16))
+    spent = []
+    for _ in range(9):
+        process = subprocess.Popen(command + ["--dry-run"], stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            sys.exit(f"lodge run --dry-run: status {status}")
+        spent.append(usage.ru_utime + usage.ru_stime)
+    print("cpu_us", sorted(spent)[len(spent) // 2] * 1e6)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as work:
+        {"boot": boot, "memory": memory, "io": io, "cpu": cpu}[sys.argv[1]](work, *sys.argv[2:])

@@ -1,0 +1,43 @@
+"""The command lines of the machine monitors that are measured side by side."""
+import os
+import shutil
+
+COMMON = "console=ttyS0 quiet panic=-1"
+
+
+def lodge(kernel, initrd, words, memory_mib, disk=None, cpus=1):
+    command = ["build/lodge", "run", "--kernel", kernel, "--initrd", initrd, "--cpus", str(cpus),
+               "--memory", f"{memory_mib}M", "--cmdline", f"quiet {words}", "--log", "error"]
+    if disk:
+        command += ["--disk", f"path={disk},format=raw,direct=on"]
+    return command
+
+
+def qemu_microvm(kernel, initrd, words, memory_mib, disk=None, cpus=1, acpi=False):
+    """The usual minimal microvm. An ELF kernel is entered through PVH."""
+    machine = f"microvm,x-option-roms=off,rtc=off,pit=off,pic=off,isa-serial=on,acpi={'on' if acpi else 'off'}"
+    command = ["qemu-system-x86_64", "-M", machine, "-accel", "kvm", "-cpu", "host", "-m", str(memory_mib),
+               "-smp", str(cpus), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+               "-serial", "stdio", "-kernel", kernel, "-initrd", initrd, "-append", f"{COMMON} reboot=t {words}"]
+    if disk:
+        command += ["-object", "iothread,id=io", "-drive",
+                    f"id=d,file={disk},format=raw,if=none,aio=io_uring,cache=none",
+                    "-device", "virtio-blk-device,drive=d,iothread=io"]
+    return command
+
+
+def qemu_microvm_acpi(*args, **kwargs):
+    return qemu_microvm(*args, acpi=True, **kwargs)
+
+
+def kvmtool(kernel, initrd, words, memory_mib, disk=None, cpus=1):
+    command = [os.environ.get("KVMTOOL") or shutil.which("lkvm") or "lkvm", "run", "-k", kernel, "-i", initrd,
+               "-c", str(cpus), "-m", str(memory_mib), "--console", "serial", "-p", f"{COMMON} {words}"]
+    if disk:
+        command += ["-d", disk + ",direct"]
+    return command
+
+
+def have_kvmtool():
+    path = os.environ.get("KVMTOOL") or shutil.which("lkvm")
+    return bool(path and os.path.exists(path))

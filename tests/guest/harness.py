@@ -1,0 +1,321 @@
+"""What the guest tests stand on: guests of `lodge run`, disks, and the list of tests.
+
+A test is a function with the decorator `test`; it gets a Context and the values of its variants, and
+fails by raising. Every wait has a deadline, and a guest that passes it is killed and shown.
+"""
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+
+import initrd
+import pattern
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+LODGE = os.environ.get("LODGE_BINARY", os.path.join(TOP, "build/lodge"))
+GUEST_INIT = os.path.join(TOP, "build/tests/guest/guest-init")
+# Modules of a distribution's kernel that test guests need.
+MODULES = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_rng", "pvpanic_mmio", "button", "evdev", "rtc_cmos")
+# An emulated host is slow, and more so with sanitizers: deadlines are for the slowest.
+DEADLINE_S = float(os.environ.get("LODGE_TEST_DEADLINE", "90"))
+
+
+class Failure(Exception):
+    """A test found a fault."""
+
+
+class Skip(Exception):
+    """A test cannot run on this host; says why."""
+
+
+class Test:
+    def __init__(self, name, function, arguments):
+        self.name, self.function, self.arguments = name, function, arguments
+
+
+TESTS = []
+
+
+def test(**variants):
+    """Registers a function, once for each combination of its variants."""
+    def register(function):
+        topic = function.__module__.removeprefix("test_")
+        for values in itertools.product(*variants.values()):
+            name = f"{topic}.{function.__name__}"
+            if values:
+                name += "[" + ",".join(str(v) for v in values) + "]"
+            TESTS.append(Test(name, function, dict(zip(variants, values))))
+        return function
+    return register
+
+
+def check(condition, message):
+    if not condition:
+        raise Failure(message)
+
+
+def equal(found, wanted, what):
+    if found != wanted:
+        raise Failure(f"{what}: {found!r}, not {wanted!r}")
+
+
+def environment(name):
+    value = os.environ.get(name)
+    if not value or not os.path.exists(value):
+        raise Skip(f"{name} is not set (see tests/lab/README.md)")
+    return value
+
+
+class Reader:
+    """Collects what a descriptor gives, in a thread; writes it to a log as well."""
+
+    def __init__(self, fd, log_path):
+        self.data = bytearray()
+        self.ended = False
+        self.paused = threading.Event()
+        self.paused.set()
+        self.changed = threading.Condition()
+        self._fd, self._log_path = fd, log_path
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self):
+        with open(self._log_path, "wb", buffering=0) as log:
+            while True:
+                self.paused.wait()
+                try:
+                    chunk = os.read(self._fd, 65536)
+                except OSError:  # EIO: the other side of a terminal is closed
+                    chunk = b""
+                log.write(chunk)
+                with self.changed:
+                    self.data += chunk
+                    self.ended = not chunk
+                    self.changed.notify_all()
+                if not chunk:
+                    return
+
+    def text(self):
+        with self.changed:
+            return self.data.decode("utf-8", "replace").replace("\r\n", "\n")
+
+
+class Vm:
+    """One `lodge run`. Its console is a pipe, or a terminal with `terminal`."""
+
+    def __init__(self, context, number, arguments, terminal=False, prefix=(), closed_input=False):
+        self.arguments = [*prefix, LODGE, "run", *arguments]
+        self.position = 0
+        log = os.path.join(context.folder, f"console{number}.log")
+        error_read, error_write = os.pipe()
+        self.terminal = None
+        if terminal:
+            self.terminal, slave = os.openpty()
+            self.process = subprocess.Popen(["setsid", "--ctty", *self.arguments], stdin=slave, stdout=slave,
+                                            stderr=error_write)
+            self.slave = slave  # stays open, so that its settings can be looked at afterwards
+            self.input = self.terminal
+            output = self.terminal
+        else:
+            output, output_write = os.pipe()
+            stdin = subprocess.DEVNULL if closed_input else subprocess.PIPE
+            self.process = subprocess.Popen(self.arguments, stdin=stdin, stdout=output_write, stderr=error_write)
+            os.close(output_write)
+            self.input = None if closed_input else self.process.stdin.fileno()
+        os.close(error_write)
+        self.console = Reader(output, log)
+        self.errors = Reader(error_read, os.path.join(context.folder, f"stderr{number}.log"))
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def wait_for(self, expression, deadline_s=DEADLINE_S):
+        """Waits for a match in what the console shows from the last one on."""
+        if isinstance(expression, str):
+            expression = expression.encode()
+        end = time.monotonic() + deadline_s
+        with self.console.changed:
+            while True:
+                match = re.compile(expression, re.M).search(self.console.data, self.position)
+                if match:
+                    self.position = match.end()
+                    return match
+                left = end - time.monotonic()
+                if self.console.ended:
+                    raise Failure(f"the console ended before {expression.decode()!r} came")
+                if left <= 0:
+                    raise Failure(f"{expression.decode()!r} did not come within {deadline_s:.0f} s")
+                self.console.changed.wait(min(left, 1.0))
+
+    def send(self, data):
+        if isinstance(data, str):
+            data = data.encode()
+        while data:
+            data = data[os.write(self.input, data):]
+
+    def finish(self, deadline_s=DEADLINE_S):
+        """Waits for the end of the process; returns its exit status (-N: signal N)."""
+        try:
+            status = self.process.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            raise Failure(f"lodge did not end within {deadline_s:.0f} s") from None
+        self.errors.thread.join(5)
+        if self.terminal is None:
+            self.console.thread.join(5)
+        return status
+
+    def ends(self, status=0, deadline_s=DEADLINE_S):
+        """Waits for the end, wants this exit status and no fault reported by the guest."""
+        found = self.finish(deadline_s)
+        self.no_faults()
+        if found != status:
+            raise Failure(f"exit status {found}, not {status}; lodge said: {self.errors.text().strip()!r}")
+        return self
+
+    def reports(self, kind=""):
+        """The guest's reports of one kind ("digest"): the rest of each line."""
+        lines = re.findall(r"^@ (.*)$", self.console.text(), re.M)
+        if not kind:
+            return lines
+        return [line[len(kind) + 1:] for line in lines if line == kind or line.startswith(kind + " ")]
+
+    def report(self, kind):
+        lines = self.reports(kind)
+        if not lines:
+            raise Failure(f"the guest did not report {kind!r}")
+        return lines[-1]
+
+    def no_faults(self):
+        faults = self.reports("fail")
+        if faults:
+            raise Failure("the guest: " + "; ".join(faults[:5]))
+        for word in ("AddressSanitizer", "runtime error:", "LeakSanitizer", "ThreadSanitizer"):
+            if word in self.errors.text():
+                raise Failure(f"lodge: {word} (see its standard error)")
+
+    def status_kib(self, field):
+        with open(f"/proc/{self.pid}/status", encoding="ascii") as file:
+            for line in file:
+                if line.startswith(field + ":"):
+                    return int(line.split()[1])
+        raise Failure(f"/proc/{self.pid}/status has no {field}")
+
+    def cpu_seconds(self):
+        with open(f"/proc/{self.pid}/stat", encoding="ascii") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        if self.process.stdin:
+            try:
+                self.process.stdin.close()
+            except OSError:
+                pass
+        self.errors.thread.join(5)
+        if self.terminal is not None:
+            os.close(self.slave)  # the last user: the reader sees the end
+            self.console.thread.join(5)
+            os.close(self.terminal)
+        self.console.paused.set()
+
+
+class Artefacts:
+    """Files that tests share, made once."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.lock = threading.Lock()
+
+    def once(self, name, make):
+        path = os.path.join(self.folder, name)
+        with self.lock:
+            if not os.path.exists(path):
+                make(path + ".new")
+                os.rename(path + ".new", path)
+        return path
+
+    def initrd(self):
+        def make(path):
+            with open(path, "wb") as file:
+                file.write(initrd.build(GUEST_INIT, environment("LODGE_GUEST_MODULES"), MODULES))
+        return self.once("initrd", make)
+
+
+class Context:
+    """What one test has: a folder, and the guests that it starts."""
+
+    def __init__(self, folder, artefacts):
+        self.folder, self.artefacts = folder, artefacts
+        self.vms = []
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def disk(self, name, size, content=b""):
+        """A sparse image of `size` bytes that begins with `content`."""
+        path = self.path(name)
+        with open(path, "wb") as file:
+            file.write(content)
+            file.truncate(size)
+        return path
+
+    def pattern_disk(self, name, size, generation=1):
+        return self.disk(name, size, pattern.make(0, size // pattern.SECTOR, generation))
+
+    def lodge(self, *arguments, **options):
+        """`lodge run` with just these arguments."""
+        vm = Vm(self, len(self.vms), [str(a) for a in arguments], **options)
+        self.vms.append(vm)
+        return vm
+
+    def guest(self, commands, *arguments, disks=(), cpus=1, memory="256M", cmdline="", **options):
+        """A guest that runs `commands` (init/guest.h) and powers off; `disks` are values of --disk."""
+        words = f"loglevel=5 printk.devkmsg=on {cmdline} test={'+'.join(commands.split())}"
+        disks = itertools.chain.from_iterable(("--disk", disk) for disk in disks)
+        return self.lodge("--kernel", environment("LODGE_GUEST_KERNEL"), "--initrd", self.artefacts.initrd(),
+                          "--cpus", cpus, "--memory", memory, "--cmdline", words, *disks, *arguments, **options)
+
+    def close(self):
+        for vm in self.vms:
+            vm.close()
+
+    def tails(self, lines=40):
+        """The end of every guest's console and of what lodge said, for a failed test."""
+        out = []
+        for number, vm in enumerate(self.vms):
+            out.append(f"$ {' '.join(vm.arguments)}")
+            out.append(f"--- console {number}")
+            out += vm.console.text().splitlines()[-lines:]
+            out.append(f"--- standard error {number} (exit status {vm.process.poll()})")
+            out += vm.errors.text().splitlines()[-lines:]
+        return out
+
+
+def digest_matches(vm, disk, path, start, length):
+    """The guest's digest of a range is that of the image file, every sector being well-formed."""
+    found, errors = pattern.digest_of_file(path, start, length)
+    check(not errors, f"{path}: " + "; ".join(errors))
+    for line in vm.reports("digest"):
+        name, value = line.split()[:2]
+        if name == disk:
+            equal(f"{found:016x}", value, f"digest of {disk}")
+            return
+    raise Failure(f"the guest reported no digest of {disk}")
+
+
+def need_root():
+    if os.geteuid() != 0:
+        raise Skip("needs root")
+
+
+def run_tool(*command):
+    if not shutil.which(command[0]):
+        raise Skip(f"{command[0]} is not installed")
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout

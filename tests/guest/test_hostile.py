@@ -1,0 +1,100 @@
+"""Guests that write nonsense to every register and ring: the VMM lives, stays small and does not spin."""
+import time
+
+from harness import check, equal, test
+
+MIB = 1 << 20
+RELAXED = "iomem=relaxed"
+# beside guest memory; a sanitizer's own memory is far above
+ANONYMOUS_MAX_KIB = 48 * 1024
+
+
+def calm(vm):
+    """An idle guest, after all that: neither memory nor processor time is being eaten."""
+    import harness
+    if "asan" not in harness.LODGE and "tsan" not in harness.LODGE:
+        anonymous = vm.status_kib("RssAnon")
+        check(anonymous < ANONYMOUS_MAX_KIB, f"lodge holds {anonymous} KiB beside guest memory")
+    before, start = vm.cpu_seconds(), time.monotonic()
+    time.sleep(2)  # the measurement itself
+    share = (vm.cpu_seconds() - before) / (time.monotonic() - start)
+    check(share < 0.8, f"lodge uses {share:.0%} of a processor while its guest waits")
+
+
+def still_works(context, commands, *arguments, **options):
+    """Runs the commands, then looks at the idle VM, then wants I/O on the first disk and a power-off."""
+    first = context.disk("first", 8 * MIB)
+    second = context.disk("second", 8 * MIB)
+    vm = context.guest(f"{commands} wait:calm blkio:vda,0,4M,1,20,1 rng:16", *arguments,
+                       disks=[f"path={first},format=raw", f"path={second},format=raw"], **options)
+    vm.wait_for("@ waiting calm", 300)
+    calm(vm)
+    vm.send("\n")
+    vm.ends(0)
+    return vm
+
+
+@test(seed=[1, 2])
+def ports(context, seed):
+    """Every port is read; those of our devices get nonsense, in items and in strings."""
+    still_works(context, f"ports:20000,{seed}", cmdline=RELAXED).report("ports written")
+
+
+@test(seed=[1, 2])
+def uart(context, seed):
+    still_works(context, f"uart:20000,{seed}", cmdline=RELAXED).report("uart written")
+
+
+@test(seed=[1, 2])
+def pci_config(context, seed):
+    """Configuration space of every function, through both mechanisms."""
+    still_works(context, f"config:20000,{seed}", cmdline=RELAXED).report("config written")
+
+
+@test(transport=["pci", "mmio"], device=["vdb", "rng"])
+def registers(context, transport, device):
+    still_works(context, f"registers:{device},20000,1 registers:{device},20000,2", "--transport", transport,
+                cmdline=RELAXED).report("registers written")
+
+
+@test(transport=["pci", "mmio"], io=["io_uring", "epoll"])
+def rings(context, transport, io):
+    """Requests that break virtio's rules are refused; the device resets and works again."""
+    vm = still_works(context, "rings:vdb", "--transport", transport, "--io", io, cmdline=RELAXED)
+    vm.report("rings done")
+    check(len(vm.reports("case")) > 50, "cases are missing")
+
+
+@test(transport=["pci", "mmio"], device=["vdb", "rng"])
+def garbage(context, transport, device):
+    """Rings full of nonsense, changed while the device reads them."""
+    still_works(context, f"garbage:{device},200,1 garbage:{device},200,2", "--transport", transport,
+                cmdline=RELAXED).report("garbage done")
+
+
+@test(transport=["pci", "mmio"], io=["io_uring", "epoll"])
+def reset_in_flight(context, transport, io):
+    """A reset with requests in flight returns, and nothing is written to the guest afterwards."""
+    vm = still_works(context, "inflight:vdb,30,1", "--transport", transport, "--io", io, cmdline=RELAXED)
+    equal(vm.report("inflight done").split(",")[0], "30", "rounds")
+
+
+@test()
+def reset_in_flight_direct(context):
+    """The same with O_DIRECT, where the host's disk writes into guest memory."""
+    image = context.pattern_disk("disk", MIB)
+    vm = context.guest("inflight:vda,30,2 blkverify:vda,0,1M", cmdline=RELAXED,
+                       disks=[f"path={image},format=raw,direct=on"]).ends(0)
+    vm.report("verified")
+
+
+@test(transport=["pci", "mmio"])
+def ends_while_busy(context, transport):
+    """The machine is stopped while disks work: no hang, no crash."""
+    image = context.disk("disk", 40 * MIB)
+    vm = context.guest("hello blkio:vda,0,32M,4,100000,1", "--transport", transport, "--stop-timeout", "0", cpus=2,
+                       disks=[f"path={image},format=raw,queues=2"])
+    vm.wait_for("@ hello")
+    time.sleep(1)  # anywhere in the midst of it
+    vm.process.terminate()
+    vm.ends(128 + 15)

@@ -1,0 +1,66 @@
+# shellcheck shell=bash
+# What guests of the lab boot: Debian's cloud kernel with its modules, and an unprepared Debian
+# root file system; and the disk on which L1 sees them.  Sourced after common.sh and debian.sh.
+
+LAB_GUEST_ROOT_SIZE=2G
+# L1's view of the artefacts has a fixed size, so that a snapshot fits any content.
+LAB_GUEST_DISK_SIZE=6G
+
+LAB_GUEST_PACKAGES=(
+	dbus e2fsprogs fio iproute2 iputils-ping kmod procps systemd-sysv udev util-linux
+)
+
+# guest_root_build DIR: DIR/debian.img, a Debian as debootstrap makes it, plus a host name and an
+# empty root password.  Nothing in it knows of lodge.
+guest_root_build() {
+	local dir=$1 tree=$1/tree
+
+	need_packages e2fsprogs
+	debian_tree "$tree" "${LAB_GUEST_PACKAGES[@]}"
+	echo guest >"$tree/etc/hostname"
+	in_tree "$tree" passwd -d root
+	step "making the guest's root file system" \
+		mke2fs -q -t ext4 -d "$tree" "$dir/debian.img" "$LAB_GUEST_ROOT_SIZE"
+	rm -rf "$tree"
+}
+
+guest_root() {
+	cached guest-root "$(hash_of "$LAB_GUEST_ROOT_SIZE" "${LAB_GUEST_PACKAGES[@]}" "$(debian_tree_recipe)" \
+		"$(declare -f guest_root_build)")" guest_root_build
+}
+
+tiny_key() {
+	hash_of "$LAB_DIR"/{tiny-kernel,tiny-kernel.config}
+}
+
+# guest_tiny: prints the directory of the tiny kernel where tests/lab/tiny-kernel has built it.
+guest_tiny() {
+	local dir
+	dir=$LAB_CACHE/tiny-$(tiny_key)
+	[ ! -d "$dir" ] || printf '%s\n' "$dir"
+}
+
+# guest_disk_build DIR: DIR/guest.img, what L1 mounts at /lab/guest.
+guest_disk_build() {
+	local dir=$1 tree=$1/tree kernel root tiny
+	kernel=$(debian_kernel)
+	root=$(guest_root)
+	tiny=$(guest_tiny)
+	mkdir -p "$tree/tiny"
+	cp -a "$kernel"/{vmlinuz,config,lib} "$tree/"
+	ln -s lib/modules "$tree/modules"
+	cp --sparse=always "$root/debian.img" "$tree/debian.img"
+	[ -z "$tiny" ] || cp "$tiny"/{bzImage,vmlinux,config} "$tree/tiny/"
+	step "making the disk of guest artefacts" \
+		mke2fs -q -t ext4 -O '^has_journal' -m 0 -L guest -d "$tree" "$dir/guest.img" "$LAB_GUEST_DISK_SIZE"
+	rm -rf "$tree"
+}
+
+guest_disk() {
+	local kernel root tiny
+	kernel=$(debian_kernel)
+	root=$(guest_root)
+	tiny=$(guest_tiny)
+	cached guest-disk "$(hash_of "$LAB_GUEST_DISK_SIZE" "$kernel" "$root" "$tiny" \
+		"$(declare -f guest_disk_build)")" guest_disk_build
+}
