@@ -24,7 +24,7 @@ DISK := image lock raw raw_probe raw_io raw_sync
 DEVICES := bus platform \
 	legacy/uart legacy/uart_tx legacy/i8042 legacy/rtc legacy/pvpanic legacy/acpi_pm \
 	pci/pci_dev pci/pci_host pci/msix \
-	virtio/virtq virtio/virtio virtio/virtio_pci virtio/virtio_mmio virtio/virtio_loop \
+	virtio/virtq virtio/virtio virtio/virtio_pci virtio/virtio_pci_common virtio/virtio_mmio virtio/virtio_loop \
 	virtio/blk virtio/blk_request virtio/rng
 
 VMM := config cmdline kvm vcpu memory irq exits thread \
@@ -36,10 +36,13 @@ CONTROL := main cmd_run cmd_doctor parse options options_disk escape tty console
 	doctor doctor_kvm doctor_io doctor_memory
 
 # unit tests: tests/unit/<floor>/<name>.c, linked with that floor and those below
-TESTS_BASE    := test_err test_log test_bytes test_checked test_gmem test_loop
+TESTS_BASE    := test_err test_log test_bytes test_checked test_gmem test_loop \
+	test_loop_stream test_loop_event
 TESTS_DISK    := test_raw test_raw_open test_raw_fault
+TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify test_virtio_hostile \
+	test_blk test_blk_requests test_blk_queues test_blk_raw test_rng
 TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pci \
-	test_virtq test_virtio test_blk test_blk_raw test_rng
+	$(TESTS_VIRTIO)
 TESTS_VMM     := test_config test_unpack test_kernel test_initramfs test_cpuid test_acpi
 TESTS_CONTROL := test_parse test_options test_console test_doctor
 
@@ -160,8 +163,8 @@ $(foreach t,$(TESTS_DEVICES),$(eval $(call unit_rule,DEVICES,$(t),$(FAKE_PLATFOR
 
 # and virtio devices on a driver of the tests' own
 VIRTIO_DRIVER := tests/unit/virtio_driver.o
-$(addprefix $(B)/tests/unit/,test_virtq test_virtio test_blk test_blk_raw test_rng): $(B)/$(VIRTIO_DRIVER)
-$(addprefix $(B)/tests/unit/,test_blk test_blk_raw): $(addprefix $(B)/tests/unit/,blk_rig.o fake_image.o)
+$(addprefix $(B)/tests/unit/,$(TESTS_VIRTIO)): $(B)/$(VIRTIO_DRIVER)
+$(addprefix $(B)/tests/unit/,$(filter test_blk%,$(TESTS_VIRTIO))): $(addprefix $(B)/tests/unit/,blk_rig.o fake_image.o)
 
 $(foreach t,$(TESTS_VMM),$(eval $(call unit_rule,VMM,$(t),)))
 $(foreach t,$(TESTS_CONTROL),$(eval $(call unit_rule,CONTROL,$(t),)))

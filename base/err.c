@@ -23,7 +23,7 @@ static void sanitize(char *s)
 /* Shows that a message was longer than its buffer. */
 static void mark_cut(char *msg)
 {
-	memcpy(msg + ERR_MSG_MAX - 4, "...", 4);
+	memcpy(&msg[ERR_MSG_MAX - 4], "...", 4);
 }
 
 /* False when `err` must not be written: absent, or an earlier error holds it. */

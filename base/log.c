@@ -17,6 +17,9 @@
 static int sink_fd = STDERR_FILENO;
 static enum log_level sink_level = LOG_LEVEL_INFO;
 
+/* Follows the terminal's mode while threads log. */
+static atomic_bool sink_crlf;
+
 static const char *const level_names[] = {
     [LOG_LEVEL_ERROR] = "error",
     [LOG_LEVEL_WARN] = "warn",
@@ -28,6 +31,11 @@ void log_init(int fd, enum log_level level)
 {
 	sink_fd = fd;
 	sink_level = level;
+}
+
+void log_set_crlf(bool crlf)
+{
+	atomic_store_explicit(&sink_crlf, crlf, memory_order_relaxed);
 }
 
 bool log_enabled(enum log_level level)
@@ -65,7 +73,7 @@ static void log_format(enum log_level level, const char *suffix, const char *fmt
 {
 	char line[LOG_LINE_MAX];
 	size_t room, len = (size_t)snprintf(line, sizeof(line), "lodge: %s: ", level_names[level]);
-	size_t tail = strlen(suffix) + 1; /* and the newline */
+	size_t tail = strlen(suffix) + 2; /* and the end of the line */
 	int saved_errno = errno;
 	int n;
 
@@ -73,7 +81,7 @@ static void log_format(enum log_level level, const char *suffix, const char *fmt
 	n = vsnprintf(line + len, room, fmt, ap);
 	if (n >= (int)room) {
 		n = (int)room - 1;
-		memcpy(line + len + n - 3, "...", 3);
+		memset(line + len + n - 3, '.', 3);
 	}
 	if (n > 0) {
 		/* a name or guest text must not break the line or drive a terminal */
@@ -85,8 +93,10 @@ static void log_format(enum log_level level, const char *suffix, const char *fmt
 		}
 		len += (size_t)n;
 	}
-	memcpy(line + len, suffix, tail - 1);
-	len += tail - 1;
+	memcpy(line + len, suffix, tail - 2);
+	len += tail - 2;
+	if (atomic_load_explicit(&sink_crlf, memory_order_relaxed))
+		line[len++] = '\r';
 	line[len++] = '\n';
 	sink_write(line, len);
 	errno = saved_errno;

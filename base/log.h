@@ -23,6 +23,10 @@ enum log_level {
 void log_init(int fd, enum log_level level);
 bool log_enabled(enum log_level level);
 
+/* Lines end in CR LF from now on: a terminal in raw mode does not return by itself. Any thread, and
+ * async-signal-safe. */
+void log_set_crlf(bool crlf);
+
 /* "error", "warn", "info", "debug"; -EINVAL for any other name. */
 int log_level_parse(const char *name, enum log_level *ret_level);
 
@@ -31,15 +35,16 @@ void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(
 #define log_error(...) log_line(LOG_LEVEL_ERROR, __VA_ARGS__)
 #define log_warn(...)  log_line(LOG_LEVEL_WARN, __VA_ARGS__)
 #define log_info(...)  log_line(LOG_LEVEL_INFO, __VA_ARGS__)
-#define log_debug(...)                                                                             \
-	do {                                                                                       \
-		if (log_enabled(LOG_LEVEL_DEBUG))                                                  \
-			log_line(LOG_LEVEL_DEBUG, __VA_ARGS__);                                    \
+#define log_debug(...)                                          \
+	do {                                                    \
+		if (log_enabled(LOG_LEVEL_DEBUG))               \
+			log_line(LOG_LEVEL_DEBUG, __VA_ARGS__); \
 	} while (0)
 
 #define LOG_LIMIT_BURST 10 /* lines for each limit in a window of one second */
 
-/* One rate limit, usually a static of the place that logs or a member of a device. Zeroed: ready. */
+/* One rate limit, usually a static of the place that logs or a member of a device. Zeroed: ready.
+ */
 struct log_limit {
 	_Atomic uint64_t window_s;
 	_Atomic unsigned count;

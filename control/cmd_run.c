@@ -318,7 +318,7 @@ static int run_outcome(const struct run *run)
 		}
 		break;
 	}
-	fprintf(stderr, "lodge: %s after %.1f s\n", why, seconds);
+	tty_say("lodge: %s after %.1f s", why, seconds);
 	return status;
 }
 
@@ -332,11 +332,11 @@ static int run_machine(struct run *run)
 		rc = loop_run(run->loop);
 	run_finish(run, started);
 	if (!started) {
-		fprintf(stderr, "lodge run: %s\n", err.msg);
+		tty_say("lodge run: %s", err.msg);
 		return LODGE_FAILED;
 	}
 	if (!run->ended) {
-		fprintf(stderr, "lodge run: the event loop failed: %s\n", strerror(-rc));
+		tty_say("lodge run: the event loop failed: %s", strerror(-rc));
 		return LODGE_HOST_FAILED;
 	}
 	return run_outcome(run);
@@ -350,7 +350,7 @@ int cmd_run(int argc, char **argv)
 
 	run_options_init(&run.options);
 	if (run_options_parse(&run.options, argc, argv, &err)) {
-		fprintf(stderr, "lodge run: %s\n", err.msg);
+		tty_say("lodge run: %s", err.msg);
 		status = err.code == EINVAL ? LODGE_USAGE : LODGE_FAILED;
 	} else if (run.options.help) {
 		cmd_run_help();

@@ -1,6 +1,8 @@
 #include "control/tty.h"
 
 #include "base/checked.h"
+#include "base/err.h"
+#include "base/log.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -31,8 +33,10 @@ void tty_restore(void)
 {
 	/* tcsetattr() is async-signal-safe (signal-safety(7)); TCSADRAIN would wait for a
 	 * terminal that is stopped */
-	if (atomic_exchange(&tty.raw, false))
+	if (atomic_exchange(&tty.raw, false)) {
 		tcsetattr(tty.fd, TCSANOW, &tty.saved);
+		log_set_crlf(false);
+	}
 }
 
 static void tty_crashed(int sig, siginfo_t *info, void *context)
@@ -94,28 +98,38 @@ int tty_raw(void)
 		atomic_store(&tty.raw, false);
 		return rc;
 	}
+	log_set_crlf(isatty(STDERR_FILENO));
 	return 0;
 }
 
 void tty_say(const char *fmt, ...)
 {
+	const bool raw = atomic_load(&tty.raw) && isatty(STDERR_FILENO);
 	struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
-	char line[512];
+	char line[ERR_MSG_MAX + 128];
 	va_list ap;
-	int n;
+	int n = 0;
 
+	if (raw) { /* the guest's line stays as it is */
+		line[n++] = '\r';
+		line[n++] = '\n';
+	}
 	va_start(ap, fmt);
-	n = vsnprintf(line, sizeof(line) - 2, fmt, ap);
+	n += vsnprintf(line + n, sizeof(line) - 5, fmt, ap);
 	va_end(ap);
-	if (n < 0)
-		return;
-	n = MIN(n, (int)sizeof(line) - 3);
-	if (atomic_load(&tty.raw) && isatty(STDERR_FILENO))
+	n = MIN(n, (int)sizeof(line) - 4);
+	for (int i = raw ? 2 : 0; i < n; i++) { /* names of files may hold anything */
+		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
+			line[i] = '?';
+	}
+	if (raw)
 		line[n++] = '\r';
 	line[n++] = '\n';
-	/* A terminal that takes nothing (a dead connection) must not hold up the machine's end. */
-	if (poll(&p, 1, 0) == 1 && (p.revents & POLLOUT) &&
-	    write(STDERR_FILENO, line, (size_t)n) < 0)
+	/* A terminal that takes nothing (a dead connection) must not hold up the machine's end.
+	 * One write, so that lines of several threads never mix; a closed stderr loses it. */
+	if (raw && (poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT)))
+		return;
+	if (write(STDERR_FILENO, line, (size_t)n) < 0)
 		return;
 }
 

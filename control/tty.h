@@ -30,8 +30,10 @@ int tty_raw(void);
  * others (a shell while this process was stopped) are saved anew by the next tty_raw(). */
 void tty_restore(void);
 
-/* A line on standard error for the person at the terminal; in raw mode it ends in CR LF.
- * Lost where standard error takes nothing. */
+/*
+ * A line on standard error for the person who started this, without control characters. While the
+ * terminal is raw it stands on a line of its own, and is lost where the terminal takes nothing.
+ */
 void tty_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* Restores, and gives the crash signals back. */

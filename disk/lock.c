@@ -77,8 +77,8 @@ int image_lock(int fd, bool read_only, struct err *err)
 			       "first");
 	if (other)
 		return err_set(err, EAGAIN,
-			       "another process uses it and bears no writer (a running VM?); end "
-			       "that one first or open it read-only");
+			       "another process has it open and lets nobody write (a running VM?); "
+			       "end that one first or open it read-only");
 	return 0;
 
 fail:

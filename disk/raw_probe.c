@@ -250,8 +250,8 @@ static int check_size(struct raw_file *f, const char *path, struct err *err)
 int raw_probe(const struct image_opts *opts, struct raw_file *ret_file, struct err *err)
 {
 	struct raw_file f = {.info = {.format = IMAGE_RAW, .read_only = opts->read_only}};
+	struct stat st = {0};
 	autofd int fd = -1;
-	struct stat st;
 	int r;
 
 	fd = open_file(opts, &st, err);

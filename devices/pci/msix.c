@@ -14,12 +14,12 @@
  *
  * Invariants
  *  1. A vector that is live has no pending bit for longer than a raise or an unmasking takes.
- *  2. live is true only while the platform has the message that stands in the table.
+ *  2. A live vector's message is with the platform.
  *
  * Threads: `lock` for the table and for changes of what is live; pci_msix_raise() takes no lock.
  * `live` and `pending` are two flags of which each side sets one and then reads the other, raising:
  * pending, live; unmasking: live, pending. In sequentially consistent order at least one side sees
- * the other's, and whoever clears the pending bit delivers it: none is lost, none twice.
+ * the other's, and whoever clears the pending bit delivers it.
  */
 #include "base/bytes.h"
 #include "base/checked.h"
@@ -53,6 +53,7 @@ struct pci_msix {
 	unsigned nvectors;
 
 	_Atomic uint64_t pending;
+	_Atomic unsigned offs; /* how often a message was taken from the platform */
 	pthread_mutex_t lock;
 	bool on, fmask; /* as in message control */
 	struct log_limit refused;
@@ -135,18 +136,21 @@ void pci_msix_raise(struct pci_dev *dev, unsigned vector)
 	if (!m || vector >= m->nvectors)
 		return;
 	v = &m->vectors[vector];
-	if (atomic_load(&v->live)) {
-		irq_raise(&v->irq);
-		/* Still live: the platform had the message when it was raised. Else MSI-X may have
-		 * been switched off in between and the raise fallen through: better one too many.
-		 */
-		if (atomic_load(&v->live))
+	for (;;) {
+		unsigned offs = atomic_load(&m->offs);
+
+		if (atomic_load(&v->live)) {
+			irq_raise(&v->irq);
+			/* Else MSI-X may have been off by then, and the raise fallen through:
+			 * better one too many. */
+			if (atomic_load(&m->offs) == offs)
+				return;
+		}
+		/* Partner: the store of `live` and pending_take() in vector_update_locked(). */
+		atomic_fetch_or(&m->pending, UINT64_C(1) << vector);
+		if (!atomic_load(&v->live) || !pending_take(m, vector))
 			return;
 	}
-	/* Partner: the store of `live` and pending_take() in vector_update_locked(). */
-	atomic_fetch_or(&m->pending, UINT64_C(1) << vector);
-	if (atomic_load(&v->live) && pending_take(m, vector))
-		irq_raise(&v->irq);
 }
 
 /* Follows a change of the table entry or of message control. */
@@ -186,8 +190,11 @@ static void vector_off_locked(struct pci_msix *m, unsigned vector)
 	struct msix_vector *v = &m->vectors[vector];
 
 	atomic_store(&v->live, false);
-	if (v->is_set)
-		m->plat->ops->msi_set(m->plat->ctx, &v->irq, NULL);
+	if (!v->is_set)
+		return;
+	/* Before the message goes: a raise that comes too late for it sees the count change. */
+	atomic_fetch_add(&m->offs, 1);
+	m->plat->ops->msi_set(m->plat->ctx, &v->irq, NULL);
 	v->is_set = false;
 }
 

@@ -32,8 +32,11 @@ struct virtio_blk_stats {
 	uint64_t read_bytes, written_bytes;
 };
 
-/* The image must outlive the device and be detached; `loop` serves it from now on (the image is
- * attached by the device). */
+/*
+ * The image must outlive the device and be detached; `loop`, which does not run yet, serves it from
+ * now on (the image is attached by the device, and detached with its end). -EINVAL: a number in
+ * `config` is out of range; -ENOMEM, -EMFILE; what image_attach() says.
+ */
 int virtio_blk_new(const struct virtio_blk_config *config, const struct platform *plat,
 		   struct image *img, struct loop *loop, struct virtio_dev **ret_dev,
 		   struct err *err);

@@ -52,21 +52,6 @@ static const struct virtio_loop_ops rng_loop_ops = {
     .take = rng_take,
 };
 
-static void rng_config_read(struct virtio_dev *dev, unsigned offset, void *buf, unsigned len)
-{
-	(void)dev;
-	(void)offset;
-	memset(buf, 0, len);
-}
-
-static void rng_config_write(struct virtio_dev *dev, unsigned offset, const void *buf, unsigned len)
-{
-	(void)dev;
-	(void)offset;
-	(void)buf;
-	(void)len;
-}
-
 static int rng_activate(struct virtio_dev *dev, uint64_t features, struct virtq *const *queues)
 {
 	(void)features;
@@ -89,8 +74,6 @@ static void rng_free(struct virtio_dev *dev)
 }
 
 static const struct virtio_dev_ops rng_ops = {
-    .config_read = rng_config_read,
-    .config_write = rng_config_write,
     .activate = rng_activate,
     .reset = rng_reset,
     .free = rng_free,

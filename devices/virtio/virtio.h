@@ -54,7 +54,8 @@ struct virtio_transport;
 
 struct virtio_dev_ops {
 	/* Reads and writes of the device configuration space; any offset and size. Bytes beyond the
-	 * device's own read as 0 and ignore writes. vCPU thread, transport's lock held. */
+	 * device's own read as 0 and ignore writes. Not called, so optional, where config_len is 0.
+	 * vCPU thread, transport's lock held. */
 	void (*config_read)(struct virtio_dev *dev, unsigned offset, void *buf, unsigned len);
 	void (*config_write)(struct virtio_dev *dev, unsigned offset, const void *buf,
 			     unsigned len);

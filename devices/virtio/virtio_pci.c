@@ -16,8 +16,7 @@
  */
 #include "base/checked.h"
 #include "base/cleanup.h"
-#include "devices/pci/pci.h"
-#include "devices/virtio/virtio_priv.h"
+#include "devices/virtio/virtio_pci_priv.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -81,181 +80,12 @@ _Static_assert(offsetof(struct cap_body, bar) == CAP_BAR - CAP_LINK_BYTES, "capa
 _Static_assert(offsetof(struct cap_body, offset) == CAP_OFFSET - CAP_LINK_BYTES, "capability");
 _Static_assert(offsetof(struct cap_body, extra) == CAP_DATA - CAP_LINK_BYTES, "capability");
 
-/* Common configuration (§4.1.4.3), as the guest reads it. */
-struct common_cfg {
-	struct le32 device_feature_select; /* 0x00 */
-	struct le32 device_feature;	   /* 0x04 */
-	struct le32 driver_feature_select; /* 0x08 */
-	struct le32 driver_feature;	   /* 0x0c */
-	struct le16 config_msix_vector;	   /* 0x10 */
-	struct le16 num_queues;		   /* 0x12 */
-	uint8_t device_status;		   /* 0x14 */
-	uint8_t config_generation;	   /* 0x15 */
-	struct le16 queue_select;	   /* 0x16 */
-	struct le16 queue_size;		   /* 0x18 */
-	struct le16 queue_msix_vector;	   /* 0x1a */
-	struct le16 queue_enable;	   /* 0x1c */
-	struct le16 queue_notify_off;	   /* 0x1e */
-	struct le64 queue_desc;		   /* 0x20 */
-	struct le64 queue_driver;	   /* 0x28 */
-	struct le64 queue_device;	   /* 0x30 */
-	struct le16 queue_notify_data;	   /* 0x38: NOTIFICATION_DATA is not offered */
-	struct le16 queue_reset;	   /* 0x3a: RING_RESET is not offered */
-};
-_Static_assert(sizeof(struct common_cfg) == 0x3c, "common configuration");
-_Static_assert(offsetof(struct common_cfg, device_status) == 0x14, "common configuration");
-_Static_assert(offsetof(struct common_cfg, queue_select) == 0x16, "common configuration");
-_Static_assert(offsetof(struct common_cfg, queue_desc) == 0x20, "common configuration");
-_Static_assert(offsetof(struct common_cfg, queue_device) == 0x30, "common configuration");
-#define COMMON(field)	     offsetof(struct common_cfg, field)
-#define ACCESS(size, offset) ((uint64_t)(size) << 32 | (offset))
-
-struct virtio_pci {
-	struct virtio_transport t;
-	struct pci_dev pci;
-	unsigned vectors;
-	_Atomic uint16_t config_vector;
-	_Atomic uint16_t queue_vector[VIRTIO_QUEUES_MAX];
-	uint8_t window; /* offset of the pci_cfg capability */
-
-	/* Under the PCI host's lock. */
-	bool mapped;
-	gpa_t bar_gpa;
-	bool has_doorbell[VIRTIO_QUEUES_MAX];
-};
-
 static struct virtio_pci *vpci_of(struct pci_dev *pci)
 {
 	return container_of(pci, struct virtio_pci, pci);
 }
 
-/* ---- common configuration ---- */
-
-static void common_fill_locked(struct virtio_pci *p, struct common_cfg *c)
-{
-	struct virtio_transport *t = &p->t;
-	const struct virtio_regs *r = &t->regs;
-	const struct virtq_config *q = virtio_queue(t);
-
-	*c = (struct common_cfg){
-	    .device_feature_select = le32_put(r->device_features_sel),
-	    .device_feature = le32_put(virtio_device_features(t)),
-	    .driver_feature_select = le32_put(r->driver_features_sel),
-	    .driver_feature = le32_put(virtio_driver_features(t)),
-	    .config_msix_vector = le16_put(atomic_load(&p->config_vector)),
-	    .num_queues = le16_put((uint16_t)t->dev->nqueues),
-	    .device_status = virtio_status(t),
-	    .config_generation = (uint8_t)atomic_load(&t->config_generation),
-	    .queue_select = le16_put(r->queue_sel),
-	    .queue_msix_vector = le16_put(PCI_NO_VECTOR),
-	};
-	if (!q)
-		return;
-	c->queue_size = le16_put(q->size);
-	c->queue_msix_vector = le16_put(atomic_load(&p->queue_vector[r->queue_sel]));
-	c->queue_enable = le16_put(q->enabled);
-	c->queue_notify_off = le16_put(r->queue_sel);
-	c->queue_desc = le64_put(q->desc);
-	c->queue_driver = le64_put(q->avail);
-	c->queue_device = le64_put(q->used);
-}
-
-/* §4.1.5.1.2: a vector that does not exist reads back as NO_VECTOR. */
-static void set_vector(const struct virtio_pci *p, _Atomic uint16_t *reg, uint64_t value)
-{
-	atomic_store(reg, value < p->vectors ? (uint16_t)value : PCI_NO_VECTOR);
-}
-
-/* A 64-bit register: whole, or either half (§4.1.3.1). */
-static void set_addr(gpa_t *reg, uint64_t at, unsigned size, uint64_t value)
-{
-	if (size == 8 && at == 0)
-		*reg = value;
-	else if (size == 4 && at % 4 == 0)
-		*reg = virtio_set_half(*reg, at == 4, (uint32_t)value);
-}
-
-static void write_queue_locked(struct virtio_pci *p, uint64_t offset, unsigned size, uint64_t value)
-{
-	struct virtq_config *q = virtio_queue_config(&p->t);
-
-	if (!q)
-		return;
-	switch (offset) {
-	case COMMON(queue_size):
-		if (size == 2)
-			q->size = (uint16_t)value;
-		break;
-	case COMMON(queue_msix_vector):
-		if (size == 2)
-			set_vector(p, &p->queue_vector[p->t.regs.queue_sel], value);
-		break;
-	case COMMON(queue_enable):
-		/* §4.1.4.3.2: a driver never writes 0. */
-		if (size == 2 && value == 1)
-			q->enabled = true;
-		break;
-	case COMMON(queue_desc)... COMMON(queue_desc) + 7:
-		set_addr(&q->desc, offset - COMMON(queue_desc), size, value);
-		break;
-	case COMMON(queue_driver)... COMMON(queue_driver) + 7:
-		set_addr(&q->avail, offset - COMMON(queue_driver), size, value);
-		break;
-	case COMMON(queue_device)... COMMON(queue_device) + 7:
-		set_addr(&q->used, offset - COMMON(queue_device), size, value);
-		break;
-	default:
-		break;
-	}
-}
-
-/* A write counts when it has the width of the register (§4.1.3.1). */
-static void common_write_locked(struct virtio_pci *p, uint64_t offset, unsigned size,
-				uint64_t value)
-{
-	struct virtio_transport *t = &p->t;
-	struct virtio_regs *r = &t->regs;
-
-	switch (ACCESS(size, offset)) {
-	case ACCESS(4, COMMON(device_feature_select)):
-		r->device_features_sel = (uint32_t)value;
-		break;
-	case ACCESS(4, COMMON(driver_feature_select)):
-		r->driver_features_sel = (uint32_t)value;
-		break;
-	case ACCESS(4, COMMON(driver_feature)):
-		virtio_set_driver_features(t, (uint32_t)value);
-		break;
-	case ACCESS(2, COMMON(config_msix_vector)):
-		set_vector(p, &p->config_vector, value);
-		break;
-	case ACCESS(1, COMMON(device_status)):
-		virtio_set_status(t, (uint8_t)value);
-		break;
-	case ACCESS(2, COMMON(queue_select)):
-		r->queue_sel = (uint16_t)value;
-		break;
-	default:
-		write_queue_locked(p, offset, size, value);
-		break;
-	}
-}
-
 /* ---- BAR 0 ---- */
-
-static uint64_t common_read(struct virtio_pci *p, uint64_t offset, unsigned size)
-{
-	union {
-		struct common_cfg c;
-		uint8_t bytes[sizeof(struct common_cfg) + 8];
-	} u = {.bytes = {0}};
-
-	if (offset >= sizeof(u.c))
-		return 0;
-	AUTOLOCK(&p->t.lock);
-	common_fill_locked(p, &u.c);
-	return le64_load(u.bytes + offset) & (UINT64_MAX >> (64 - 8 * size));
-}
 
 static uint64_t bar_read(struct pci_dev *pci, unsigned bar, uint64_t offset, unsigned size)
 {
@@ -267,7 +97,7 @@ static uint64_t bar_read(struct pci_dev *pci, unsigned bar, uint64_t offset, uns
 		return 0;
 	switch (offset - at) {
 	case BAR_COMMON:
-		return common_read(p, at, size);
+		return virtio_pci_common_read(p, at, size);
 	case BAR_ISR:
 		/* Reading clears (§4.1.4.5). */
 		return at ? 0 : atomic_exchange(&p->t.isr, 0);
@@ -293,11 +123,9 @@ static void bar_write(struct pci_dev *pci, unsigned bar, uint64_t offset, unsign
 	if (size < 8)
 		value &= (UINT64_C(1) << (8 * size)) - 1;
 	switch (offset - at) {
-	case BAR_COMMON: {
-		AUTOLOCK(&p->t.lock);
-		common_write_locked(p, at, size, value);
+	case BAR_COMMON:
+		virtio_pci_common_write(p, at, size, value);
 		break;
-	}
 	case BAR_DEVICE: {
 		le64_store(buf, value);
 		AUTOLOCK(&p->t.lock);
@@ -440,9 +268,7 @@ static void pci_free(struct virtio_transport *t)
 {
 	struct virtio_pci *p = container_of(t, struct virtio_pci, t);
 
-	if (p->mapped)
-		del_doorbells(p);
-	pci_dev_fini(&p->pci);
+	pci_dev_fini(&p->pci); /* takes the BAR, and so the doorbells, away */
 	free(p);
 }
 
@@ -453,40 +279,48 @@ static const struct virtio_transport_ops pci_transport_ops = {
     .free = pci_free,
 };
 
-static int add_cap(struct virtio_pci *p, enum cfg_type type, uint32_t offset, uint32_t length,
-		   uint8_t *ret_at)
+struct region {
+	enum cfg_type type;
+	uint32_t offset, length;
+};
+
+static uint8_t add_cap(struct virtio_pci *p, const struct region *r)
 {
-	const bool is_long = type == CFG_NOTIFY || type == CFG_PCI;
+	const bool is_long = r->type == CFG_NOTIFY || r->type == CFG_PCI;
 	const struct cap_body body = {
 	    .cap_len = is_long ? CAP_BYTES_LONG : CAP_BYTES,
-	    .cfg_type = (uint8_t)type,
+	    .cfg_type = (uint8_t)r->type,
 	    .bar = BAR,
-	    .offset = le32_put(offset),
-	    .length = le32_put(length),
-	    .extra = le32_put(type == CFG_NOTIFY ? NOTIFY_MULTIPLIER : 0),
+	    .offset = le32_put(r->offset),
+	    .length = le32_put(r->length),
+	    .extra = le32_put(r->type == CFG_NOTIFY ? NOTIFY_MULTIPLIER : 0),
 	};
 
-	*ret_at = pci_dev_add_cap(&p->pci, PCI_CAP_ID_VENDOR, &body, body.cap_len - CAP_LINK_BYTES);
-	return *ret_at ? 0 : -ENOSPC;
+	return pci_dev_add_cap(&p->pci, PCI_CAP_ID_VENDOR, &body, body.cap_len - CAP_LINK_BYTES);
 }
 
 static int add_caps(struct virtio_pci *p)
 {
 	const struct virtio_dev *dev = p->t.dev;
-	uint8_t at;
-	int r;
+	const struct region regions[] = {
+	    {CFG_COMMON, BAR_COMMON, VIRTIO_PCI_COMMON_BYTES},
+	    {CFG_ISR, BAR_ISR, 1},
+	    {CFG_DEVICE, BAR_DEVICE, dev->config_len},
+	    {CFG_NOTIFY, BAR_NOTIFY, dev->nqueues * NOTIFY_MULTIPLIER},
+	    {CFG_PCI, 0, 0},
+	};
 
-	r = add_cap(p, CFG_COMMON, BAR_COMMON, sizeof(struct common_cfg), &at);
-	if (r == 0)
-		r = add_cap(p, CFG_ISR, BAR_ISR, 1, &at);
-	if (r == 0 && dev->config_len)
-		r = add_cap(p, CFG_DEVICE, BAR_DEVICE, dev->config_len, &at);
-	if (r == 0)
-		r = add_cap(p, CFG_NOTIFY, BAR_NOTIFY, dev->nqueues * NOTIFY_MULTIPLIER, &at);
-	if (r == 0)
-		r = add_cap(p, CFG_PCI, 0, 0, &p->window);
-	if (r < 0)
-		return r;
+	for (size_t i = 0; i < ARRAY_LEN(regions); i++) {
+		uint8_t at;
+
+		if (regions[i].type == CFG_DEVICE && !regions[i].length)
+			continue;
+		at = add_cap(p, &regions[i]);
+		if (!at)
+			return -ENOSPC;
+		if (regions[i].type == CFG_PCI)
+			p->window = at;
+	}
 	p->pci.wmask[p->window + CAP_BAR] = 0xff;
 	memset(p->pci.wmask + p->window + CAP_OFFSET, 0xff, CAP_BYTES_LONG - CAP_OFFSET);
 	return 0;
@@ -534,8 +368,6 @@ int virtio_pci_new(const struct platform *plat, struct pci_host *host, struct vi
 	if (r == 0)
 		r = pci_host_add(host, &p->pci, err);
 	if (r < 0) {
-		if (p->mapped)
-			del_doorbells(p);
 		virtio_transport_fini(&p->t);
 		pci_dev_fini(&p->pci);
 		free(p);

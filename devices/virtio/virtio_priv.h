@@ -3,9 +3,9 @@
  * §3.
  *
  * Invariants
- *  1. Features do not change after FEATURES_OK, a queue's registers not once it is enabled, nothing
- *     but the status and the device's own configuration space once the device is active. Only a
- *     reset opens them again.
+ *  1. Features do not change after FEATURES_OK, a ring's size and addresses not once it is enabled,
+ *     and no ring is enabled or disabled once the device is active. Only a reset opens them again.
+ *     Interrupt vectors may change at any time: they are checked when written, and address nothing.
  *  2. Queues are validated and resolved at DRIVER_OK and live until the device's reset() returned.
  *  3. The device's loop thread never takes `lock`: a vCPU thread holds it while it waits for the
  *     loop in a reset. What the loop thread needs (isr, needs_reset, vectors) is atomic.

@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* §2.7.5 */
 #define DESC_F_NEXT	1
@@ -184,10 +185,9 @@ static bool chain_add(const struct virtq *vq, struct virtq_chain *chain, const s
 	host = write ? gmem_rw(vq->mem, d->addr, d->len) : gmem_ro(vq->mem, d->addr, d->len);
 	if (!host)
 		return false;
-	chain->iov[n] = (struct iovec){
-	    .iov_base = (void *)(uintptr_t)host,
-	    .iov_len = d->len,
-	};
+	/* iovecs know no const; that the readable ones are only read is the device's part. */
+	memcpy(&chain->iov[n].iov_base, &host, sizeof(host));
+	chain->iov[n].iov_len = d->len;
 	if (write)
 		chain->nwrite++;
 	else

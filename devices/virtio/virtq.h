@@ -3,8 +3,9 @@
  *
  * A virtq is active and immutable in its configuration: addresses and size were validated and
  * resolved to host memory once. virtq_pop() is the one walker of descriptors: it copies each
- * descriptor once, bounds the chain (§2.7.5.3: no loop, at most queue-size descriptors, also
- * through an indirect table), and gives iovecs of guest memory. Devices never see the ring.
+ * descriptor once, bounds the chain (no loop; at most queue-size descriptors in the ring, at most
+ * VIRTQ_SIZE_MAX in an indirect table), and gives iovecs of guest memory. Devices never see the
+ * ring.
  *
  * Threads: one thread at a time, the device's loop thread.
  */

@@ -277,7 +277,7 @@ class Context:
 
     def guest(self, commands, *arguments, disks=(), cpus=1, memory="256M", cmdline="", **options):
         """A guest that runs `commands` (init/guest.h) and powers off; `disks` are values of --disk."""
-        words = f"loglevel=5 printk.devkmsg=on {cmdline} test={'+'.join(commands.split())}"
+        words = f"loglevel=4 {cmdline} test={'+'.join(commands.split())}"
         disks = itertools.chain.from_iterable(("--disk", disk) for disk in disks)
         return self.lodge("--kernel", environment("LODGE_GUEST_KERNEL"), "--initrd", self.artefacts.initrd(),
                           "--cpus", cpus, "--memory", memory, "--cmdline", words, *disks, *arguments, **options)
@@ -286,7 +286,7 @@ class Context:
         for vm in self.vms:
             vm.close()
 
-    def tails(self, lines=40):
+    def tails(self, lines=25):
         """The end of every guest's console and of what lodge said, for a failed test."""
         out = []
         for number, vm in enumerate(self.vms):

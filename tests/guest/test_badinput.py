@@ -72,7 +72,7 @@ def kernel_damaged(context, damage):
     with open(path, "wb") as file:
         file.write(data)
     vm = context.lodge("--kernel", path, "--initrd", context.artefacts.initrd(), "--memory", "256M", "--cmdline",
-                       "loglevel=5 panic=-1 test=hello", "--stop-timeout", "0")
+                       "loglevel=4 panic=-1 test=hello", "--stop-timeout", "0")
     try:
         status = vm.process.wait(40)
     except Exception:  # pylint: disable=broad-except  a guest that runs into the void: lodge must still obey

@@ -6,28 +6,36 @@ import time
 
 from harness import Failure, Skip, check, environment, equal, run_tool, test
 
-# Lines that a guest of QEMU (q35 and microvm) shows as well: properties of this kernel on such a
-# processor, nothing that a VMM can avoid.
+# Warnings that a guest of QEMU shows on the same host as well, so nothing that a VMM can avoid.
 UNAVOIDABLE = (
-    # no firmware interface to ask
-    r"^acpi PNP0A08:00: fail to add MMCONFIG information",
-    # mitigations that depend on the host's processor
+    # mitigations: what the host's processor needs or lacks
     r"^(Spectre V2|MDS|TAA|MMIO Stale Data|RETBleed|SRSO|TSA|ITS|GDS|VMSCAPE)\b",
     r"^Speculative Return Stack Overflow",
-    r"^process: .* mwait",
-    # a clock that the host could not calibrate
-    r"^kvm-clock: Using msrs",
-    # the test itself reads what is reserved for itself
-    r"^resource: resource sanity check",
-    # modules of this test's own initramfs
-    r"loading out-of-tree module|module verification failed",
+    # a slow (emulated) or busy host
+    r"^clocksource: (Long readout interval|timekeeping watchdog)",
+    r"^rcu: INFO: |^hrtimer: interrupt took",
 )
+# A warning with its trace: in the lab, TCG does not tell KVM of the guest's XSETBV, so that KVM answers
+# CPUID leaf 0xd for the features that were on before.
+UNAVOIDABLE_TRACE = "XSAVE consistency problem"
+TRACE = re.compile(r"^-+\[ cut here \]-+\n.*?^---\[ end trace \w+ \]---\n(CPUID\[0d, .*\n)*", re.M | re.S)
+
+
+def unexplained(messages, unavoidable=UNAVOIDABLE):
+    """Of the kernel's messages, those that nothing above explains."""
+    text = "".join(message + "\n" for message in messages)
+    text = TRACE.sub(lambda trace: "" if UNAVOIDABLE_TRACE in trace[0] else trace[0], text)
+    return [line for line in text.splitlines() if not any(re.search(u, line) for u in unavoidable)]
+
+
+def no_warnings_in(messages, unavoidable=UNAVOIDABLE):
+    found = unexplained(messages, unavoidable)
+    check(not found, f"{len(found)} warnings of the kernel: " + " / ".join(found[:12]))
 
 
 def warnings(vm):
-    """The kernel's warnings that have no explanation."""
-    return [line for line in vm.reports("dmesg")
-            if not any(re.search(u, line.split(" ", 1)[1]) for u in UNAVOIDABLE)]
+    """The kernel's warnings, without their level."""
+    return [line.partition(" ")[2] for line in vm.reports("dmesg")]
 
 
 @test(transport=["pci", "mmio"])
@@ -46,7 +54,7 @@ def cpus(context, cpus):
     equal(vm.report("cpus"), str(cpus), "processors online")
     last = "0" if cpus == 1 else f"0-{cpus - 1}"
     equal(vm.report("cat /sys/devices/system/cpu/possible:"), last, "possible processors")
-    equal(warnings(vm), [], "warnings of the kernel")
+    no_warnings_in(warnings(vm))
 
 
 @test(memory=["128M", "1G", "5G"])
@@ -68,7 +76,7 @@ def no_warnings(context, transport, cpus):
     disk = context.disk("disk", 1 << 20)
     vm = context.guest("clock rng:64 pread:vda,0,4096 dmesg", "--transport", transport, cpus=cpus,
                        disks=[f"path={disk},format=raw"]).ends(0)
-    equal(warnings(vm), [], "warnings of the kernel")
+    no_warnings_in(warnings(vm))
 
 
 @test()
@@ -149,7 +157,7 @@ def elf_kernel(context):
     """An ELF vmlinux boots as well."""
     kernel = unpacked_kernel(context)
     vm = context.lodge("--kernel", kernel, "--initrd", context.artefacts.initrd(), "--memory", "256M",
-                       "--cmdline", "loglevel=5 test=hello")
+                       "--cmdline", "loglevel=4 test=hello")
     vm.ends(0).report("hello")
 
 
@@ -183,12 +191,12 @@ def root_disk(context, transport, options):
     image = own_root(context)
     vm = context.lodge("--kernel", environment("LODGE_GUEST_KERNEL"), "--modules", environment("LODGE_GUEST_MODULES"),
                        "--root", f"path={image},format=raw{options}", "--transport", transport, "--memory", "256M",
-                       "--cmdline", "loglevel=5 test=hello+cat:/proc/mounts+dmesg").ends(0)
+                       "--cmdline", "loglevel=4 test=hello+cat:/proc/mounts+dmesg").ends(0)
     mounts = [line.split() for line in vm.reports("cat /proc/mounts:")]
     root = [m for m in mounts if m[1] == "/" and m[2] == "ext4"]
     check(root, f"no ext4 root among {mounts}")
     equal(root[-1][3].split(",")[0], "ro" if "ro=on" in options else "rw", "root mounted")
-    equal(warnings(vm), [], "warnings of the kernel")
+    no_warnings_in(warnings(vm))
 
 
 @test()
@@ -196,7 +204,7 @@ def other_init(context):
     image = own_root(context)
     vm = context.lodge("--kernel", environment("LODGE_GUEST_KERNEL"), "--modules", environment("LODGE_GUEST_MODULES"),
                        "--root", f"path={image},format=raw", "--init", "/sbin/other", "--memory", "256M",
-                       "--cmdline", "loglevel=5 test=cat:/proc/self/cmdline").ends(0)
+                       "--cmdline", "loglevel=4 test=cat:/proc/self/cmdline").ends(0)
     check("/sbin/other" in vm.report("cat"), f"init is {vm.report('cat')}")
 
 
@@ -206,7 +214,7 @@ def missing_init(context):
     image = own_root(context)
     vm = context.lodge("--kernel", environment("LODGE_GUEST_KERNEL"), "--modules", environment("LODGE_GUEST_MODULES"),
                        "--root", f"path={image},format=raw", "--init", "/sbin/absent", "--memory", "256M",
-                       "--cmdline", "loglevel=5")
+                       "--cmdline", "loglevel=4")
     status = vm.finish()
     check(status not in (0, 2), f"exit status {status}")
     if "/sbin/absent" not in vm.console.text() + vm.errors.text():

@@ -171,7 +171,7 @@ def reader_gone(context):
     from harness import LODGE, environment
     with subprocess.Popen([LODGE, "run", "--kernel", environment("LODGE_GUEST_KERNEL"), "--initrd",
                            context.artefacts.initrd(), "--memory", "256M", "--disk", f"path={path},format=raw",
-                           "--cmdline", "loglevel=5 test=hello+flood:2000+pwrite:vda,0,4096,0x77+fsync:vda"],
+                           "--cmdline", "loglevel=4 test=hello+flood:2000+pwrite:vda,0,4096,0x77+fsync:vda"],
                           stdin=subprocess.DEVNULL, stdout=write, stderr=subprocess.DEVNULL) as process:
         os.close(write)
         os.read(read, 1)

@@ -6,7 +6,7 @@ import subprocess
 
 from harness import check, environment, equal, test
 
-from test_boot import UNAVOIDABLE
+from test_boot import UNAVOIDABLE, no_warnings_in
 
 # of systemd and udev, not of the machine; and what the root itself is missing
 UNAVOIDABLE_HERE = UNAVOIDABLE + (
@@ -50,9 +50,7 @@ def systemd(context, transport):
     failed = re.findall(r"^\S* ?(\S+) .*failed", command(vm, "systemctl --no-pager --plain --no-legend --failed"), re.M)
     equal(failed, [], "failed units")
     text = command(vm, "dmesg --level=emerg,alert,crit,err,warn --notime")
-    lines = [line for line in text.splitlines() if line and "status=" not in line]
-    odd = [line for line in lines if not any(re.search(u, line) for u in UNAVOIDABLE_HERE)]
-    equal(odd, [], "warnings of the kernel")
+    no_warnings_in([line for line in text.splitlines() if line and "status=" not in line], UNAVOIDABLE_HERE)
     check("status=0" in command(vm, "dd if=/dev/urandom of=/data bs=1M count=16 status=none && sync && "
                                     "sha256sum /data >/data.sum"), "writing a file")
     vm.send("systemctl poweroff\n")

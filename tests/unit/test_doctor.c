@@ -203,7 +203,7 @@ static char *printed(const struct doctor *doctor, unsigned columns, bool json)
 /* No line is longer than the terminal is wide, and texts start in one column. */
 static void table_fits(void **state)
 {
-	static const unsigned widths[] = {0, 60, 80, 200};
+	static const unsigned widths[] = {0, 80, 100, 200};
 	struct doctor doctor = {.root = root};
 
 	(void)state;

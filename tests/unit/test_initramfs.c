@@ -204,7 +204,7 @@ static void holds_what_init_needs(void **state)
 		assert_int_equal(find(&a, dirs[i])->mode, S_IFDIR | 0755);
 	e = find(&a, "init");
 	assert_int_equal(e->mode, S_IFREG | 0755);
-	assert_int_equal(e->len, guest_init_end - guest_init_start);
+	assert_int_equal(e->len, (uintptr_t)guest_init_end - (uintptr_t)guest_init_start);
 	assert_memory_equal(e->data, guest_init_start, e->len);
 	assert_memory_equal(e->data,
 			    "\x7f"

@@ -30,7 +30,10 @@ struct guest {
 
 #define LOW_END (640 * KIB)
 
-static struct guest guest_new(uint64_t size, bool memfd)
+/* A file that refuses to be written is what hugetlbfs is like. */
+enum { ANONYMOUS, MEMFD, MEMFD_UNWRITABLE, MEMORY_KINDS };
+
+static struct guest guest_new(uint64_t size, int memfd)
 {
 	struct guest g = {.size = size, .fd = -1};
 
@@ -41,6 +44,16 @@ static struct guest guest_new(uint64_t size, bool memfd)
 	g.host = mmap(NULL, size, PROT_READ | PROT_WRITE,
 		      memfd ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS, g.fd, 0);
 	assert_ptr_not_equal(g.host, MAP_FAILED);
+	if (memfd == MEMFD_UNWRITABLE) {
+		char name[32];
+
+		int writable = g.fd;
+
+		snprintf(name, sizeof(name), "/proc/self/fd/%d", writable);
+		g.fd = open(name, O_RDONLY | O_CLOEXEC);
+		assert_true(g.fd >= 0);
+		close(writable);
+	}
 	assert_int_equal(gmem_new(&g.mem), 0);
 
 	struct gmem_region low = {0, LOW_END, g.host, g.fd, 0};
@@ -216,7 +229,7 @@ static void elf_goes_to_its_physical_addresses(void **state)
 	(void)state;
 	write_file(elf.data, elf.len);
 	save_seed("elf", &elf);
-	for (int memfd = 0; memfd < 2; memfd++) {
+	for (int memfd = 0; memfd < MEMORY_KINDS; memfd++) {
 		struct guest g = guest_new(16 * MIB, memfd);
 		struct kernel_loaded l = loads(&g);
 
@@ -233,7 +246,7 @@ static void elf_goes_to_its_physical_addresses(void **state)
 static void elf_virtual_entry_is_translated(void **state)
 {
 	struct blob elf = fake_elf(UINT64_C(0xffffffff80000000) + ENTRY, segments, NSEGMENTS);
-	struct guest g = guest_new(16 * MIB, false);
+	struct guest g = guest_new(16 * MIB, ANONYMOUS);
 
 	(void)state;
 	write_file(elf.data, elf.len);
@@ -254,7 +267,7 @@ static void payload_of_each_format_is_unpacked(void **state)
 
 		write_file(b.data, b.len);
 		save_seed(unpack_name(formats[i]), &b);
-		for (int memfd = 0; memfd < 2; memfd++) {
+		for (int memfd = 0; memfd < MEMORY_KINDS; memfd++) {
 			struct guest g = guest_new(16 * MIB, memfd);
 			struct kernel_loaded l = loads(&g);
 
@@ -275,7 +288,7 @@ static void payload_of_each_format_is_unpacked(void **state)
 static void unknown_payload_is_left_to_unpack_itself(void **state)
 {
 	struct blob packed = blob_new(50000);
-	struct guest g = guest_new(16 * MIB, true);
+	struct guest g = guest_new(16 * MIB, MEMFD);
 	struct kernel_loaded l;
 
 	(void)state;
@@ -294,7 +307,7 @@ static void unknown_payload_is_left_to_unpack_itself(void **state)
 	guest_free(&g);
 
 	/* less memory: as low as its alignment allows */
-	g = guest_new(7 * MIB, true);
+	g = guest_new(7 * MIB, MEMFD);
 	l = loads(&g);
 	assert_int_equal(l.start, 2 * MIB);
 	assert_int_equal(l.end, 6 * MIB);
@@ -303,7 +316,7 @@ static void unknown_payload_is_left_to_unpack_itself(void **state)
 	/* not where it cannot be moved */
 	b.data[0x234] = 0;
 	write_file(b.data, b.len);
-	g = guest_new(7 * MIB, true);
+	g = guest_new(7 * MIB, MEMFD);
 	struct err err = load_fails(&g, ENOMEM);
 	SAYS(&err, "12 MiB", "--memory");
 	guest_free(&g);
@@ -515,7 +528,7 @@ static void too_little_memory_says_how_much(void **state)
 {
 	struct blob elf = fake_vmlinux();
 	struct blob b = fake_packed(&elf, UNPACK_ZSTD, 2 * MIB, 8 << 20);
-	struct guest g = guest_new(4 * MIB, true);
+	struct guest g = guest_new(4 * MIB, MEMFD);
 	struct err err;
 
 	(void)state;
@@ -556,7 +569,7 @@ static void damaged_payload_says_so(void **state)
 {
 	struct blob elf = fake_vmlinux();
 	struct blob b = fake_packed(&elf, UNPACK_XZ, 2 * MIB, 8 << 20);
-	struct guest g = guest_new(16 * MIB, true);
+	struct guest g = guest_new(16 * MIB, MEMFD);
 	struct err err;
 
 	(void)state;
@@ -577,13 +590,13 @@ static void damaged_payload_says_so(void **state)
 	free(elf.data);
 }
 
-/* The size at the end of the payload and init_size bound what comes out. */
-static void payload_that_unpacks_to_more_is_refused(void **state)
+/* What comes out has the size at the end of the payload, and init_size bounds it. */
+static void payload_of_another_size_than_said_is_refused(void **state)
 {
 	static const enum unpack_format formats[] = {UNPACK_GZIP, UNPACK_XZ, UNPACK_LZMA,
 						     UNPACK_LZ4, UNPACK_ZSTD};
 	struct blob elf = fake_vmlinux();
-	struct guest g = guest_new(16 * MIB, true);
+	struct guest g = guest_new(16 * MIB, MEMFD);
 	struct err err;
 
 	(void)state;
@@ -604,6 +617,12 @@ static void payload_that_unpacks_to_more_is_refused(void **state)
 
 		le32_store(b.data + 0x260, 8 << 20);
 		le32_store(b.data + at, (uint32_t)elf.len - 1);
+		write_file(b.data, b.len);
+		err = load_fails(&g, EBADMSG);
+		SAYS(&err, "damaged");
+
+		/* nor may it be less */
+		le32_store(b.data + at, (uint32_t)elf.len + 1);
 		write_file(b.data, b.len);
 		err = load_fails(&g, EBADMSG);
 		SAYS(&err, "damaged");
@@ -640,7 +659,7 @@ static void load_anything(struct guest *g)
 
 static void damage_each_byte(struct blob *b, size_t from, size_t to)
 {
-	struct guest g = guest_new(2 * MIB, false);
+	struct guest g = guest_new(2 * MIB, ANONYMOUS);
 
 	write_file(b->data, b->len);
 	for (size_t i = from; i < to; i++)
@@ -778,7 +797,7 @@ static void distribution_kernel_is_unpacked_right(void **state)
 	}
 
 	struct blob vmlinux = tool_unpacks(file);
-	struct guest g = guest_new(512 * MIB, true);
+	struct guest g = guest_new(512 * MIB, MEMFD);
 	double t0 = cpu_ms(), t1, t2;
 
 	if (kernel_open(file, &k, &err) < 0)
@@ -812,7 +831,7 @@ int main(void)
 	    cmocka_unit_test(too_little_memory_says_how_much),
 	    cmocka_unit_test(segments_below_1_mib_or_overlapping_are_refused),
 	    cmocka_unit_test(damaged_payload_says_so),
-	    cmocka_unit_test(payload_that_unpacks_to_more_is_refused),
+	    cmocka_unit_test(payload_of_another_size_than_said_is_refused),
 	    cmocka_unit_test(any_header_byte_of_an_elf_may_be_wrong),
 	    cmocka_unit_test(any_byte_of_a_bzimage_may_be_wrong),
 	    cmocka_unit_test(distribution_kernel_is_unpacked_right),

@@ -54,6 +54,25 @@ static void lines_carry_their_level(void **state)
 	assert_string_equal(next_line(), "lodge: info: up\n");
 }
 
+static void lines_return_on_a_raw_terminal(void **state)
+{
+	char text[5000];
+	size_t len;
+
+	(void)state;
+	log_set_crlf(true);
+	log_info("up");
+	memset(text, 'x', sizeof(text) - 1);
+	text[sizeof(text) - 1] = '\0';
+	log_info("%s", text);
+	log_set_crlf(false);
+	log_info("up");
+	assert_string_equal(next_line(), "lodge: info: up\r\n");
+	len = strlen(next_line());
+	assert_true(len > 100 && len <= 1024);
+	assert_string_equal(next_line(), "lodge: info: up\n");
+}
+
 static void levels_above_are_left_out(void **state)
 {
 	(void)state;
@@ -140,10 +159,10 @@ static void errno_survives(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(lines_carry_their_level), TEST(levels_above_are_left_out),
-	    TEST(names_of_levels),	   TEST(text_cannot_forge_lines),
-	    TEST(long_lines_are_cut),	   TEST(limit_says_when_it_is_reached),
-	    TEST(errno_survives),
+	    TEST(lines_carry_their_level),	 TEST(lines_return_on_a_raw_terminal),
+	    TEST(levels_above_are_left_out),	 TEST(names_of_levels),
+	    TEST(text_cannot_forge_lines),	 TEST(long_lines_are_cut),
+	    TEST(limit_says_when_it_is_reached), TEST(errno_survives),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

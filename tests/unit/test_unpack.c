@@ -148,8 +148,8 @@ static void lz4_block_of_more_than_8_mib_is_damage(void **state)
 {
 	(void)state;
 	size_t ext = (8 << 20) / 255 + 10;
-	struct blob packed = blob_new(8 + 4 + ext + 1);
-	struct blob want = blob_new(8 << 20);
+	struct blob packed = blob_new(8 + 4 + ext + 1 + 6);
+	struct blob want = blob_new(9 << 20);
 	uint8_t *p = packed.data;
 	uint64_t total;
 
@@ -160,6 +160,7 @@ static void lz4_block_of_more_than_8_mib_is_damage(void **state)
 	p[10] = 1;
 	memset(p + 12, 255, ext);
 	p[12 + ext] = 0;
+	p[12 + ext + 1] = 0x50; /* the five literals that end a block */
 	assert_int_equal(
 	    unpack_compare(UNPACK_LZ4, &packed, packed.len, &want, 64 << 20, &total, 0), -EBADMSG);
 	free(want.data);

@@ -449,12 +449,15 @@ void vdrv_reset(struct vdrv *d)
 	vdrv_set_status(d, 0);
 }
 
-static void queue_start(struct vdrv *d, unsigned q, uint16_t size)
+/* False: no such queue, or no such device any more. */
+static bool queue_start(struct vdrv *d, unsigned q, uint16_t size)
 {
 	struct vring *r = &d->rings[q];
 
 	if (!size)
 		size = (uint16_t)vdrv_queue_max(d, q);
+	if (!size || size > VRING_MAX)
+		return false;
 	d->heap = vring_init(r, d->fp, d->heap, size, d->features);
 	d->kicked_idx[q] = 0;
 	vring_irq_off(r);
@@ -462,6 +465,7 @@ static void queue_start(struct vdrv *d, unsigned q, uint16_t size)
 	if (d->kind == VDRV_PCI)
 		vdrv_queue_vector(d, q, (uint16_t)(q + 1));
 	vdrv_queue_enable(d, q);
+	return true;
 }
 
 bool vdrv_start(struct vdrv *d, uint64_t wanted, unsigned nqueues, uint16_t size)
@@ -479,8 +483,10 @@ bool vdrv_start(struct vdrv *d, uint64_t wanted, unsigned nqueues, uint16_t size
 	if (d->kind == VDRV_PCI)
 		vdrv_config_vector(d, 0);
 	d->nqueues = nqueues;
-	for (unsigned q = 0; q < nqueues; q++)
-		queue_start(d, q, size);
+	for (unsigned q = 0; q < nqueues; q++) {
+		if (!queue_start(d, q, size))
+			return false;
+	}
 	vdrv_set_status(d, status | 4);
 	return true;
 }

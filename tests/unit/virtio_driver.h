@@ -138,7 +138,8 @@ uint16_t vdrv_config_vector(struct vdrv *d, uint16_t vector);
 
 /*
  * The whole of virtio 1.2 §3.1.1: reset to DRIVER_OK with `nqueues` queues of `size` entries (0:
- * the maximum) and those of `wanted` that are offered. False when FEATURES_OK does not stick.
+ * the maximum) and those of `wanted` that are offered. False when FEATURES_OK does not stick, or a
+ * queue is missing.
  */
 bool vdrv_start(struct vdrv *d, uint64_t wanted, unsigned nqueues, uint16_t size);
 void vdrv_reset(struct vdrv *d);

@@ -74,17 +74,18 @@ static int parse_sizes(struct bzimage *image, const uint8_t *file, uint64_t len_
 {
 	uint64_t sectors = file[SETUP_SECTS] ? file[SETUP_SECTS] : 4;
 	uint64_t payload = le32_load(file + PAYLOAD_OFFSET);
+	unsigned long long announced;
 
 	image->code_offset = (sectors + 1) * SECTOR;
 	image->code_bytes = (uint64_t)le32_load(file + SYSSIZE) * 16;
 	image->payload_bytes = le32_load(file + PAYLOAD_LENGTH);
+	announced = image->code_offset + image->code_bytes;
 	if (!ck_range(image->code_offset, image->code_bytes, len_bytes))
 		return err_set(
 		    err, EBADMSG,
 		    "is truncated: its header announces %llu bytes and the file has %llu; "
 		    "copy or build it again",
-		    (unsigned long long)(image->code_offset + image->code_bytes),
-		    (unsigned long long)len_bytes);
+		    announced, (unsigned long long)len_bytes);
 	if (!ck_range(payload, image->payload_bytes, image->code_bytes) ||
 	    image->payload_bytes <= UNPACK_MAGIC_LEN + 4)
 		return err_set(

@@ -151,7 +151,7 @@ static int emit(const struct initramfs *ird, struct cpio *c)
 		r = cpio_device(c, "dev/console", S_IFCHR | 0600, CONSOLE_MAJOR, CONSOLE_MINOR);
 	if (r == 0)
 		r = cpio_file(c, "init", S_IFREG | 0755, guest_init_start,
-			      (size_t)(guest_init_end - guest_init_start));
+			      (uintptr_t)guest_init_end - (uintptr_t)guest_init_start);
 	if (r == 0)
 		r = cpio_file(c, "lodge.conf", S_IFREG | 0644, ird->conf, strlen(ird->conf));
 	if (r == 0 && ird->modules.n)

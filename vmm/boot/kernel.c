@@ -39,7 +39,8 @@ struct release {
  */
 struct kernel {
 	char *path;
-	const uint8_t *file;
+	void *map;
+	const uint8_t *file; /* the same */
 	uint64_t file_bytes;
 	enum kernel_format format;
 	struct elf_image elf;
@@ -69,6 +70,7 @@ static int open_file(struct kernel *k, struct err *err)
 	map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
 	if (map == MAP_FAILED)
 		return err_sys(err, errno, "cannot be mapped");
+	k->map = map;
 	k->file = map;
 	k->file_bytes = (uint64_t)st.st_size;
 	return 0;
@@ -148,8 +150,8 @@ void kernel_close(struct kernel *k)
 {
 	if (!k)
 		return;
-	if (k->file)
-		munmap((void *)(uintptr_t)k->file, k->file_bytes);
+	if (k->map)
+		munmap(k->map, k->file_bytes);
 	free(k->release);
 	free(k->path);
 	free(k);
@@ -194,6 +196,7 @@ const char *kernel_release(const struct kernel *k)
 int kernel_fits(const struct gmem *mem, gpa_t start, gpa_t end, struct err *err)
 {
 	uint64_t total = gmem_total_bytes(mem);
+	unsigned long long need_mib = end / MIB + (end % MIB != 0);
 
 	if (gmem_ro(mem, start, end - start))
 		return 0;
@@ -202,8 +205,7 @@ int kernel_fits(const struct gmem *mem, gpa_t start, gpa_t end, struct err *err)
 		    err, ENOMEM,
 		    "needs at least %llu MiB of memory and the guest has %llu MiB; give it "
 		    "more (--memory)",
-		    (unsigned long long)(end / MIB + (end % MIB != 0)),
-		    (unsigned long long)(total / MIB));
+		    need_mib, (unsigned long long)(total / MIB));
 	return err_set(err, ENOMEM,
 		       "wants to be loaded at 0x%llx to 0x%llx, where the guest has no memory",
 		       (unsigned long long)start, (unsigned long long)end);

@@ -47,8 +47,9 @@ struct kernel_loaded {
 	gpa_t initrd_max;			   /* highest address an initrd may reach */
 };
 
-/* Puts the kernel into guest memory at the address it was linked for. -ENOMEM: does not fit (the
- * message says how much memory is needed). */
+/* Puts the kernel into guest memory, which must be zero there still, at the address it was linked
+ * for. -ENOMEM: does not fit (the message says how much memory is needed); -EBADMSG, -ENOEXEC: its
+ * payload is damaged or for another machine. */
 int kernel_load(struct kernel *kernel, const struct gmem *mem, struct kernel_loaded *ret_loaded,
 		struct err *err);
 

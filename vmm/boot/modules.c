@@ -330,7 +330,7 @@ int modules_open(const char *dir, const char *const *names, unsigned nnames,
 		r = err_sys(err, errno, "cannot be opened");
 	} else {
 		r = read_dep(dirfd, &text, &len, err);
-		if (r == 0)
+		if (r == 0 && text)
 			r = index_lines(&res, (const char *)text, len);
 		res.list.modules = calloc(MODULES_MAX, sizeof(*res.list.modules));
 		if (r == 0 && !res.list.modules)

@@ -116,7 +116,8 @@ static inline void copy_match(uint8_t *to, size_t distance, size_t len)
 		memset(to, to[-1], len);
 		return;
 	}
-	/* A short pattern: byte by byte until a stride, some repeats back, no longer overlaps itself. */
+	/* A short pattern: byte by byte until a stride, some repeats back, no longer overlaps
+	 * itself. */
 	size_t head = MIN(len, STRIDE), back = (STRIDE + distance - 1) / distance * distance;
 
 	for (size_t i = 0; i < head; i++)

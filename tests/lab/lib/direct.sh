@@ -16,5 +16,8 @@ run_direct() {
 	mkdir -p "$LAB_OUT"
 	cd "$LAB_TOP" || return
 	[ "$timeout" != 0 ] || exec "$@"
-	exec timeout --foreground --kill-after=10 "$timeout" "$@"
+	local status=0
+	timeout --foreground --kill-after=10 "$timeout" "$@" || status=$?
+	[ "$status" != 124 ] || say "time limit of $timeout s reached (--timeout) by: $*"
+	exit "$status"
 }

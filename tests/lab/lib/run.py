@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Starts QEMU with the lab's host and talks to the agent in it.
 
-  run.py run [options] -- QEMU...       runs the job; exit status is the command's
+  run.py run [options] -- QEMU...       runs the job; exit status is the command's; with --restore F,
+                                        in the state that F holds
   run.py snapshot --file F -- QEMU...   boots until the agent waits, and saves that state to F
 
 The QEMU command line comes complete but for the descriptors made here: the agent's port, the
@@ -16,6 +17,7 @@ import fcntl
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -36,6 +38,10 @@ START_TIMEOUT_S = 180
 
 class LabError(Exception):
     """The lab itself failed."""
+
+
+class RestoreError(Exception):
+    """The saved host cannot be used."""
 
 
 class Stopped(Exception):
@@ -63,7 +69,7 @@ def write_all(fd, data):
 class Qemu:
     """One QEMU process; `port` is the agent's, `monitor` speaks QMP, `console` is a file."""
 
-    def __init__(self, argv):
+    def __init__(self, argv, restore=None):
         self.port, port = socket.socketpair()
         self.monitor, monitor = socket.socketpair()
         self.console = tempfile.TemporaryFile()
@@ -79,6 +85,8 @@ class Qemu:
             "-add-fd", f"fd={fds[2]},set=9", "-chardev", "file,id=console,path=/dev/fdset/9",
             "-serial", "chardev:console",
         ]
+        if restore is not None:
+            argv += ["-incoming", f"exec:cat '{restore}'"]
         # A session of its own: the terminal's signals are for us, who end QEMU in order.
         self.process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "--", *argv],
@@ -106,11 +114,14 @@ class Qemu:
 
     def resume_restored(self):
         """Waits until the saved state is loaded, and lets it run."""
-        while (status := self.command("query-status")["status"]) == "inmigrate":
-            time.sleep(0.005)
-        if status != "paused":
-            raise LabError(f"QEMU cannot restore the saved host: its state is {status}")
-        self.command("cont")
+        try:
+            while (status := self.command("query-status")["status"]) == "inmigrate":
+                time.sleep(0.005)
+            if status != "paused":
+                raise LabError(f"QEMU's state is {status}")
+            self.command("cont")
+        except (LabError, OSError) as error:
+            raise RestoreError(str(error)) from error
 
     def death(self):
         """Why QEMU ended, in one line."""
@@ -174,14 +185,15 @@ class Terminal:
 class Run:
     """One run of the job in a started QEMU."""
 
-    def __init__(self, qemu, options):
+    def __init__(self, qemu, options, restored):
         self.qemu = qemu
         self.options = options
+        self.restored = restored
         self.decoder = wire.Decoder()
         self.terminal = None
         self.files = None
         self.status = None
-        # Until the agent's first frame, the shorter limit of a host that does not come up.
+        # Until the command is started, the shorter limit of a host that does not come up.
         self.silent_until = time.monotonic() + START_TIMEOUT_S
         self.deadline = time.monotonic() + options.timeout if options.timeout else None
 
@@ -197,7 +209,6 @@ class Run:
         self.send(b"G", json.dumps(go).encode())
 
     def on_frame(self, kind, data):
-        self.silent_until = None
         if kind in (b"1", b"2"):
             write_all(1 if kind == b"1" else 2, data)
         elif kind == b"F":
@@ -208,13 +219,16 @@ class Run:
             self.files.stdin.write(data)
         elif kind == b"X":
             self.status = json.loads(data)["status"]
-        elif kind == b"H" and not self.options.restored:
+        elif kind == b"S":
+            self.silent_until = None
+        elif kind == b"H" and not self.restored:
             self.send_go()
 
     def wait_time(self):
         now = time.monotonic()
         if self.silent_until is not None and now >= self.silent_until:
-            raise LabError(f"the lab's host does not come up in {START_TIMEOUT_S} s")
+            error = RestoreError if self.restored else LabError
+            raise error(f"the lab's host does not come up in {START_TIMEOUT_S} s")
         if self.deadline is not None and now >= self.deadline:
             raise TimeoutError
         limits = [limit - now for limit in (self.silent_until, self.deadline) if limit is not None]
@@ -232,12 +246,14 @@ class Run:
     def loop(self, wakeup):
         stdin_open = not self.options.no_stdin
         port = self.qemu.port.fileno()
-        if self.options.restored:
+        if self.restored:
             self.qemu.resume_restored()
             self.send_go()
         while self.status is None:
+            # Input is taken only when the command is there, so that another host can be tried before.
+            started = self.silent_until is None
             readable, _, _ = select.select(
-                [port, wakeup] + ([0] if stdin_open else []), [], [], self.wait_time())
+                [port, wakeup] + ([0] if stdin_open and started else []), [], [], self.wait_time())
             if wakeup in readable:
                 os.read(wakeup, 4096)
                 if self.terminal:
@@ -248,7 +264,8 @@ class Run:
                 except ConnectionResetError:
                     data = b""
                 if not data:
-                    raise LabError(self.qemu.death())
+                    error = RestoreError if self.restored and not started else LabError
+                    raise error(self.qemu.death())
                 for kind, payload in self.decoder.feed(data):
                     self.on_frame(kind, payload)
             if 0 in readable:
@@ -285,10 +302,31 @@ def save_console(qemu, options):
         sys.stderr.write(f"  | {line}\n")
 
 
-def run(options, argv):
-    qemu = Qemu(argv)
+def discard(snapshot_dir):
+    """Removes a saved host that cannot be used; others that read it have its file open."""
+    doomed = os.path.join(os.path.dirname(snapshot_dir), f".tmp.snapshot.{os.getpid()}")
     try:
-        return Run(qemu, options).run()
+        os.rename(snapshot_dir, doomed)
+        shutil.rmtree(doomed)
+    except OSError:
+        pass  # another run was faster
+
+
+def run(options, argv):
+    """Runs the job in the saved host, and in one that boots when that cannot be used."""
+    if options.restore is not None:
+        try:
+            return run_once(options, argv, options.restore)
+        except RestoreError as error:
+            say(f"the saved host cannot be used ({error}); booting instead")
+            discard(os.path.dirname(options.restore))
+    return run_once(options, argv)
+
+
+def run_once(options, argv, restore=None):
+    qemu = Qemu(argv, restore)
+    try:
+        return Run(qemu, options, restore is not None).run()
     except TimeoutError:
         say(f"time limit of {options.timeout} s reached (--timeout) by: {options.name}")
         save_console(qemu, options)
@@ -347,7 +385,7 @@ def main():
     parser.add_argument("--name", default="")
     parser.add_argument("--out", default="build/lab/out")
     parser.add_argument("--timeout", type=int, default=0)
-    parser.add_argument("--restored", action="store_true")
+    parser.add_argument("--restore")
     parser.add_argument("--terminal", action="store_true")
     parser.add_argument("--no-stdin", action="store_true")
     separator = sys.argv.index("--")

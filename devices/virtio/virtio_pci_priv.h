@@ -1,0 +1,29 @@
+/* virtio over PCI from the inside: BAR and capabilities (virtio_pci.c), common configuration
+ * (virtio_pci_common.c). */
+#ifndef DEVICES_VIRTIO_VIRTIO_PCI_PRIV_H
+#define DEVICES_VIRTIO_VIRTIO_PCI_PRIV_H
+
+#include "devices/pci/pci.h"
+#include "devices/virtio/virtio_priv.h"
+
+struct virtio_pci {
+	struct virtio_transport t;
+	struct pci_dev pci;
+	unsigned vectors;
+	_Atomic uint16_t config_vector;
+	_Atomic uint16_t queue_vector[VIRTIO_QUEUES_MAX];
+	uint8_t window; /* offset of the pci_cfg capability */
+
+	/* Under the PCI host's lock. */
+	bool mapped;
+	gpa_t bar_gpa;
+	bool has_doorbell[VIRTIO_QUEUES_MAX];
+};
+
+/* virtio_pci_common.c: any access, offset below 4 KiB; takes the transport's lock. */
+#define VIRTIO_PCI_COMMON_BYTES 0x3c
+
+uint64_t virtio_pci_common_read(struct virtio_pci *p, uint64_t offset, unsigned size);
+void virtio_pci_common_write(struct virtio_pci *p, uint64_t offset, unsigned size, uint64_t value);
+
+#endif
