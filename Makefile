@@ -43,7 +43,7 @@ TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify tes
 	test_blk test_blk_requests test_blk_queues test_blk_raw test_rng
 TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pci \
 	$(TESTS_VIRTIO)
-TESTS_VMM     := test_config test_unpack test_kernel test_initramfs test_cpuid test_acpi
+TESTS_VMM     := test_config test_unpack test_kernel test_kernel_bad test_initramfs test_cpuid test_acpi
 TESTS_CONTROL := test_parse test_options test_console test_doctor
 
 # libFuzzer targets: tests/fuzz/<name>.c
@@ -165,6 +165,7 @@ $(foreach t,$(TESTS_DEVICES),$(eval $(call unit_rule,DEVICES,$(t),$(FAKE_PLATFOR
 VIRTIO_DRIVER := tests/unit/virtio_driver.o
 $(addprefix $(B)/tests/unit/,$(TESTS_VIRTIO)): $(B)/$(VIRTIO_DRIVER)
 $(addprefix $(B)/tests/unit/,$(filter test_blk%,$(TESTS_VIRTIO))): $(addprefix $(B)/tests/unit/,blk_rig.o fake_image.o)
+-include $(addprefix $(B)/tests/unit/,fake_platform.d virtio_driver.d blk_rig.d fake_image.d)
 
 $(foreach t,$(TESTS_VMM),$(eval $(call unit_rule,VMM,$(t),)))
 $(foreach t,$(TESTS_CONTROL),$(eval $(call unit_rule,CONTROL,$(t),)))
@@ -208,22 +209,22 @@ PAYLOAD_LIB := start lib pci
 PAYLOAD_CFLAGS := -std=gnu17 -O2 -g $(WARN) -ffreestanding -nostdlib -static -fno-pic -no-pie -mno-sse \
 	-mno-red-zone -mgeneral-regs-only -fno-stack-protector -fcf-protection=none \
 	-fno-asynchronous-unwind-tables -Iguest/payload/lib
-PAYLOAD_LIB_O := $(patsubst %,$(B)/guest/payload/lib/%.o,$(PAYLOAD_LIB))
+PAYLOAD_LIB_O := $(patsubst %,$(B)/payload/lib/%.o,$(PAYLOAD_LIB))
 
-$(B)/guest/payload/%.o: guest/payload/%.c
+$(B)/payload/%.o: guest/payload/%.c
 	$(call say,PAYLOAD,$<)
 	$(Q)mkdir -p $(@D) && $(CC) $(PAYLOAD_CFLAGS) -MMD -MP -c -o $@ $<
 
-$(B)/guest/payload/%.o: guest/payload/%.S
+$(B)/payload/%.o: guest/payload/%.S
 	$(call say,PAYLOAD,$<)
 	$(Q)mkdir -p $(@D) && $(CC) $(PAYLOAD_CFLAGS) -c -o $@ $<
 
-$(B)/guest/payload/%.elf: $(B)/guest/payload/%.o $(PAYLOAD_LIB_O) guest/payload/lib/payload.ld
+$(B)/payload/%.elf: $(B)/payload/%.o $(PAYLOAD_LIB_O) guest/payload/lib/payload.ld
 	$(call say,LD,$@)
 	$(Q)$(CC) $(PAYLOAD_CFLAGS) -Wl,-T,guest/payload/lib/payload.ld -Wl,--build-id=none \
 		-Wl,--no-warn-rwx-segments -o $@ $(filter %.o,$^)
 
--include $(patsubst %,$(B)/guest/payload/%.d,$(PAYLOADS)) $(PAYLOAD_LIB_O:.o=.d)
+-include $(patsubst %,$(B)/payload/%.d,$(PAYLOADS)) $(PAYLOAD_LIB_O:.o=.d)
 
 DIRECT := test_machine
 
@@ -234,7 +235,7 @@ $(B)/tests/direct/%: $(B)/tests/direct/%.o $(B)/tests/direct/direct.o $(LIBS_VMM
 -include $(patsubst %,$(B)/tests/direct/%.d,$(DIRECT))
 
 .PHONY: payloads direct direct-build
-payloads: $(patsubst %,$(B)/guest/payload/%.elf,$(PAYLOADS))
+payloads: $(patsubst %,$(B)/payload/%.elf,$(PAYLOADS))
 
 direct-build: payloads $(patsubst %,$(B)/tests/direct/%,$(DIRECT))
 

@@ -41,7 +41,7 @@ int cmd_doctor(int argc, char **argv)
 			cmd_doctor_help();
 			return LODGE_OK;
 		}
-		if (strcmp(argv[i], "--json"))
+		if (strcmp(argv[i], "--json") != 0)
 			return unknown_option(argv[i]);
 		json = true;
 	}

@@ -3,11 +3,11 @@
  *
  *   parse -> open console -> machine_new -> machine_start -> loop -> ended -> drain -> exit status
  *
- * Signals are blocked from before the first thread is made and arrive through a signalfd on the
- * control loop. The first that asks for an end presses the power button; the second, or the
- * timeout, stops the machine.
+ * Until the machine is made, signals do what they do to any process. Then they arrive through a
+ * signalfd on the control loop: the first that asks for an end presses the power button; the
+ * second, or the timeout, stops the machine.
  *
- * Threads: all of this on the main thread.
+ * Threads: all of this on the main thread; every other blocks all signals.
  */
 #include "base/checked.h"
 #include "base/cleanup.h"
@@ -146,7 +146,7 @@ static void run_signalled(struct loop_op *op, int res)
 	loop_poll(run->loop, &run->signal_op, run->signal_fd, POLLIN);
 }
 
-/* Blocks the signals that are handled here, for this thread and those it will make. */
+/* Blocks the signals that are handled here. */
 static int run_signals_open(struct run *run, struct err *err)
 {
 	static const int handled[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT};
@@ -243,9 +243,6 @@ static int run_start(struct run *run, struct err *err)
 	rc = loop_new(&loop_opts, &run->loop, err);
 	if (rc)
 		return rc;
-	rc = run_signals_open(run, err);
-	if (rc)
-		return rc;
 	rc = run_console_open(run, err);
 	if (rc)
 		return rc;
@@ -255,6 +252,11 @@ static int run_start(struct run *run, struct err *err)
 	if (rc)
 		return rc;
 	rc = run_console_empty(run, err);
+	if (rc)
+		return rc;
+	/* From here on: before, a signal simply ends this process, so that taking hundreds of GiB
+	 * of memory can be broken off. */
+	rc = run_signals_open(run, err);
 	if (rc)
 		return rc;
 	if (run->console)

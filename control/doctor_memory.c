@@ -127,8 +127,8 @@ static void memory_transparent(struct doctor *doctor)
 		return;
 	}
 	doctor_found(item, "transparent huge pages for guest memory: %s", word);
-	if (strcmp(word, "always") && strcmp(word, "within_size") && strcmp(word, "advise") &&
-	    strcmp(word, "force"))
+	if (strcmp(word, "always") != 0 && strcmp(word, "within_size") != 0 &&
+	    strcmp(word, "advise") != 0 && strcmp(word, "force") != 0)
 		doctor_cure(item, DOCTOR_WARN, "faster guests: echo advise > %s", path);
 }
 
@@ -189,7 +189,7 @@ static void limit_cgroup(struct doctor *doctor)
 		doctor_found(item, "none");
 		return;
 	}
-	if (strncmp(line, "0::", 3)) {
+	if (strncmp(line, "0::", 3) != 0) {
 		doctor_found(item, "version 1, limits not looked at");
 		return;
 	}

@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define OPTION_NAME_MAX 64
+
 int options_set_string(char **field, const char *value, struct err *err)
 {
 	char *copy = strdup(value);
@@ -156,40 +158,44 @@ static int set_memory(void *target, const char *value, struct err *err)
 static int set_cpu(void *target, const char *value, struct err *err)
 {
 	struct machine_config *m = &((struct run_options *)target)->machine;
-	autofree char *list = strdup(value);
-	char *rest = list, *word;
+	const char *word = value;
 
-	if (!list)
-		return err_set(err, ENOMEM, "out of memory");
 	while (m->ncpu_masked) {
 		m->ncpu_masked--;
 		free(steal_ptr(&m->cpu_masked[m->ncpu_masked]));
 	}
-	word = strsep(&rest, ",");
-	if (strcmp(word, "host"))
-		return err_set(err, EINVAL, "'%s': the only model is host; say host,-feature,...",
-			       word);
-	while ((word = strsep(&rest, ","))) {
-		int rc;
+	for (;;) {
+		const int len = (int)strcspn(word, ",");
 
-		if (*word != '-' || !word[1])
+		if (word == value && (len != 4 || memcmp(word, "host", 4) != 0))
 			return err_set(err, EINVAL,
-				       "'%s': features can only be taken away; say -feature", word);
-		if (m->ncpu_masked == MACHINE_CPU_MASKS_MAX)
-			return err_set(err, EINVAL, "more than %d features", MACHINE_CPU_MASKS_MAX);
-		rc = options_set_string(&m->cpu_masked[m->ncpu_masked], word + 1, err);
-		if (rc)
-			return rc;
-		m->ncpu_masked++;
+				       "'%.*s': the only model is host; say host,-feature,...", len,
+				       word);
+		if (word != value) {
+			if (*word != '-' || len < 2)
+				return err_set(
+				    err, EINVAL,
+				    "'%.*s': features can only be taken away; say -feature", len,
+				    word);
+			if (m->ncpu_masked == MACHINE_CPU_MASKS_MAX)
+				return err_set(err, EINVAL, "more than %d features",
+					       MACHINE_CPU_MASKS_MAX);
+			m->cpu_masked[m->ncpu_masked] = strndup(word + 1, (size_t)len - 1);
+			if (!m->cpu_masked[m->ncpu_masked])
+				return err_set(err, ENOMEM, "out of memory");
+			m->ncpu_masked++;
+		}
+		if (!word[len])
+			return 0;
+		word += len + 1;
 	}
-	return 0;
 }
 
 static int set_initramfs(void *target, const char *value, struct err *err)
 {
 	struct run_options *o = target;
 
-	if (strcmp(value, "auto") && strcmp(value, "none"))
+	if (strcmp(value, "auto") != 0 && strcmp(value, "none") != 0)
 		return err_set(err, EINVAL, "'%s' is neither auto nor none (a file: --initrd FILE)",
 			       value);
 	o->machine.initramfs = *value == 'a' ? MACHINE_INITRAMFS_AUTO : MACHINE_INITRAMFS_NONE;
@@ -207,7 +213,7 @@ static int set_console(void *target, const char *value, struct err *err)
 		o->machine.console = true;
 		return options_set_string(&o->console_path, value + 5, err);
 	}
-	if (strcmp(value, "stdio") && strcmp(value, "none"))
+	if (strcmp(value, "stdio") != 0 && strcmp(value, "none") != 0)
 		return err_set(err, EINVAL, "'%s' is none of stdio, file:PATH and none", value);
 	o->console = *value == 's' ? RUN_CONSOLE_STDIO : RUN_CONSOLE_NONE;
 	o->machine.console = o->console == RUN_CONSOLE_STDIO;
@@ -218,7 +224,7 @@ static int set_transport(void *target, const char *value, struct err *err)
 {
 	struct run_options *o = target;
 
-	if (strcmp(value, "pci") && strcmp(value, "mmio"))
+	if (strcmp(value, "pci") != 0 && strcmp(value, "mmio") != 0)
 		return err_set(err, EINVAL, "'%s' is neither pci nor mmio", value);
 	o->machine.transport = *value == 'p' ? MACHINE_PCI : MACHINE_MMIO;
 	return 0;
@@ -228,7 +234,7 @@ static int set_hugepages(void *target, const char *value, struct err *err)
 {
 	struct run_options *o = target;
 
-	if (strcmp(value, "2M") && strcmp(value, "1G"))
+	if (strcmp(value, "2M") != 0 && strcmp(value, "1G") != 0)
 		return err_set(err, EINVAL, "'%s' is neither 2M nor 1G", value);
 	o->machine.hugepages = *value == '2' ? MACHINE_PAGES_2M : MACHINE_PAGES_1G;
 	return 0;
@@ -347,21 +353,21 @@ static int options_parse_one(struct run_options *options, int argc, char *const 
 	const char *word = argv[*i];
 	const struct option_setting *s;
 	const char *equals, *value;
-	autofree char *name = NULL;
+	char name[OPTION_NAME_MAX];
 	int rc;
 
 	if (!strcmp(word, "-h"))
 		word = "--help";
-	if (strncmp(word, "--", 2) || !word[2])
+	if (strncmp(word, "--", 2) != 0 || !word[2])
 		return err_set(err, EINVAL,
 			       *word == '-' ? "unknown option %s; options are long: --kernel FILE"
 					    : "unexpected argument '%s'; options begin with --",
 			       word);
 	equals = strchr(word, '=');
 	value = equals ? equals + 1 : NULL;
-	name = strndup(word + 2, equals ? (size_t)(equals - word - 2) : strlen(word + 2));
-	if (!name)
-		return err_set(err, ENOMEM, "out of memory");
+	/* a longer one is no option of ours, and is cut in the message only */
+	snprintf(name, sizeof(name), "%.*s",
+		 equals ? (int)(equals - word - 2) : (int)strlen(word + 2), word + 2);
 
 	s = option_setting_find(run_settings, ARRAY_LEN(run_settings), name);
 	if (!s)

@@ -81,7 +81,7 @@ static int disk_set_cache(void *target, const char *value, struct err *err)
 {
 	struct disk_target *t = target;
 
-	if (strcmp(value, "writeback") && strcmp(value, "writethrough"))
+	if (strcmp(value, "writeback") != 0 && strcmp(value, "writethrough") != 0)
 		return err_set(err, EINVAL, "'%s' is neither writeback nor writethrough", value);
 	t->disk->write_through = !strcmp(value, "writethrough");
 	return 0;

@@ -1,7 +1,6 @@
 #include "control/parse.h"
 
 #include "base/checked.h"
-#include "base/cleanup.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -67,7 +66,7 @@ int parse_unsigned(const char *text, unsigned min, unsigned max, unsigned *ret_v
 
 int parse_switch(const char *text, bool *ret_on)
 {
-	if (strcmp(text, "on") && strcmp(text, "off"))
+	if (strcmp(text, "on") != 0 && strcmp(text, "off") != 0)
 		return -EINVAL;
 	*ret_on = text[1] == 'n';
 	return 0;
@@ -86,45 +85,46 @@ const char *parse_size_text(uint64_t bytes, char text[PARSE_SIZE_TEXT_MAX])
 	return text;
 }
 
+/* Copies up to the first single comma, doubled ones as one; *ret_end is where it stopped. */
+static void copy_unescaped(char *to, const char *from, const char **ret_end)
+{
+	for (; *from && (*from != ',' || from[1] == ','); from++) {
+		from += *from == ',';
+		*to++ = *from;
+	}
+	*to = '\0';
+	*ret_end = from;
+}
+
 int parse_pair(const char **cursor, char **ret_key, char **ret_value, struct err *err)
 {
-	const char *p = *cursor;
-	autofree char *pair = NULL;
-	autofree char *value = NULL;
-	size_t n = 0;
-	char *equals;
+	char *key, *equals, *value = NULL;
+	const char *end;
 
-	if (!p)
+	if (!*cursor)
 		return 0;
-	pair = malloc(strlen(p) + 1);
-	if (!pair)
+	key = malloc(strlen(*cursor) + 1);
+	if (!key)
 		return err_set(err, ENOMEM, "out of memory");
-	for (; *p; p++) {
-		if (*p == ',') {
-			if (p[1] != ',')
-				break;
-			p++;
-		}
-		pair[n++] = *p;
-	}
-	pair[n] = '\0';
-
-	equals = strchr(pair, '=');
-	if (equals)
-		*equals = '\0';
-	if (!*pair)
-		return err_set(
-		    err, EINVAL,
-		    "a key is missing: expected key=value,... (a comma within a value is "
-		    "written twice)");
+	copy_unescaped(key, *cursor, &end);
+	equals = strchr(key, '=');
 	if (equals) {
+		*equals = '\0';
 		value = strdup(equals + 1);
-		if (!value)
-			return err_set(err, ENOMEM, "out of memory");
 	}
-	*cursor = *p ? p + 1 : NULL;
-	*ret_key = steal_ptr(&pair);
-	*ret_value = steal_ptr(&value);
+	if (!*key || (equals && !value)) {
+		int rc = *key ? ENOMEM : EINVAL;
+
+		free(key);
+		free(value);
+		return err_set(err, rc,
+			       rc == ENOMEM ? "out of memory"
+					    : "a key is missing: expected key=value,... (a comma "
+					      "within a value is written twice)");
+	}
+	*cursor = *end ? end + 1 : NULL;
+	*ret_key = key;
+	*ret_value = value;
 	return 1;
 }
 

@@ -36,7 +36,7 @@ static char *payload_path(const char *name)
 	exe[n] = '\0';
 	for (int up = 0; up < 3; up++)
 		*strrchr(exe, '/') = '\0';
-	assert_true(asprintf(&path, "%s/guest/payload/%s.elf", exe, name) > 0);
+	assert_true(asprintf(&path, "%s/payload/%s.elf", exe, name) > 0);
 	return path;
 }
 

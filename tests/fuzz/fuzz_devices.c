@@ -22,6 +22,7 @@
 #define WINDOW_LEN 0x100000u
 #define MEM64	   UINT64_C(0x4000000000)
 #define BAR_BYTES  0x4000
+#define MSIX_AT	   0x1000
 #define VECTORS	   5
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
@@ -133,7 +134,7 @@ static void machine_new(struct machine *m)
 
 		pci_dev_init(dev, &toy_ops, "toy", &ids);
 		pci_dev_set_bar(dev, 0, BAR_BYTES, i == 0);
-		MUST(!pci_dev_add_msix(dev, plat, 0, 0x1000, VECTORS, NULL));
+		MUST(!pci_dev_add_msix(dev, plat, 0, MSIX_AT, VECTORS, NULL));
 		MUST(!pci_host_add(m->host, dev, NULL));
 	}
 }
@@ -194,13 +195,46 @@ static uint64_t some_port(struct input *in)
 	return ports[v % ARRAY_LEN(ports)] + (v >> 4) - 2u;
 }
 
+/* What takes several right guesses in a row: MSI-X switched on, and a vector unmasked. */
+static void msix_step(struct machine *m, struct input *in)
+{
+	unsigned n = take(in, 1) & 1, what = (unsigned)take(in, 1);
+	gpa_t entry = m->toys[n].pci.bars[0].gpa + MSIX_AT + 16 * ((what >> 3) % VECTORS);
+	gpa_t control = ECAM + ((n + 1) << 15) + 0x42;
+
+	if (what & 1)
+		bus_write(m->fp.plat.mmio, control, 2, (what & 6) << 13 | 0x8000);
+	else
+		bus_write(m->fp.plat.mmio, entry + 12 - (what & 4), 4, take(in, 1));
+}
+
+/* A BAR that goes where it may collide with the other one. */
+static void bar_step(struct machine *m, struct input *in)
+{
+	uint8_t where = (uint8_t)take(in, 1);
+	gpa_t bar = ECAM + ((1 + (where & 1)) << 15) + 0x10;
+	gpa_t gpa = (where & 2 ? MEM64 : MEM32) + (gpa_t)(where >> 4) * BAR_BYTES;
+
+	bus_write(m->fp.plat.mmio, bar, 4, gpa);
+	if (where & 4)
+		bus_write(m->fp.plat.mmio, bar + 4, 4, gpa >> 32);
+}
+
+static void ports_step(struct machine *m, struct input *in)
+{
+	uint64_t slot = take(in, 1) & 3, reg = take(in, 1);
+
+	bus_write(m->fp.plat.pio, 0xcf8, 4, 0x80000000u | slot << 11 | reg);
+	bus_access(m->fp.plat.pio, 0xcfc + (reg & 3), in);
+}
+
 static void step(struct machine *m, struct input *in)
 {
 	static const char typed[UART_RX_BYTES];
 	struct bus *mmio = m->fp.plat.mmio;
 	struct toy *toy;
 
-	switch (take(in, 1) % 14) {
+	switch (take(in, 1) % 18) {
 	case 0:
 	case 1:
 		bus_access(m->fp.plat.pio, some_port(in), in);
@@ -239,6 +273,16 @@ static void step(struct machine *m, struct input *in)
 		break;
 	case 12:
 		acpi_pm_press_power(m->acpi_pm);
+		break;
+	case 13:
+	case 14:
+		msix_step(m, in);
+		break;
+	case 15:
+		bar_step(m, in);
+		break;
+	case 16:
+		ports_step(m, in);
 		break;
 	default:
 		toy = &m->toys[take(in, 1) & 1];

@@ -2,7 +2,7 @@
  * Kernel images of any bytes: opening, the release, and loading into a small guest. What is loaded
  * must lie where the loader says.
  *
- * A corpus to start from: LODGE_KERNEL_SEEDS=DIR build/tests/unit/test_kernel
+ * A corpus to start from: LODGE_KERNEL_SEEDS=DIR build/tests/unit/test_kernel (and test_kernel_bad)
  */
 #include "base/checked.h"
 #include "base/gmem.h"

@@ -110,6 +110,7 @@ class Vm:
         self.arguments = [*prefix, LODGE, "run", *arguments]
         self.position = 0
         log = os.path.join(context.folder, f"console{number}.log")
+        self.stacks = os.path.join(context.folder, f"stacks{number}.log")
         error_read, error_write = os.pipe()
         self.terminal = None
         if terminal:
@@ -148,8 +149,19 @@ class Vm:
                 if self.console.ended:
                     raise Failure(f"the console ended before {expression.decode()!r} came")
                 if left <= 0:
+                    self.save_stacks()
                     raise Failure(f"{expression.decode()!r} did not come within {deadline_s:.0f} s")
                 self.console.changed.wait(min(left, 1.0))
+
+    def save_stacks(self):
+        """Where lodge's threads are, for whoever looks for the reason of a hang."""
+        if self.process.poll() is None and shutil.which("gdb"):
+            with open(self.stacks, "wb") as file:
+                try:
+                    subprocess.run(["gdb", "-p", str(self.pid), "-batch", "-ex", "thread apply all bt"],
+                                   stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, timeout=60, check=False)
+                except subprocess.TimeoutExpired:
+                    pass
 
     def send(self, data):
         if isinstance(data, str):
@@ -162,6 +174,7 @@ class Vm:
         try:
             status = self.process.wait(deadline_s)
         except subprocess.TimeoutExpired:
+            self.save_stacks()
             raise Failure(f"lodge did not end within {deadline_s:.0f} s") from None
         self.errors.thread.join(5)
         if self.terminal is None:

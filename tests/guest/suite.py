@@ -1,10 +1,10 @@
 #!/usr/bin/python3
 """Runs the guest tests on a host that has KVM (tests/guest/run brings it there).
 
-usage: suite.py [-k PATTERN] [-v] [-l] [-j JOBS] [--out DIR]
+usage: suite.py [-k PATTERN] [-v] [-l] [-j JOBS] [-r TIMES] [--out DIR]
 
 -k runs the tests whose name holds PATTERN (a regular expression), -l lists them, -v shows every
-guest's console. The console logs of failed tests stay in DIR/NAME/.
+guest's console, -r runs each TIMES times. The console logs of failed tests stay in DIR/NAME/.
 """
 import argparse
 import concurrent.futures
@@ -30,6 +30,7 @@ def parse_arguments():
     parser.add_argument("-v", action="store_true")
     parser.add_argument("-l", action="store_true")
     parser.add_argument("-j", metavar="JOBS", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("-r", metavar="TIMES", type=int, default=1)
     parser.add_argument("--out", metavar="DIR",
                         default=os.environ.get("LAB_OUT") or os.path.join(harness.TOP, "build/guest"))
     return parser.parse_args()
@@ -94,6 +95,7 @@ def main():
     if arguments.l:
         print("\n".join(t.name for t in tests))
         return 0
+    tests *= arguments.r
     os.makedirs(arguments.out, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="lodge-guest-", dir=os.environ.get("TMPDIR", "/var/tmp")) as folder:
         run = Run(arguments, folder)

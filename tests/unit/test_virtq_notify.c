@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <time.h>
 
 static void push_one(struct fixture *f)
 {
@@ -123,7 +124,7 @@ static void test_kicks_by_event_idx(void **state)
 
 /* ---- two threads ---- */
 
-#define RACE_CHAINS 200000
+#define RACE_CHAINS 60000
 
 struct race {
 	struct fixture *f;
@@ -132,11 +133,23 @@ struct race {
 	_Atomic bool lost;
 };
 
-static bool spin_for(_Atomic bool *flag, _Atomic bool *stop)
+static uint64_t now_ms(void)
 {
-	for (uint64_t spins = 0; !atomic_exchange(flag, false); spins++) {
-		if (atomic_load(stop) || spins > 20000000) {
-			atomic_store(stop, true);
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* Sleeping, for a thread that is to be quick: until the other side rings, or it is clear that it
+ * never will. */
+static bool sleep_until(_Atomic bool *rung, _Atomic bool *lost)
+{
+	const uint64_t deadline = now_ms() + VDRV_WAIT_MS;
+
+	for (unsigned spins = 0; !atomic_exchange(rung, false); spins++) {
+		if (atomic_load(lost) || (spins % 1024 == 1023 && now_ms() > deadline)) {
+			atomic_store(lost, true);
 			return false;
 		}
 		if (spins > 100)
@@ -156,20 +169,21 @@ static void *race_device(void *arg)
 	while (done < RACE_CHAINS) {
 		do {
 			virtq_kick_disable(f->vq);
-			while (virtq_pop(f->vq, &f->chain) == 1) {
+			while (virtq_pop(f->vq, &f->chain) == 1)
 				virtq_push(f->vq, f->chain.head, done++);
-			}
 			if (virtq_should_notify(f->vq))
 				atomic_store(&race->notified, true);
+			/* what was rung up to now is for chains that the next line sees */
+			atomic_store_explicit(&race->kicked, false, memory_order_relaxed);
 		} while (virtq_kick_enable(f->vq));
-		if (done < RACE_CHAINS && !spin_for(&race->kicked, &race->lost))
+		if (done < RACE_CHAINS && !sleep_until(&race->kicked, &race->lost))
 			break;
 	}
 	return NULL;
 }
 
 /* The driver: sleeps until it is notified, with an eye on the used ring only before it does. */
-static void check_race(struct fixture *f, uint64_t features)
+static void check_race(struct fixture *f, uint64_t features, uint16_t size)
 {
 	const struct vbuf buf = {DATA_GPA, 8, true};
 	struct race race = {.f = f};
@@ -178,7 +192,7 @@ static void check_race(struct fixture *f, uint64_t features)
 	uint16_t head, old;
 	uint32_t len;
 
-	make_queue(f, SIZE, features);
+	make_queue(f, size, features);
 	vring_irq_off(&f->r);
 	assert_int_equal(pthread_create(&device, NULL, race_device, &race), 0);
 	while (got < RACE_CHAINS && !atomic_load(&race.lost)) {
@@ -190,8 +204,9 @@ static void check_race(struct fixture *f, uint64_t features)
 			if (vring_wants_kick(&f->r, old))
 				atomic_store(&race.kicked, true);
 		}
+		atomic_store_explicit(&race.notified, false, memory_order_relaxed);
 		vring_irq_on(&f->r, 1);
-		if (!vring_used_waiting(&f->r) && !spin_for(&race.notified, &race.lost))
+		if (!vring_used_waiting(&f->r) && !sleep_until(&race.notified, &race.lost))
 			break;
 		vring_irq_off(&f->r);
 		while (vring_take(&f->r, &head, &len)) {
@@ -207,12 +222,14 @@ static void check_race(struct fixture *f, uint64_t features)
 
 static void test_no_notification_is_lost_with_flags(void **state)
 {
-	check_race(*state, 0);
+	check_race(*state, 0, 1);
+	check_race(*state, 0, SIZE);
 }
 
 static void test_no_notification_is_lost_with_event_idx(void **state)
 {
-	check_race(*state, VDRV_EVENT);
+	check_race(*state, VDRV_EVENT, 1);
+	check_race(*state, VDRV_EVENT, SIZE);
 }
 
 int main(void)

@@ -33,8 +33,8 @@ void initramfs_free(struct initramfs *initramfs);
 
 uint64_t initramfs_size_bytes(const struct initramfs *initramfs);
 
-/* Writes the archive to guest memory at `gpa`, which must be zero there still. -ENOMEM: does not fit;
- * -ESTALE: a file became shorter since it was opened. */
+/* Writes the archive to guest memory at `gpa`, which must be zero there still. -ENOMEM: does not
+ * fit; -ESTALE: a file became shorter since it was opened. */
 int initramfs_load(struct initramfs *initramfs, const struct gmem *mem, gpa_t gpa, struct err *err);
 
 /*

@@ -206,10 +206,11 @@ static int open_beneath(int dirfd, const char *path)
 	return (int)syscall(SYS_openat2, dirfd, path, &how, sizeof(how));
 }
 
-static int open_module(struct resolver *res, const struct dep_line *line)
+/* Not inlined: visit() recurses, and a path is long. */
+static __attribute__((noinline)) int open_module(struct resolver *res, const struct dep_line *line)
 {
 	const char *from = line->path, *to = line->path_end;
-	autofree char *path = strndup(from, (size_t)(to - from));
+	char path[PATH_MAX];
 	struct module *m = &res->list.modules[res->list.n];
 	struct stat st;
 	int r;
@@ -217,8 +218,13 @@ static int open_module(struct resolver *res, const struct dep_line *line)
 	name_of(&from, &to);
 	*m = (struct module){.fd = -1, .name = strndup(from, (size_t)(to - from))};
 	res->list.n++;
-	if (!path || !m->name)
+	if (!m->name)
 		return err_set(res->err, ENOMEM, "no memory for modules");
+	if (line->path_end - line->path >= PATH_MAX)
+		return err_set(res->err, ENAMETOOLONG,
+			       "modules.dep has a path of more than %d bytes; run depmod",
+			       PATH_MAX - 1);
+	snprintf(path, sizeof(path), "%.*s", (int)(line->path_end - line->path), line->path);
 	for (char *c = m->name; *c; c++)
 		*c = normal(*c);
 	m->fd = open_beneath(res->dirfd, path);
