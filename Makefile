@@ -326,13 +326,13 @@ deps:
 deps-build:
 	$(Q)tests/install-packages $(DEPS_BUILD)
 
-MAN1 := $(wildcard man/*.1)
+MAN := $(wildcard man/*.[18])
 
 .PHONY: install
 install: $(B)/lodge
 	install -D -m 0755 $(B)/lodge $(DESTDIR)$(PREFIX)/bin/lodge
-	install -d $(DESTDIR)$(PREFIX)/share/man/man1
-	install -m 0644 $(MAN1) $(DESTDIR)$(PREFIX)/share/man/man1/
+	for page in $(MAN); do \
+		install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; done
 	install -D -m 0644 control/completion/lodge.bash \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/lodge
 	install -D -m 0644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/lodge/LICENSE

@@ -249,7 +249,7 @@ static int run_start(struct run *run, struct err *err)
 	rc = machine_new(&run->options.machine, run->loop,
 			 run->console ? console_sink(run->console) : NULL, &callbacks,
 			 &run->machine, err);
-	if (rc)
+	if (rc || run->options.dry_run)
 		return rc;
 	rc = run_console_empty(run, err);
 	if (rc)
@@ -328,11 +328,15 @@ static int run_machine(struct run *run)
 {
 	struct err err = ERR_INIT;
 	int rc = run_start(run, &err);
-	bool started = rc == 0;
+	bool started = rc == 0 && !run->options.dry_run;
 
 	if (started)
 		rc = loop_run(run->loop);
 	run_finish(run, started);
+	if (!started && rc == 0) {
+		tty_say("lodge run: the machine can be made; nothing was started (--dry-run)");
+		return LODGE_OK;
+	}
 	if (!started) {
 		tty_say("lodge run: %s", err.msg);
 		return LODGE_FAILED;

@@ -284,6 +284,14 @@ static int set_stop_timeout(void *target, const char *value, struct err *err)
 	return 0;
 }
 
+static int set_dry_run(void *target, const char *value, struct err *err)
+{
+	(void)value;
+	(void)err;
+	((struct run_options *)target)->dry_run = true;
+	return 0;
+}
+
 static int set_help(void *target, const char *value, struct err *err)
 {
 	(void)value;
@@ -311,6 +319,7 @@ static const struct option_setting run_settings[] = {
     {"io", "auto|io_uring|epoll", set_io, "how the host's I/O is done (auto)"},
     {"no-rng", NULL, set_no_rng, "no virtio-rng device"},
     {"stop-timeout", "SECONDS", set_stop_timeout, "from the power button to the stop (10)"},
+    {"dry-run", NULL, set_dry_run, "make the whole machine, but do not start it"},
     {"log", "error|warn|info|debug", set_log, "how much is logged on standard error (warn)"},
     {"help", NULL, set_help, "print this"},
 };

@@ -1,6 +1,7 @@
 /* What the machine boots: kernel, initramfs, command line. */
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "vmm/cmdline.h"
 #include "vmm/machine_priv.h"
 
@@ -25,8 +26,11 @@ static unsigned modules_wanted(const struct machine_config *config,
 		ret_names[n++] = "virtio_blk";
 	if (config->rng)
 		ret_names[n++] = "virtio_rng";
-	if (config->has_root)
+	if (config->has_root) {
+		/* ext4, xfs and btrfs ask for it by name at run time: modules.dep does not say so. */
+		ret_names[n++] = "crc32c_generic";
 		ret_names[n++] = config->root_fstype ? config->root_fstype : "ext4";
+	}
 	return n;
 }
 
@@ -41,7 +45,7 @@ static int check_word(const char *what, const char *value, struct err *err)
 	return 0;
 }
 
-/* The text of /lodge.conf: key=value lines for guest/init. */
+/* The text of /lodge.conf: key=value lines for guest/init, which takes an empty value as none. */
 static int write_conf(const struct machine_config *config, char conf[CONF_MAX], struct err *err)
 {
 	char root[32] = "/dev/vda";
@@ -52,7 +56,7 @@ static int write_conf(const struct machine_config *config, char conf[CONF_MAX], 
 	len = snprintf(
 	    conf, CONF_MAX, "root=%s\nrootfstype=%s\nrootflags=%s\ninit=%s\n",
 	    config->has_root ? root : "", config->root_fstype ? config->root_fstype : "ext4",
-	    config->root_read_only ? "ro" : "rw", config->init ? config->init : "/sbin/init");
+	    config->root_read_only ? "ro" : "rw", config->init ? config->init : "");
 	if (len >= CONF_MAX)
 		return err_set(err, ENAMETOOLONG, "the path of the guest's init has %zu bytes",
 			       strlen(config->init));
@@ -76,6 +80,9 @@ static int build_initramfs(struct machine *m, struct err *err)
 
 	if (!spec.modules_dir && kernel_release(m->kernel)) {
 		found = modules_dir_find(config->kernel, kernel_release(m->kernel));
+		if (!found)
+			log_info("no modules of kernel %s found; if it needs any, say --modules DIR",
+				 kernel_release(m->kernel));
 		spec.modules_dir = found;
 	}
 	res = write_conf(config, conf, err);

@@ -1,11 +1,12 @@
 /* The I/O threads: a loop each, "io0" and up. */
-#include "base/log.h"
 #include "vmm/machine_priv.h"
 #include "vmm/thread.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
+
+#define IO_RETRY_NS 10000000 /* after a failure of the loop itself */
 
 int machine_io_loop(struct machine *m, unsigned n, struct loop **ret_loop, struct err *err)
 {
@@ -13,6 +14,7 @@ int machine_io_loop(struct machine *m, unsigned n, struct loop **ret_loop, struc
 	int res;
 
 	for (; m->nio <= n; m->nio++) {
+		m->io[m->nio].machine = m;
 		m->io[m->nio].index = m->nio;
 		res = loop_new(&opts, &m->io[m->nio].loop, err);
 		if (res)
@@ -22,13 +24,22 @@ int machine_io_loop(struct machine *m, unsigned n, struct loop **ret_loop, struc
 	return 0;
 }
 
+/*
+ * A loop that the host fails ends the machine. It is run again nevertheless: the devices' reset on
+ * the way down waits for what is in flight, which only this thread can complete.
+ */
 static void *io_thread(void *arg)
 {
 	struct io_thread *io = arg;
-	int res = loop_run(io->loop);
+	char reason[128];
+	int res;
 
-	if (res)
-		log_error("the I/O loop io%u failed: %s", io->index, strerrordesc_np(-res));
+	while ((res = loop_run(io->loop)) != 0) {
+		snprintf(reason, sizeof(reason), "the I/O loop io%u failed: %s", io->index,
+			 strerrordesc_np(-res));
+		machine_raise(io->machine, MACHINE_FAILED, reason);
+		nanosleep(&(struct timespec){.tv_nsec = IO_RETRY_NS}, NULL);
+	}
 	return NULL;
 }
 

@@ -27,6 +27,7 @@
 
 /* A loop with a thread of its own, for the queues of a disk. */
 struct io_thread {
+	struct machine *machine;
 	struct loop *loop;
 	pthread_t thread;
 	bool running;

@@ -64,7 +64,7 @@ _lodge_value() { # OPTION WORD
 
 _lodge() {
 	local options=(--kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules --init --cpu
-		--console --transport --hugepages --prealloc --io --no-rng --stop-timeout --log --help)
+		--console --transport --hugepages --prealloc --io --no-rng --stop-timeout --dry-run --log --help)
 	local word=${COMP_WORDS[COMP_CWORD]} i=$COMP_CWORD whole previous broken
 	COMPREPLY=()
 

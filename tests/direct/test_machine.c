@@ -21,7 +21,7 @@ static void test_hello(void **state)
 	assert_int_equal(d.event, MACHINE_POWEROFF);
 	assert_string_equal(d.reason, "guest powered off");
 	direct_expect(&d, "hello from the payload\n");
-	direct_expect(&d, "cmdline: console=ttyS0 panic=-1 the user's words\n");
+	direct_expect(&d, "cmdline: console=ttyS0 panic=-1 reboot=acpi the user's words\n");
 	direct_expect(&d, "a string at once\n");
 	direct_fini(&d);
 }

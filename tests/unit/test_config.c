@@ -46,7 +46,7 @@ static void test_defaults(void **state)
 	assert_true(config->rng);
 	assert_int_equal(config->transport, MACHINE_PCI);
 	assert_int_equal(config->initramfs, MACHINE_INITRAMFS_AUTO);
-	expect(config, "console=ttyS0 panic=-1");
+	expect(config, "console=ttyS0 panic=-1 reboot=acpi");
 }
 
 static void test_fini_frees_and_clears(void **state)
@@ -66,7 +66,7 @@ static void test_users_words_come_last(void **state)
 	struct machine_config *config = *state;
 
 	config->cmdline = strdup("panic=5 quiet");
-	expect(config, "console=ttyS0 panic=-1 panic=5 quiet");
+	expect(config, "console=ttyS0 panic=-1 reboot=acpi panic=5 quiet");
 }
 
 static void test_no_console(void **state)
@@ -74,7 +74,7 @@ static void test_no_console(void **state)
 	struct machine_config *config = *state;
 
 	config->console = false;
-	expect(config, "panic=-1");
+	expect(config, "panic=-1 reboot=acpi");
 }
 
 static void test_our_initramfs_mounts_the_root(void **state)
@@ -82,7 +82,7 @@ static void test_our_initramfs_mounts_the_root(void **state)
 	struct machine_config *config = *state;
 
 	config->has_root = true;
-	expect(config, "console=ttyS0 panic=-1");
+	expect(config, "console=ttyS0 panic=-1 reboot=acpi");
 }
 
 static void test_kernel_mounts_the_root(void **state)
@@ -91,12 +91,13 @@ static void test_kernel_mounts_the_root(void **state)
 
 	config->has_root = true;
 	config->initramfs = MACHINE_INITRAMFS_NONE;
-	expect(config, "console=ttyS0 panic=-1 root=/dev/vda rootfstype=ext4 rw");
+	expect(config, "console=ttyS0 panic=-1 reboot=acpi root=/dev/vda rootfstype=ext4 rw");
 	config->root_partition = 2;
 	config->root_read_only = true;
 	config->root_fstype = strdup("xfs");
 	config->init = strdup("/bin/sh");
-	expect(config, "console=ttyS0 panic=-1 root=/dev/vda2 rootfstype=xfs ro init=/bin/sh");
+	expect(config,
+	       "console=ttyS0 panic=-1 reboot=acpi root=/dev/vda2 rootfstype=xfs ro init=/bin/sh");
 }
 
 static void test_users_initrd_learns_the_root(void **state)
@@ -105,7 +106,7 @@ static void test_users_initrd_learns_the_root(void **state)
 
 	config->has_root = true;
 	config->initrd = strdup("initrd.img");
-	expect(config, "console=ttyS0 panic=-1 root=/dev/vda rootfstype=ext4 rw");
+	expect(config, "console=ttyS0 panic=-1 reboot=acpi root=/dev/vda rootfstype=ext4 rw");
 }
 
 static void long_cmdline(struct machine_config *config, size_t len)
@@ -120,7 +121,7 @@ static void test_longest_command_line(void **state)
 {
 	struct machine_config *config = *state;
 	char buf[MACHINE_CMDLINE_MAX + 1];
-	size_t ours = strlen("console=ttyS0 panic=-1 ");
+	size_t ours = strlen("console=ttyS0 panic=-1 reboot=acpi ");
 	struct err err = ERR_INIT;
 
 	long_cmdline(config, MACHINE_CMDLINE_MAX - ours);

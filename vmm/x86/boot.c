@@ -5,6 +5,7 @@
  */
 #include "vmm/x86/boot.h"
 #include "base/checked.h"
+#include "devices/legacy/legacy.h"
 #include "vmm/arch.h"
 #include "vmm/x86/acpi.h"
 #include "vmm/x86/e820.h"
@@ -57,6 +58,25 @@ static int write_page_tables(const struct gmem *mem)
 	for (unsigned i = 0; i < 4 * TABLE_ENTS; i++)
 		tables[2 * TABLE_ENTS + i] = le64_put((uint64_t)i * 2 * MIB | leaf);
 	return 0;
+}
+
+/* A kernel whose other ways to reset have failed goes back to real mode and jumps to the firmware:
+ * there it finds an instruction that resets. */
+static int write_reset_vector(const struct gmem *mem)
+{
+	static const uint8_t code[] = {
+	    0xba,
+	    ACPI_PM_RESET & 0xff,
+	    ACPI_PM_RESET >> 8, /* mov $port, %dx */
+	    0xb0,
+	    ACPI_PM_RESET_VALUE, /* mov $value, %al */
+	    0xee,		 /* out %al, %dx */
+	    0xf4,
+	    0xeb,
+	    0xfd, /* hlt, and again */
+	};
+
+	return gmem_write(mem, X86_RESET_VECTOR, code, sizeof(code));
 }
 
 static int write_seed(const struct gmem *mem)
@@ -165,6 +185,8 @@ int arch_boot_write(const struct gmem *mem, const struct arch_boot *boot, struct
 
 	if (!res)
 		res = acpi_write(mem, boot, err);
+	if (!res)
+		res = write_reset_vector(mem);
 	if (!res)
 		res = write_gdt(mem);
 	if (!res)

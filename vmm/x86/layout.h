@@ -7,7 +7,8 @@
  *   0x0001_f000   setup_data: random seed
  *   0x0002_0000   kernel command line
  *   0x0009_fc00   end of low RAM; the rest of the first 640 KiB is where a BIOS keeps its EBDA
- *   0x000e_0000   ACPI: RSDP first, tables after it; to 1 MiB
+ *   0x000e_0000   ACPI: RSDP first, tables after it
+ *   0x000f_fff0   where a processor starts after a reset
  *   0x0010_0000   RAM, with the kernel, to 3 GiB at most
  *   0xc000_0000   PCI, 32-bit BARs
  *   0xe000_0000   PCI ECAM, bus 0
@@ -33,6 +34,7 @@
 #define X86_EBDA_END	 UINT64_C(0xa0000)
 #define X86_ACPI	 UINT64_C(0xe0000)
 #define X86_ACPI_END	 UINT64_C(0x100000)
+#define X86_RESET_VECTOR UINT64_C(0xffff0)
 #define X86_HIGH_RAM	 UINT64_C(0x100000)
 #define X86_HOLE	 UINT64_C(0xc0000000)
 #define X86_MEM32	 UINT64_C(0xc0000000)
