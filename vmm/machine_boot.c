@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MODULES_WANTED_MAX 8
+#define MODULES_WANTED_MAX 12
 #define CONF_MAX	   2048
 
 /* What our init needs of the kernel to reach the root, and the kernel to report its panics. */
@@ -30,6 +30,9 @@ static unsigned modules_wanted(const struct machine_config *config,
 		/* ext4, xfs and btrfs ask for it by name at run time: modules.dep does not say so. */
 		ret_names[n++] = "crc32c_generic";
 		ret_names[n++] = config->root_fstype ? config->root_fstype : "ext4";
+		/* The power button as the root's init looks for it: an unprepared root has no modules. */
+		ret_names[n++] = "button";
+		ret_names[n++] = "evdev";
 	}
 	return n;
 }
