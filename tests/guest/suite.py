@@ -32,7 +32,7 @@ def parse_arguments():
     parser.add_argument("-j", metavar="JOBS", type=int, default=os.cpu_count() or 1)
     parser.add_argument("-r", metavar="TIMES", type=int, default=1)
     parser.add_argument("--out", metavar="DIR",
-                        default=os.environ.get("LAB_OUT") or os.path.join(harness.TOP, "build/guest"))
+                        default=os.environ.get("LAB_OUT") or os.path.join(harness.TOP, "build/guest-logs"))
     return parser.parse_args()
 
 
