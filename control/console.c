@@ -46,6 +46,7 @@ struct console {
 
 	/* input */
 	int in_fd;
+	int in_own_fd; /* the terminal opened anew; -1: none */
 	bool in_tty;
 	bool in_open; /* not at its end */
 	bool in_busy; /* in_op is in flight */
@@ -158,10 +159,18 @@ static long out_write(void *ctx, const void *buf, size_t len)
 	return n;
 }
 
+/* The same file with O_NONBLOCK of its own: set on `fd` itself a shell would get to feel it. */
+static int open_anew(int fd, int mode)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return open(path, mode | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+}
+
 static void out_open(struct console *c, int fd)
 {
 	struct stat st;
-	char path[32];
 	int flags = fcntl(fd, F_GETFL);
 
 	c->out_fd = fd;
@@ -172,8 +181,7 @@ static void out_open(struct console *c, int fd)
 	if (S_ISSOCK(st.st_mode)) {
 		c->out_kind = OUT_SOCKET;
 	} else if (S_ISFIFO(st.st_mode) || isatty(fd)) {
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-		c->out_own_fd = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+		c->out_own_fd = open_anew(fd, O_WRONLY);
 		if (c->out_own_fd < 0)
 			c->out_kind = OUT_ASYNC;
 	}
@@ -294,6 +302,27 @@ static void in_background(struct loop_timer *t)
 	console_resume(c);
 }
 
+/* A terminal is read in its foreground only: elsewhere reading fails with EIO. */
+static bool in_ours(const struct console *c)
+{
+	return !c->in_tty || tty_foreground();
+}
+
+/* Reads what is there. Readiness can be gone again (a change of the terminal's mode ends a poll),
+ * so this never waits. */
+static ssize_t in_read(struct console *c, void *buf, size_t len)
+{
+	struct pollfd p = {.fd = c->in_fd, .events = POLLIN};
+
+	if (c->in_own_fd >= 0)
+		return read(c->in_own_fd, buf, len);
+	if (poll(&p, 1, 0) == 0) {
+		errno = EAGAIN;
+		return -1;
+	}
+	return read(c->in_fd, buf, len);
+}
+
 static void in_polled(struct loop_op *op, int res)
 {
 	struct console *c = container_of(op, struct console, in_op);
@@ -303,18 +332,18 @@ static void in_polled(struct loop_op *op, int res)
 	c->in_busy = false;
 	if (c->closing || c->suspended || res == -ECANCELED)
 		return;
-	if (c->in_tty && !tty_foreground()) {
+	if (!in_ours(c)) {
 		in_wait(c);
 		return;
 	}
-	n = read(c->in_fd, buf, sizeof(buf));
+	n = in_read(c, buf, sizeof(buf));
 	if (n > 0) {
 		if (c->in_tty)
 			in_typed(c, buf, (size_t)n);
 		else
 			in_append(c, buf, (size_t)n);
 		in_pump(c);
-	} else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
+	} else if (n == 0 || (errno != EAGAIN && errno != EINTR && in_ours(c))) {
 		c->in_open = false; /* the end, or the terminal was hung up */
 	}
 	in_wait(c);
@@ -327,7 +356,7 @@ static void in_wait(struct console *c)
 		return;
 	if (!c->in_tty && c->pending_len)
 		return; /* in_drained() goes on */
-	if (c->in_tty && !tty_foreground()) {
+	if (!in_ours(c)) {
 		c->background_timer.fn = in_background;
 		loop_timer_arm(c->loop, &c->background_timer, loop_now_ns() + BACKGROUND_NS);
 		return;
@@ -385,6 +414,7 @@ int console_new(struct loop *loop, int in_fd, int out_fd, const struct console_c
 	c->in_fd = in_fd;
 	c->in_open = in_fd >= 0;
 	c->in_tty = c->in_open && tty_adopt(in_fd) == 0;
+	c->in_own_fd = c->in_tty ? open_anew(in_fd, O_RDONLY) : -1;
 	*ret_console = c;
 	return 0;
 }
@@ -422,6 +452,7 @@ void console_free(struct console *c)
 	if (!c)
 		return;
 	cleanup_fd(&c->out_own_fd);
+	cleanup_fd(&c->in_own_fd);
 	free(c);
 }
 

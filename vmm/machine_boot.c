@@ -27,10 +27,12 @@ static unsigned modules_wanted(const struct machine_config *config,
 	if (config->rng)
 		ret_names[n++] = "virtio_rng";
 	if (config->has_root) {
-		/* ext4, xfs and btrfs ask for it by name at run time: modules.dep does not say so. */
+		/* ext4, xfs and btrfs ask for it by name at run time: modules.dep does not say so.
+		 */
 		ret_names[n++] = "crc32c_generic";
 		ret_names[n++] = config->root_fstype ? config->root_fstype : "ext4";
-		/* The power button as the root's init looks for it: an unprepared root has no modules. */
+		/* The power button as the root's init looks for it: an unprepared root has no
+		 * modules. */
 		ret_names[n++] = "button";
 		ret_names[n++] = "evdev";
 	}
@@ -56,13 +58,15 @@ static int write_conf(const struct machine_config *config, char conf[CONF_MAX], 
 
 	if (config->root_partition)
 		snprintf(root, sizeof(root), "/dev/vda%u", config->root_partition);
-	len = snprintf(
-	    conf, CONF_MAX, "root=%s\nrootfstype=%s\nrootflags=%s\ninit=%s\n",
-	    config->has_root ? root : "", config->root_fstype ? config->root_fstype : "ext4",
-	    config->root_read_only ? "ro" : "rw", config->init ? config->init : "");
+	len = snprintf(conf, CONF_MAX, "root=%s\nrootfstype=%s\nrootflags=%s\ninit=%s\n",
+		       config->has_root ? root : "",
+		       config->root_fstype ? config->root_fstype : "ext4",
+		       config->root_read_only ? "ro" : "rw", config->init ? config->init : "");
 	if (len >= CONF_MAX)
-		return err_set(err, ENAMETOOLONG, "the path of the guest's init has %zu bytes",
-			       strlen(config->init));
+		return err_set(err, ENAMETOOLONG,
+			       "the path of the guest's init, or the type of its root, is too long "
+			       "(%d bytes in all, %d are possible)",
+			       len, CONF_MAX - 1);
 	return 0;
 }
 
@@ -84,8 +88,9 @@ static int build_initramfs(struct machine *m, struct err *err)
 	if (!spec.modules_dir && kernel_release(m->kernel)) {
 		found = modules_dir_find(config->kernel, kernel_release(m->kernel));
 		if (!found)
-			log_info("no modules of kernel %s found; if it needs any, say --modules DIR",
-				 kernel_release(m->kernel));
+			log_info(
+			    "no modules of kernel %s found; if it needs any, say --modules DIR",
+			    kernel_release(m->kernel));
 		spec.modules_dir = found;
 	}
 	res = write_conf(config, conf, err);

@@ -43,7 +43,9 @@ class Device:
     def _ioctl(self, number, flags=0, targets=b"", count=0):
         header = struct.pack(_HEADER, 4, 0, 0, _HEADER_BYTES + len(targets), _HEADER_BYTES, count, 0, flags, 0, 0, 0,
                              self.name.encode(), b"")
-        return fcntl.ioctl(self.control, _request(number), bytes(header + targets).ljust(_HEADER_BYTES + 1024, b"\0"))
+        buffer = bytearray(header + targets)
+        fcntl.ioctl(self.control, _request(number), buffer, True)
+        return buffer
 
     def _table(self, *targets):
         """Replaces the table: (start, length, type, parameters) each."""

@@ -78,6 +78,13 @@ static uint8_t checksum(const uint8_t *p, size_t len)
 	return (uint8_t)-sum;
 }
 
+/* Names in tables have a fixed width and no NUL. */
+static void put_text(uint8_t *p, const char *text)
+{
+	while (*text)
+		*p++ = (uint8_t)*text++;
+}
+
 /* A table begins at a multiple of 16; its length and checksum follow in table_end(). */
 static size_t table_begin(struct tables *t, const char *signature, uint8_t revision)
 {
@@ -89,11 +96,11 @@ static size_t table_begin(struct tables *t, const char *signature, uint8_t revis
 	p = take(t, HEADER_BYTES);
 	if (!p)
 		return at;
-	memcpy(p, signature, 4);
+	put_text(p, signature);
 	p[8] = revision;
-	memcpy(p + 10, "LODGE LODGEVM ", 14);
+	put_text(p + 10, "LODGE LODGEVM ");
 	le32_store(p + 24, 1);
-	memcpy(p + 28, "LODG", 4);
+	put_text(p + 28, "LODG");
 	le32_store(p + 32, 1);
 	return at;
 }
@@ -152,7 +159,7 @@ static gpa_t add_fadt(struct tables *t, const struct arch_boot *boot, gpa_t dsdt
 	p[FADT_MINOR] = 4;
 	port_gas(p + FADT_SLEEP_CONTROL, ACPI_PM_SLEEP_CONTROL);
 	port_gas(p + FADT_SLEEP_STATUS, ACPI_PM_SLEEP_STATUS);
-	memcpy(p + FADT_HYPERVISOR, "LODGE", 5);
+	put_text(p + FADT_HYPERVISOR, "LODGE");
 	return table_end(t, at);
 }
 
@@ -222,8 +229,8 @@ static gpa_t add_xsdt(struct tables *t, const gpa_t *tables, unsigned n)
 
 static void fill_rsdp(uint8_t *p, gpa_t xsdt)
 {
-	memcpy(p, "RSD PTR ", 8);
-	memcpy(p + 9, "LODGE ", 6);
+	put_text(p, "RSD PTR ");
+	put_text(p + 9, "LODGE ");
 	p[15] = 2;
 	le32_store(p + 20, RSDP_BYTES);
 	le64_store(p + 24, xsdt);

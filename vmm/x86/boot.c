@@ -164,6 +164,7 @@ int arch_initrd_place(const struct gmem *mem, const struct kernel_loaded *kernel
 {
 	const struct gmem_region *low = gmem_region_at(mem, 0);
 	uint64_t end = low->gpa + low->len_bytes;
+	uint64_t kib = bytes / KIB + 1;
 	uint64_t reach = kernel->initrd_max ? kernel->initrd_max : INITRD_MAX_OLD;
 
 	if (reach < end)
@@ -174,7 +175,7 @@ int arch_initrd_place(const struct gmem *mem, const struct kernel_loaded *kernel
 		    err, ENOMEM,
 		    "the initramfs of %llu KiB does not fit above the kernel, which ends "
 		    "at %llu KiB: give the machine more memory",
-		    (unsigned long long)(bytes / KIB + 1), (unsigned long long)(kernel->end / KIB));
+		    (unsigned long long)kib, (unsigned long long)(kernel->end / KIB));
 	*ret_gpa = align_down(end - bytes, PAGE);
 	return 0;
 }

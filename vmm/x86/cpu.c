@@ -5,7 +5,6 @@
  * Documentation/x86/boot.rst "64-bit boot protocol" for the state at the kernel's entry.
  */
 #include "base/checked.h"
-#include "base/cleanup.h"
 #include "vmm/arch.h"
 #include "vmm/x86/boot.h"
 #include "vmm/x86/cpuid.h"
@@ -103,49 +102,60 @@ unsigned arch_irq_routes(struct kvm_irq_routing_entry ret_routes[ARCH_ROUTES_MAX
 struct arch_cpus {
 	unsigned n;
 	struct cpuid_table cpuid;
+	/* the table as KVM takes and gives it */
+	struct {
+		struct kvm_cpuid2 head;
+		struct kvm_cpuid_entry2 entries[CPUID_ENTRIES_MAX];
+	} list;
 };
 
-/* KVM says E2BIG until there is room; the table is as large as a guest's may be. */
-static int supported_cpuid(const struct kvm *kvm, struct cpuid_table *table, struct err *err)
+static int supported_cpuid(const struct kvm *kvm, struct arch_cpus *cpus, struct err *err)
 {
-	autofree struct kvm_cpuid2 *list = NULL;
+	struct cpuid_table *table = &cpus->cpuid;
 
-	list = calloc(1, sizeof(*list) + sizeof(table->entries));
-	if (!list)
-		return err_sys(err, ENOMEM, "cannot ask KVM for CPUID");
-	list->nent = CPUID_ENTRIES_MAX;
-	if (ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, list))
+	cpus->list.head.nent = CPUID_ENTRIES_MAX;
+	if (ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, &cpus->list))
 		return err_sys(err, errno, "KVM does not say which CPUID it supports");
-	table->n = MIN(list->nent, CPUID_ENTRIES_MAX);
-	memcpy(table->entries, list->entries, table->n * sizeof(table->entries[0]));
+	table->n = MIN(cpus->list.head.nent, CPUID_ENTRIES_MAX);
+	memcpy(table->entries, cpus->list.entries, table->n * sizeof(table->entries[0]));
 	return 0;
+}
+
+static int describe(struct arch_cpus *cpus, const struct kvm *kvm,
+		    const struct machine_config *config, struct err *err)
+{
+	struct cpuid_host host = {
+	    .tsc_deadline = kvm_cap(kvm, KVM_CAP_TSC_DEADLINE_TIMER),
+	};
+	int res = supported_cpuid(kvm, cpus, err), khz;
+
+	if (res)
+		return res;
+	/* Of the VM: older kernels answer for a vCPU only, and the leaf is then left out. */
+	khz = ioctl(kvm->vm_fd, KVM_GET_TSC_KHZ, 0);
+	host.tsc_khz = khz > 0 ? (uint32_t)khz : 0;
+	return cpuid_prepare(&cpus->cpuid, &host, config, err);
 }
 
 int arch_cpus_new(const struct kvm *kvm, const struct machine_config *config,
 		  struct arch_cpus **ret_cpus, struct err *err)
 {
-	autofree struct arch_cpus *cpus = calloc(1, sizeof(*cpus));
-	struct cpuid_host host = {
-	    .tsc_deadline = kvm_cap(kvm, KVM_CAP_TSC_DEADLINE_TIMER),
-	};
-	int res, khz;
+	struct arch_cpus *cpus;
+	int res;
 
-	if (!cpus)
-		return err_sys(err, ENOMEM, "cannot describe the processors");
 	if (config->cpus > kvm_vcpus_max(kvm))
 		return err_set(err, EINVAL, "%u CPUs are more than KVM gives one machine (%u)",
 			       config->cpus, kvm_vcpus_max(kvm));
-	res = supported_cpuid(kvm, &cpus->cpuid, err);
-	if (res)
-		return res;
-	/* Of the VM: kernels before 5.18 answer for a vCPU only, and the leaf is then left out. */
-	khz = ioctl(kvm->vm_fd, KVM_GET_TSC_KHZ, 0);
-	host.tsc_khz = khz > 0 ? (uint32_t)khz : 0;
-	res = cpuid_prepare(&cpus->cpuid, &host, config, err);
-	if (res)
-		return res;
+	cpus = calloc(1, sizeof(*cpus));
+	if (!cpus)
+		return err_sys(err, ENOMEM, "cannot describe the processors");
 	cpus->n = config->cpus;
-	*ret_cpus = steal_ptr(&cpus);
+	res = describe(cpus, kvm, config, err);
+	if (res) {
+		arch_cpus_free(cpus);
+		return res;
+	}
+	*ret_cpus = cpus;
 	return 0;
 }
 
@@ -171,15 +181,11 @@ int arch_cpus_check_memory(struct arch_cpus *cpus, uint64_t ram_bytes, struct er
 static int set_cpuid(struct arch_cpus *cpus, int vcpu_fd, unsigned index, struct err *err)
 {
 	struct cpuid_table *table = &cpus->cpuid;
-	autofree struct kvm_cpuid2 *list = NULL;
 
-	list = calloc(1, sizeof(*list) + sizeof(table->entries));
-	if (!list)
-		return err_sys(err, ENOMEM, "cannot set CPUID of vCPU %u", index);
 	cpuid_for_vcpu(table, index, cpus->n);
-	list->nent = table->n;
-	memcpy(list->entries, table->entries, table->n * sizeof(table->entries[0]));
-	if (ioctl(vcpu_fd, KVM_SET_CPUID2, list))
+	cpus->list.head.nent = table->n;
+	memcpy(cpus->list.entries, table->entries, table->n * sizeof(table->entries[0]));
+	if (ioctl(vcpu_fd, KVM_SET_CPUID2, &cpus->list))
 		return err_sys(err, errno, "KVM refuses the CPUID of vCPU %u", index);
 	return 0;
 }

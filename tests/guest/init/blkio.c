@@ -177,8 +177,9 @@ static int transfer(struct worker *w, bool writing, struct iovec *iov, unsigned 
 /* An error that unbinding explains: the disk is gone for a while. */
 static int lost(struct worker *w, const char *what, uint64_t first, uint64_t count, int error)
 {
-	if (w->run->unbinding && (error == EIO || error == ENODEV || error == ENXIO ||
-				  error == ENODATA || error == ENOSPC)) /* its size is 0 then */
+	if (w->run->unbinding &&
+	    (error == EIO || error == ENODEV || error == ENXIO || error == ENODATA ||
+	     error == ENOSPC || error == EINVAL)) /* its size is 0 then */
 		return park(w);
 	return give_up(w, "%s of %llu sectors at %llu: %s", what, (unsigned long long)count,
 		       (unsigned long long)(w->start + first), strerror(error));
