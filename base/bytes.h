@@ -11,35 +11,35 @@
 #include <stdint.h>
 #include <string.h>
 
-#define BYTES_TYPE(name, uint, to_host, from_host)                                                 \
-	struct name {                                                                              \
-		uint8_t b[sizeof(uint)];                                                           \
-	};                                                                                         \
-	_Static_assert(sizeof(struct name) == sizeof(uint), "wire size of " #name);                \
-	static inline uint name##_get(struct name v)                                               \
-	{                                                                                          \
-		uint x;                                                                            \
-		memcpy(&x, v.b, sizeof(x));                                                        \
-		return to_host(x);                                                                 \
-	}                                                                                          \
-	static inline struct name name##_put(uint x)                                               \
-	{                                                                                          \
-		struct name v;                                                                     \
-		x = from_host(x);                                                                  \
-		memcpy(v.b, &x, sizeof(x));                                                        \
-		return v;                                                                          \
-	}                                                                                          \
-	/* The same at an address that may be unaligned. */                                        \
-	static inline uint name##_load(const void *p)                                              \
-	{                                                                                          \
-		uint x;                                                                            \
-		memcpy(&x, p, sizeof(x));                                                          \
-		return to_host(x);                                                                 \
-	}                                                                                          \
-	static inline void name##_store(void *p, uint x)                                           \
-	{                                                                                          \
-		x = from_host(x);                                                                  \
-		memcpy(p, &x, sizeof(x));                                                          \
+#define BYTES_TYPE(name, uint, to_host, from_host)                                  \
+	struct name {                                                               \
+		uint8_t b[sizeof(uint)];                                            \
+	};                                                                          \
+	_Static_assert(sizeof(struct name) == sizeof(uint), "wire size of " #name); \
+	static inline uint name##_get(struct name v)                                \
+	{                                                                           \
+		uint x;                                                             \
+		memcpy(&x, v.b, sizeof(x));                                         \
+		return to_host(x);                                                  \
+	}                                                                           \
+	static inline struct name name##_put(uint x)                                \
+	{                                                                           \
+		struct name v;                                                      \
+		x = from_host(x);                                                   \
+		memcpy(v.b, &x, sizeof(x));                                         \
+		return v;                                                           \
+	}                                                                           \
+	/* The same at an address that may be unaligned. */                         \
+	static inline uint name##_load(const void *p)                               \
+	{                                                                           \
+		uint x;                                                             \
+		memcpy(&x, p, sizeof(x));                                           \
+		return to_host(x);                                                  \
+	}                                                                           \
+	static inline void name##_store(void *p, uint x)                            \
+	{                                                                           \
+		x = from_host(x);                                                   \
+		memcpy(p, &x, sizeof(x));                                           \
 	}
 
 BYTES_TYPE(le16, uint16_t, le16toh, htole16)

@@ -14,10 +14,10 @@
 #define MIB (UINT64_C(1) << 20)
 #define GIB (UINT64_C(1) << 30)
 
-#define ARRAY_LEN(a)                      (sizeof(a) / sizeof((a)[0]))
-#define container_of(ptr, type, member)   ((type *)((char *)(ptr)-offsetof(type, member)))
-#define MIN(a, b)                         ((a) < (b) ? (a) : (b))
-#define MAX(a, b)                         ((a) > (b) ? (a) : (b))
+#define ARRAY_LEN(a)			(sizeof(a) / sizeof((a)[0]))
+#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+#define MIN(a, b)			((a) < (b) ? (a) : (b))
+#define MAX(a, b)			((a) > (b) ? (a) : (b))
 
 static inline bool ck_add(uint64_t a, uint64_t b, uint64_t *ret)
 {

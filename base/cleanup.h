@@ -26,15 +26,15 @@ static inline void cleanup_unlock(pthread_mutex_t **m)
 		pthread_mutex_unlock(*m);
 }
 
-#define autofd   __attribute__((cleanup(cleanup_fd)))
+#define autofd	 __attribute__((cleanup(cleanup_fd)))
 #define autofree __attribute__((cleanup(cleanup_ptr)))
 
 /* Holds the mutex to the end of the scope: AUTOLOCK(&dev->lock); */
 #define AUTOLOCK_CAT_(a, b) a##b
 #define AUTOLOCK_CAT(a, b)  AUTOLOCK_CAT_(a, b)
-#define AUTOLOCK(m)                                                                                \
-	__attribute__((cleanup(cleanup_unlock))) pthread_mutex_t *AUTOLOCK_CAT(autolock_,          \
-								       __LINE__) = (m);            \
+#define AUTOLOCK(m)                                               \
+	__attribute__((cleanup(cleanup_unlock)))                  \
+	pthread_mutex_t *AUTOLOCK_CAT(autolock_, __LINE__) = (m); \
 	pthread_mutex_lock(AUTOLOCK_CAT(autolock_, __LINE__))
 
 static inline int steal_fd(int *fd)
@@ -45,11 +45,11 @@ static inline int steal_fd(int *fd)
 	return v;
 }
 
-#define steal_ptr(p)                                                                               \
-	({                                                                                         \
-		__typeof__(*(p)) stolen_ = *(p);                                                   \
-		*(p) = NULL;                                                                       \
-		stolen_;                                                                           \
+#define steal_ptr(p)                             \
+	({                                       \
+		__typeof__(*(p)) stolen_ = *(p); \
+		*(p) = NULL;                     \
+		stolen_;                         \
 	})
 
 #endif

@@ -18,9 +18,9 @@ struct err {
 	char msg[ERR_MSG_MAX];
 };
 
-#define ERR_INIT                                                                                   \
-	{                                                                                          \
-		.code = 0                                                                          \
+#define ERR_INIT          \
+	{                 \
+		.code = 0 \
 	}
 
 /*

@@ -37,7 +37,8 @@ struct bus_range {
 
 #define BUS_RANGES_MAX 256
 
-/* `name` ("port", "memory") and `limit` (one past the last address; 0: none) are for messages and checks. */
+/* `name` ("port", "memory") and `limit` (one past the last address; 0: none) are for messages and
+ * checks. */
 int bus_new(const char *name, uint64_t limit, struct bus **ret_bus);
 void bus_free(struct bus *bus);
 

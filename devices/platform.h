@@ -53,7 +53,8 @@ struct platform_ops {
 	int (*msi_alloc)(void *ctx, unsigned n, struct irq *vectors, struct err *err);
 	int (*msi_set)(void *ctx, const struct irq *vector, const struct msi_msg *msg);
 
-	/* Any vCPU thread. -EEXIST, -ENOSPC; the device then is rung through its register instead. */
+	/* Any vCPU thread. -EEXIST, -ENOSPC; the device then is rung through its register instead.
+	 */
 	int (*doorbell_add)(void *ctx, const struct doorbell *bell);
 	int (*doorbell_del)(void *ctx, const struct doorbell *bell);
 

@@ -193,7 +193,8 @@ static int map_pools(struct virtio_blk *blk)
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED)
 		return -errno;
-	/* A transparent huge page at the first touch would cost more than all else of the process. */
+	/* A transparent huge page at the first touch would cost more than all else of the process.
+	 */
 	madvise(p, blk->pool_map_bytes, MADV_NOHUGEPAGE);
 	blk->pool_map = p;
 	for (size_t i = 0; i < queues; i++) {

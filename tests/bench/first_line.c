@@ -35,7 +35,8 @@ static uint64_t wait_marker(int fd, const char *marker, uint64_t deadline_ns)
 		uint64_t now = now_ns();
 		ssize_t n;
 
-		if (now >= deadline_ns || poll(&p, 1, (int)((deadline_ns - now) / 1000000) + 1) <= 0)
+		if (now >= deadline_ns ||
+		    poll(&p, 1, (int)((deadline_ns - now) / 1000000) + 1) <= 0)
 			break;
 		n = read(fd, out + len, sizeof(out) - 1 - len);
 		now = now_ns();

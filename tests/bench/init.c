@@ -4,8 +4,8 @@
  * It prints one line and then does what `bench=` on the kernel command line says:
  *   idle               sleeps (memory is measured from outside)
  *   off                switches the machine off (the default)
- *   io=PATTERN,SECONDS PATTERN is randread, randwrite (4 KiB, depth 32), seqread or seqwrite (1 MiB,
- *                      depth 4) on /dev/vda with O_DIRECT and Linux AIO; several with '+' between
+ *   io=PATTERN,SECONDS PATTERN is randread, randwrite (4 KiB, depth 32), seqread or seqwrite (1
+ * MiB, depth 4) on /dev/vda with O_DIRECT and Linux AIO; several with '+' between
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -37,10 +37,8 @@ struct pattern {
 };
 
 static const struct pattern patterns[] = {
-    {"randread", 4096, 32, false, true},
-    {"randwrite", 4096, 32, true, true},
-    {"randread1", 4096, 1, false, true},
-    {"seqread", 1 << 20, 4, false, false},
+    {"randread", 4096, 32, false, true},   {"randwrite", 4096, 32, true, true},
+    {"randread1", 4096, 1, false, true},   {"seqread", 1 << 20, 4, false, false},
     {"seqwrite", 1 << 20, 4, true, false},
 };
 
@@ -101,7 +99,8 @@ static void run_pattern(const struct pattern *p, unsigned seconds)
 
 		for (long i = 0; i < n; i++) {
 			if (events[i].res != (int64_t)p->block) {
-				printf("io %s failed: result %lld\n", p->name, (long long)events[i].res);
+				printf("io %s failed: result %lld\n", p->name,
+				       (long long)events[i].res);
 				return;
 			}
 			done++;

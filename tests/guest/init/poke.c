@@ -1,8 +1,9 @@
 /*
  * Nonsense in every register that a guest's user space can reach: ports, configuration space, BARs.
  *
- *   ports:WRITES,SEED            reads every port, then writes nonsense to those of our devices
- *   uart:WRITES,SEED             the serial port's registers; put back afterwards
+ *   ports:WRITES,SEED,STRINGS    reads every port, then writes nonsense to those of our devices;
+ *                                STRINGS 1 (the default): also with REP INS and OUTS
+ *   uart:WRITES,SEED,STRINGS     the serial port's registers; put back afterwards
  *   config:WRITES,SEED           configuration space, by ports and by ECAM; put back afterwards
  *   registers:vdb,WRITES,SEED    every register of a virtio device (or rng)
  *
@@ -57,6 +58,7 @@ static void port_string(uint16_t port, unsigned size, bool in, unsigned count)
 {
 	static unsigned char buf[4096];
 
+	memset(buf, 1, sizeof(buf));
 	if (in && size == 1)
 		insb(port, buf, count);
 	else if (in && size == 2)
@@ -109,6 +111,7 @@ static void write_tamely(uint16_t port, uint32_t value)
 int cmd_ports(const struct args *args)
 {
 	uint64_t writes = arg_number(args, 0, 10000), random = arg_number(args, 1, 1);
+	bool strings = arg_number(args, 2, 1);
 	uint32_t config;
 
 	if (iopl(3))
@@ -133,9 +136,9 @@ int cmd_ports(const struct args *args)
 			outl(0x80ffff00 | (value & 0xfc), CONFIG_CMD); /* a bus that is not there */
 		if (ends_machine(port, size))
 			write_tamely(port, value);
-		else if (r >> 60 == 0)
+		else if (strings && r >> 60 == 0)
 			port_string(port, size, false, 1 + (unsigned)(r >> 40) % 1000);
-		else if (r >> 60 == 1)
+		else if (strings && r >> 60 == 1)
 			port_string(port, size, true, 1 + (unsigned)(r >> 40) % 1000);
 		else
 			port_write(port, size, value);
@@ -146,7 +149,10 @@ int cmd_ports(const struct args *args)
 	return 0;
 }
 
-/* As the kernel's driver has it: 8n1, FIFO on, interrupts on, interrupt line enabled. */
+/*
+ * As the kernel's driver has it: 8n1, FIFO on, interrupts on, interrupt line enabled. The driver echoes
+ * what nonsense has looped back, and may believe that the transmitter's interrupt is on: it must be.
+ */
 static void uart_restore(const uint8_t saved[8])
 {
 	outb(0x80, COM1 + 3);
@@ -156,16 +162,13 @@ static void uart_restore(const uint8_t saved[8])
 	outb(0x07, COM1 + 2);
 	outb(0x01, COM1 + 2);
 	outb(saved[4], COM1 + 4);
-	outb(saved[1] & 0x0f, COM1 + 1);
-	(void)inb(COM1 + 5);
-	(void)inb(COM1);
-	(void)inb(COM1 + 6);
-	(void)inb(COM1 + 2);
+	outb((saved[1] & 0x0f) | 0x07, COM1 + 1);
 }
 
 int cmd_uart(const struct args *args)
 {
 	uint64_t writes = arg_number(args, 0, 10000), random = arg_number(args, 1, 1);
+	bool strings = arg_number(args, 2, 1);
 	uint8_t saved[8];
 
 	if (iopl(3))
@@ -178,7 +181,7 @@ int cmd_uart(const struct args *args)
 		uint16_t port = (uint16_t)(COM1 + r % 8);
 		unsigned size = 1u << (r >> 32) % 3;
 
-		if (r >> 58 == 0)
+		if (strings && r >> 58 == 0)
 			port_string(port, size, r & 256, 1 + (unsigned)(r >> 40) % 300);
 		else
 			port_write(port, size, (uint32_t)nasty_value(&random));
