@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """The agent in the lab's host: runs one command for the machine outside.
 
-Waits for `go`, has this run's disks mounted and unpacked, runs the command that the job's disk
-begins with (see job.py), with pipes (or with a terminal of its own), passes its streams through, and ends with its exit status.
+Waits for `go`, has this run's disks mounted, runs the command that the job's disk ends with (see
+job.py), with pipes (or with a terminal of its own), passes its streams through, and ends with its exit status.
 See wire.py for the frames.  One thread; only python3-minimal's modules.
 """
 import errno
@@ -200,10 +200,11 @@ class Agent:
                     return json.loads(data)
 
     def prepare(self):
-        """Reads the job's command, and has the files after it unpacked; None when that fails."""
+        """Reads the job's command, and has this run's disks mounted; None when that fails."""
         with open(JOB_DISK, "rb", buffering=0) as disk:
+            disk.seek(-JOB_BYTES, os.SEEK_END)
             job = json.loads(disk.read(JOB_BYTES).rstrip(b"\0"))
-            result = subprocess.run(["/lab/prepare"], stdin=disk, capture_output=True)
+        result = subprocess.run(["/lab/prepare"], stdin=subprocess.DEVNULL, capture_output=True)
         if result.returncode == 0:
             return job
         self.send(b"2", b"lab: cannot prepare the job:\n" + result.stderr)

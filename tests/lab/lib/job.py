@@ -3,7 +3,7 @@
 
   job.py STREAMS ARGV...   STREAMS: terminal, pipes, or none (standard input is empty)
 
-It stands in the first 1 MiB of the job's disk; a tar with the files follows it there.
+It stands in the last 1 MiB of the job's disk, after a squashfs with the files.
 """
 import fcntl
 import json

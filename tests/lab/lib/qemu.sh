@@ -3,7 +3,8 @@
 # debian.sh, l1.sh and guest.sh.
 
 # Fixed sizes: a snapshot fits only a machine whose disks have the size that they had.
-LAB_JOB_SIZE=4G
+LAB_JOB_BYTES=$((4 << 30))
+LAB_JOB_COMMAND_BYTES=$((1 << 20))
 LAB_SCRATCH_SIZE=8G
 
 # open_anonymous VARIABLE SIZE: sets VARIABLE to a descriptor of a sparse file without a name.
@@ -54,7 +55,7 @@ qemu_command_icount() {
 		-M 'q35,nvdimm=on' -smp 1 -m "$memory,slots=3,maxmem=256G")
 	qemu_pmem root "$root/root.img" "$LAB_L1_IMAGE_SIZE"
 	qemu_pmem guest "$guests/guest.img" "$LAB_GUEST_DISK_SIZE"
-	qemu_pmem job "/proc/self/fd/$job" "$LAB_JOB_SIZE"
+	qemu_pmem job "/proc/self/fd/$job" "$LAB_JOB_BYTES"
 	LAB_QEMU+=(-device 'virtio-serial-pci,ioeventfd=off')
 }
 
@@ -76,29 +77,30 @@ qemu_pmem() {
 		-device "nvdimm,memdev=$1,unarmed=on")
 }
 
-# job_write FD STREAMS COMMAND...: the job's disk: 1 MiB with the command (see job.py), then a tar of
-# the tests and of the build tree less what is needed only to build.
+# job_write FD STREAMS COMMAND...: the job's disk: a squashfs with the tests and with the build tree
+# less what is needed only to build, uncompressed; in the last 1 MiB the command (see job.py).
 job_write() {
 	local fd=$1 parts=()
 	shift
 
 	[ ! -d "$LAB_TOP/build" ] || parts+=(build)
-	[ ! -d "$LAB_TOP/tests" ] || parts+=(tests)
-	"$LAB_DIR/lib/job.py" "$@" >"/proc/self/fd/$fd"
-	# Others may be building at this moment: a file that changes or vanishes is no error of ours.
-	{
-		tar -C "$LAB_TOP" --warning=no-file-changed --warning=no-file-removed --ignore-failed-read \
-			--owner=0 --group=0 --sort=name --exclude=build/lab --exclude='*.o' --exclude='*.d' \
-			--exclude='*.a' --exclude=__pycache__ -cf - "${parts[@]}" || [ $? = 1 ]
-	} | dd of="/proc/self/fd/$fd" bs=1M seek=1 iflag=fullblock conv=notrunc status=none
-	truncate -s "$LAB_JOB_SIZE" "/proc/self/fd/$fd"
+	(
+		cd "$LAB_TOP"
+		# Others may be building at this moment: a file that vanishes is no error of ours.
+		mksquashfs "${parts[@]}" tests "/proc/self/fd/$fd" -keep-as-directory -noappend -no-progress \
+			-quiet -no-xattrs -all-root -noI -noD -noF -noX \
+			-wildcards -e build/lab '... *.o' '... *.d' '... *.a' '... __pycache__' </dev/null >&2
+	)
+	truncate -s "$((LAB_JOB_BYTES - LAB_JOB_COMMAND_BYTES))" "/proc/self/fd/$fd"
+	"$LAB_DIR/lib/job.py" "$@" >>"/proc/self/fd/$fd"
+	truncate -s "$LAB_JOB_BYTES" "/proc/self/fd/$fd"
 }
 
 # snapshot_build DIR: boots the machine of LAB_CPUS and LAB_MEMORY up to its waiting agent, and saves
 # it as DIR/state.
 snapshot_build() {
 	local dir=$1 job scratch
-	open_anonymous job "$LAB_JOB_SIZE"
+	open_anonymous job "$LAB_JOB_BYTES"
 	open_anonymous scratch "$LAB_SCRATCH_SIZE"
 	qemu_command "$LAB_CPUS" "$LAB_MEMORY" "$job" "$scratch"
 	say "booting the lab's host to save it (${LAB_CPUS} CPUs, $LAB_MEMORY) ..."
@@ -110,7 +112,7 @@ snapshot_build() {
 snapshot() {
 	local boot
 	boot=$(l1_boot)
-	cached snapshot "$(hash_of "$boot" "$LAB_CPUS" "$LAB_MEMORY" "$LAB_CPU $LAB_JOB_SIZE $LAB_SCRATCH_SIZE" \
+	cached snapshot "$(hash_of "$boot" "$LAB_CPUS" "$LAB_MEMORY" "$LAB_CPU $LAB_JOB_BYTES $LAB_SCRATCH_SIZE" \
 		"$(declare -f qemu_command qemu_base)" "$LAB_DIR/lib/run.py" \
 		"$(qemu-system-x86_64 --version)" "$(grep -m 1 'model name' /proc/cpuinfo)")" snapshot_build
 }
