@@ -14,8 +14,9 @@ def lodge(kernel, initrd, words, memory_mib, disk=None, cpus=1):
 
 
 def qemu_microvm(kernel, initrd, words, memory_mib, disk=None, cpus=1, acpi=False):
-    """The usual minimal microvm. An ELF kernel is entered through PVH."""
-    machine = f"microvm,x-option-roms=off,rtc=off,pit=off,pic=off,isa-serial=on,acpi={'on' if acpi else 'off'}"
+    """The minimal microvm that starts fastest: without its RTC a kernel waits a second for one. An
+    ELF kernel is entered through PVH."""
+    machine = f"microvm,x-option-roms=off,rtc=on,pit=off,pic=off,isa-serial=on,acpi={'on' if acpi else 'off'}"
     command = ["qemu-system-x86_64", "-M", machine, "-accel", "kvm", "-cpu", "host", "-m", str(memory_mib),
                "-smp", str(cpus), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                "-serial", "stdio", "-kernel", kernel, "-initrd", initrd, "-append", f"{COMMON} reboot=t {words}"]

@@ -258,11 +258,11 @@ class Artefacts:
                 os.rename(path + ".new", path)
         return path
 
-    def initrd(self):
+    def initrd(self, modules=True):
         def make(path):
             with open(path, "wb") as file:
-                file.write(initrd.build(GUEST_INIT, environment("LODGE_GUEST_MODULES"), MODULES))
-        return self.once("initrd", make)
+                file.write(initrd.build(GUEST_INIT, modules and environment("LODGE_GUEST_MODULES"), MODULES))
+        return self.once("initrd" if modules else "initrd-without-modules", make)
 
 
 class Context:

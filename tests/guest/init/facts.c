@@ -36,6 +36,8 @@ int cmd_cat(const struct args *args)
 		say("cat %s: (%s)", args->v[0], strerror(errno));
 		return 0;
 	}
+	if (!buf[strspn(buf, "\n")])
+		say("cat %s: (empty)", args->v[0]);
 	for (char *line = strtok_r(buf, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
 		say("cat %s: %s", args->v[0], line);
 	return 0;

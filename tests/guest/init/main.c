@@ -37,7 +37,7 @@ static const char *running = "init";
 
 static void vsay(const char *what, const char *format, va_list ap)
 {
-	char line[1024];
+	char line[4096]; /* a whole kernel command line and more */
 	int head = snprintf(line, sizeof(line), "@ %s", what);
 	int len = vsnprintf(line + head, sizeof(line) - (size_t)head - 1, format, ap);
 
@@ -151,6 +151,14 @@ uint64_t random_next(uint64_t *state)
 	return x * 2685821657736338717u;
 }
 
+/* A kernel without a console leaves these closed: what is opened next would get the reports. */
+static void open_standard(void)
+{
+	for (int fd = 0; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0)
+			(void)!open("/dev/null", O_RDWR);
+}
+
 /* Mounts that are there already (a root that another init has set up) stay as they are. */
 static void mount_all(void)
 {
@@ -209,6 +217,7 @@ int main(void)
 	char *at, *end, *save;
 
 	mount_all();
+	open_standard();
 	load_modules();
 	if (read_file("/proc/cmdline", cmdline, sizeof(cmdline)) < 0) {
 		fail("/proc/cmdline: %s", strerror(errno));
