@@ -36,14 +36,16 @@ class Skip(Exception):
 
 
 class Test:
-    def __init__(self, name, function, arguments):
-        self.name, self.function, self.arguments = name, function, arguments
+    """`alone`: after all others, one at a time."""
+
+    def __init__(self, name, function, arguments, alone):
+        self.name, self.function, self.arguments, self.alone = name, function, arguments, alone
 
 
 TESTS = []
 
 
-def test(**variants):
+def test(alone=False, **variants):
     """Registers a function, once for each combination of its variants."""
     def register(function):
         topic = function.__module__.removeprefix("test_")
@@ -51,7 +53,7 @@ def test(**variants):
             name = f"{topic}.{function.__name__}"
             if values:
                 name += "[" + ",".join(str(v) for v in values) + "]"
-            TESTS.append(Test(name, function, dict(zip(variants, values))))
+            TESTS.append(Test(name, function, dict(zip(variants, values)), alone))
         return function
     return register
 

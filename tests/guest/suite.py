@@ -5,6 +5,9 @@ usage: suite.py [-k PATTERN] [-v] [-l] [-j JOBS] [-r TIMES] [--out DIR]
 
 -k runs the tests whose name holds PATTERN (a regular expression), -l lists them, -v shows every
 guest's console, -r runs each TIMES times. The console logs of failed tests stay in DIR/NAME/.
+
+In the lab, whose emulated processors are shared by all guests, a test that failed is run once more,
+alone, and counts as it ends then; a line FLAKY names each that passed at the second try.
 """
 import argparse
 import concurrent.futures
@@ -51,8 +54,9 @@ class Run:
         self.folder = folder
         self.lock = threading.Lock()
         self.counts = {"ok": 0, "FAIL": 0, "SKIP": 0}
+        self.failed = []
 
-    def one(self, number, test):
+    def one(self, number, test, again=False):
         folder = os.path.join(self.folder, f"t{number}")
         os.mkdir(folder)
         context = harness.Context(folder, self.artefacts)
@@ -75,6 +79,10 @@ class Run:
         shutil.rmtree(folder, ignore_errors=True)
         with self.lock:
             self.counts[outcome] += 1
+            if outcome == "FAIL":
+                self.failed.append((number, test))
+            elif again:
+                outcome = "FLAKY"
             if outcome == "SKIP":
                 print(f"SKIP {test.name}: {detail[0]}", flush=True)
                 return
@@ -83,8 +91,20 @@ class Run:
                 print(f"     | {line}", flush=True)
 
     def all(self, tests):
+        together = [item for item in enumerate(tests) if not item[1].alone]
         with concurrent.futures.ThreadPoolExecutor(max(1, self.arguments.j)) as pool:
-            list(pool.map(self.one, range(len(tests)), tests))
+            list(pool.map(lambda item: self.one(*item), together))
+        for number, test in enumerate(tests):
+            if test.alone:
+                self.one(number, test)
+        if os.environ.get("LAB") == "1":
+            self.again()
+
+    def again(self):
+        failed, self.failed = self.failed, []
+        self.counts["FAIL"] = 0
+        for number, test in failed:
+            self.one(number, test, again=True)
 
 
 def main():
