@@ -182,7 +182,8 @@ static void probe_regular(struct raw_file *f, const struct stat *st)
 	}
 }
 
-/* Without STATX_DIOALIGN (Linux 6.1): what is the least that a read accepts? */
+/* Without STATX_DIOALIGN (Linux 6.1): what is the least that a read accepts? 0: none is accepted,
+ * as where an overlay's open() promises what the tmpfs below it cannot do. */
 static uint32_t try_dio_align(int fd)
 {
 	void *buf =
@@ -193,6 +194,8 @@ static uint32_t try_dio_align(int fd)
 		return align;
 	if (pread(fd, buf, IMAGE_SECTOR_BYTES, IMAGE_SECTOR_BYTES) >= 0)
 		align = IMAGE_SECTOR_BYTES;
+	else if (pread(fd, buf, BLOCK_BYTES_MAX, 0) < 0)
+		align = 0;
 	munmap(buf, BLOCK_BYTES_MAX);
 	return align;
 }
@@ -215,6 +218,10 @@ static int probe_direct(struct raw_file *f, const struct stat *st, struct err *e
 		f->dio_offset_align = MAX(sx.stx_dio_offset_align, (uint32_t)IMAGE_SECTOR_BYTES);
 	} else {
 		f->dio_mem_align = f->dio_offset_align = try_dio_align(f->fd);
+		if (!f->dio_mem_align)
+			return err_set(err, EINVAL,
+				       "its file system refuses reads with O_DIRECT; do without "
+				       "direct I/O");
 	}
 	if (f->dio_offset_align > BLOCK_BYTES_MAX || !is_pow2(f->dio_offset_align) ||
 	    f->dio_mem_align > BLOCK_BYTES_MAX || !is_pow2(f->dio_mem_align))

@@ -109,5 +109,5 @@ def cpu(folder, kernel):
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as work:
+    with tempfile.TemporaryDirectory(dir="/tmp") as work:
         {"boot": boot, "memory": memory, "io": io, "cpu": cpu}[sys.argv[1]](work, *sys.argv[2:])

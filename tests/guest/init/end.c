@@ -55,11 +55,15 @@ int cmd_exit(const struct args *args)
 	_exit((int)arg_number(args, 0, 0));
 }
 
+/* sleep[:SECONDS], or for good */
 int cmd_sleep(const struct args *args)
 {
 	say("sleeping");
-	for (uint64_t end = now_ms() + 1000 * arg_number(args, 0, UINT32_MAX); now_ms() < end;)
-		sleep(3600);
+	if (args->n)
+		sleep((unsigned)arg_number(args, 0, 0));
+	else
+		for (;;)
+			pause();
 	return 0;
 }
 
