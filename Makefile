@@ -203,7 +203,7 @@ fuzz: $(FUZZ_BINS)
 
 # ---- payloads: tiny programs that direct tests boot on /dev/kvm instead of a kernel ----------------
 
-PAYLOADS := hello reset triple-fault panic button spin hostile
+PAYLOADS := hello reset triple-fault panic button spin hostile blk
 PAYLOAD_LIB := start lib pci
 
 PAYLOAD_CFLAGS := -std=gnu17 -O2 -g $(WARN) -ffreestanding -nostdlib -static -fno-pic -no-pie -mno-sse \
@@ -286,7 +286,7 @@ $(B)/bench/%: tests/bench/%.c | $(LINUX_INCLUDE)/.ok
 	$(Q)mkdir -p $(@D) && $(MUSL_CC) $(GUEST_CFLAGS) -static -s -o $@ $<
 
 .PHONY: bench bench-build
-bench-build: all $(BENCH)
+bench-build: all $(BENCH) $(B)/payload/blk.elf
 
 bench: bench-build
 	$(Q)tests/bench/bench
