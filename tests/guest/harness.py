@@ -238,6 +238,7 @@ class Vm:
             os.close(self.slave)  # the last user: the reader sees the end
             self.console.thread.join(5)
             os.close(self.terminal)
+            self.terminal = None
         self.console.paused.set()
 
 
