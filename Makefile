@@ -17,9 +17,9 @@ B := build$(if $(SAN),/$(SAN))$(if $(STATIC),/static)
 
 # ---- sources, floor by floor ------------------------------------------------------------------
 
-BASE := err log gmem loop loop_uring loop_ring loop_epoll loop_try loop_workers
+BASE := err log json gmem loop loop_uring loop_ring loop_epoll loop_try loop_workers
 
-DISK := image lock raw raw_probe raw_io raw_sync
+DISK := image image_tools lock raw raw_probe raw_io raw_sync raw_map raw_tools copy copy_runs create_file
 
 DEVICES := bus platform \
 	legacy/uart legacy/uart_tx legacy/i8042 legacy/rtc legacy/pvpanic legacy/acpi_pm \
@@ -33,18 +33,20 @@ VMM := config cmdline kvm vcpu memory irq exits thread \
 	x86/boot x86/cpu x86/cpuid x86/cpu_features x86/acpi x86/dsdt x86/aml x86/e820 x86/speed
 
 CONTROL := main cmd_run cmd_doctor parse options options_disk escape tty console \
-	doctor doctor_kvm doctor_io doctor_memory
+	doctor doctor_kvm doctor_io doctor_memory \
+	cmd_disk disk/args disk/progress disk/job disk/options disk/new_image disk/backing disk/create disk/info disk/check disk/resize \
+	disk/convert disk/map disk/rebase disk/commit disk/snapshot disk/discard
 
 # unit tests: tests/unit/<floor>/<name>.c, linked with that floor and those below
-TESTS_BASE    := test_err test_log test_bytes test_checked test_gmem test_loop \
+TESTS_BASE    := test_err test_log test_json test_bytes test_checked test_gmem test_loop \
 	test_loop_stream test_loop_event
-TESTS_DISK    := test_raw test_raw_open test_raw_fault
+TESTS_DISK    := test_raw test_raw_open test_raw_fault test_copy test_create_file test_raw_tools
 TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify test_virtio_hostile \
 	test_blk test_blk_requests test_blk_queues test_blk_raw test_rng
 TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pci \
 	$(TESTS_VIRTIO)
 TESTS_VMM     := test_config test_unpack test_kernel test_kernel_bad test_initramfs test_cpuid test_acpi
-TESTS_CONTROL := test_parse test_options test_console test_doctor
+TESTS_CONTROL := test_parse test_options test_console test_doctor test_disk_args
 
 # libFuzzer targets: tests/fuzz/<name>.c
 FUZZ := fuzz_virtq fuzz_blk fuzz_kernel fuzz_devices
@@ -246,7 +248,7 @@ direct: direct-build
 
 # what the house rules forbid fails the build, not a review
 $(B)/.floors-ok: tests/check-floors $(wildcard base/*.[ch] disk/*.[ch] devices/*.[ch] devices/*/*.[ch] \
-		vmm/*.[ch] vmm/*/*.[ch] control/*.[ch])
+		vmm/*.[ch] vmm/*/*.[ch] control/*.[ch] control/*/*.[ch])
 	$(call say,CHECK,floors)
 	$(Q)mkdir -p $(@D) && tests/check-floors && touch $@
 

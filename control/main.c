@@ -22,6 +22,7 @@ static const struct command {
 	const char *summary;
 } commands[] = {
     {"run", cmd_run, cmd_run_help, "boot a guest with its console on the terminal"},
+    {"disk", cmd_disk, cmd_disk_help, "make, examine and change disk images"},
     {"doctor", cmd_doctor, cmd_doctor_help, "what this host offers, and what to do about a lack"},
     {"help", cmd_help, cmd_help_help, "explain a command"},
 };

@@ -3,6 +3,7 @@
 #define DISK_IMAGE_PRIV_H
 
 #include "disk/image.h"
+#include "disk/image_tools.h"
 
 /* Requests in order, linked through p.next; zeroed: empty. */
 struct image_queue {
@@ -41,6 +42,10 @@ struct image_driver {
 	/* Range, alignment and read-only are checked already. */
 	void (*submit)(struct image *img, struct image_req *req);
 	void (*inject_fault)(struct image *img, unsigned n, int errnum);
+	/* disk/image_tools.h; the range is checked already. `backing` may be NULL. */
+	int (*map)(struct image *img, uint64_t offset_bytes, uint64_t len_bytes,
+		   struct image_extent *ret_extent, struct err *err);
+	struct image *(*backing)(struct image *img);
 };
 
 /* Common head of every driver's own struct. */

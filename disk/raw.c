@@ -108,4 +108,5 @@ const struct image_driver image_raw_driver = {
     .detach = raw_detach,
     .submit = raw_submit,
     .inject_fault = raw_inject_fault,
+    .map = raw_map,
 };

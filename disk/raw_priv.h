@@ -74,6 +74,10 @@ static inline struct raw *raw_of(struct image *img)
  */
 int raw_probe(const struct image_opts *opts, struct raw_file *ret_file, struct err *err);
 
+/* See image_map(). */
+int raw_map(struct image *img, uint64_t offset_bytes, uint64_t len_bytes,
+	    struct image_extent *ret_extent, struct err *err);
+
 /* Engine: disk/raw_io.c and disk/raw_sync.c */
 
 void raw_io_init(struct raw *raw);
