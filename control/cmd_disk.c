@@ -69,7 +69,7 @@ static const struct disk_command commands[] = {
      .operands = "PATH",
      .run = disk_map},
     {.name = "rebase",
-     .synopsis = "-f qcow2 [--unsafe] --backing FILE --backing-format FORMAT | --no-backing PATH",
+     .synopsis = "-f qcow2 [--unsafe] {--backing FILE ... | --no-backing} PATH",
      .summary = "put another backing file below an image",
      .options = ARGS_LONG | DISK_ARG_BACKING | DISK_ARG_NO_BACKING | DISK_ARG_ALLOW_BACKING |
 		DISK_ARG_UNSAFE,
@@ -153,6 +153,16 @@ static void command_help(const struct disk_command *command)
 	disk_args_help(command, stdout);
 	if (command->details)
 		fputs(command->details, stdout);
+}
+
+int cmd_disk_help_of(const char *word)
+{
+	const struct disk_command *command = find(word);
+
+	if (!command)
+		return unknown(word);
+	command_help(command);
+	return LODGE_OK;
 }
 
 int cmd_disk(int argc, char **argv)

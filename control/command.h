@@ -27,6 +27,8 @@ int cmd_doctor(int argc, char **argv);
 /* What `lodge help COMMAND` prints, on standard output. */
 void cmd_run_help(void);
 void cmd_disk_help(void);
+/* `lodge help disk COMMAND`; the exit status. */
+int cmd_disk_help_of(const char *word);
 void cmd_doctor_help(void);
 
 #endif

@@ -299,7 +299,7 @@ static void slot_done(struct image_req *req, int res)
 
 	if (res) /* the step that comes next tells which it was */
 		fail(c, res, req->op == IMAGE_READ ? "reading" : "writing",
-		     req->op != IMAGE_READ	? c->o.dst
+		     req->op != IMAGE_READ     ? c->o.dst
 		     : s->step == SLOT_COMPARE ? c->o.src
 					       : c->o.compare,
 		     req->offset_bytes);
@@ -396,8 +396,8 @@ int copy_new(const struct copy_opts *opts, struct copy **ret_copy, struct err *e
 	c->memory_bytes = COPY_SLOTS * piece * (opts->compare ? 2 : 1);
 	c->ranges = calloc(COPY_BATCH_RANGES, sizeof(*c->ranges));
 	/* pages: aligned for O_DIRECT, and taken from the host as they are used */
-	c->memory = mmap(NULL, c->memory_bytes, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	c->memory =
+	    mmap(NULL, c->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (c->memory == MAP_FAILED)
 		c->memory = NULL;
 	if (!c->ranges || !c->memory) {

@@ -99,8 +99,8 @@ enum copy_run_kind {
 bool copy_is_zero(const void *data, size_t len);
 
 /*
- * The run that begins at `at` of `len` bytes: its kind, and *ret_len how many bytes, whole units but
- * for the last. `compare` may be NULL: then nothing is equal.
+ * The run that begins at `at` of `len` bytes: its kind, and *ret_len how many bytes, whole units
+ * but for the last. `compare` may be NULL: then nothing is equal.
  */
 enum copy_run_kind copy_next_run(const uint8_t *data, const uint8_t *compare, size_t at, size_t len,
 				 size_t unit, size_t *ret_len);

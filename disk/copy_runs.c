@@ -32,8 +32,7 @@ enum copy_run_kind copy_next_run(const uint8_t *data, const uint8_t *compare, si
 
 	while (end < len) {
 		size_t n = MIN(unit, len - end);
-		enum copy_run_kind next =
-		    unit_kind(data + end, compare ? compare + end : NULL, n);
+		enum copy_run_kind next = unit_kind(data + end, compare ? compare + end : NULL, n);
 
 		if (end > at && next != kind)
 			break;

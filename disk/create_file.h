@@ -39,8 +39,8 @@ struct create_file {
 
 /*
  * Creates the empty file for `path`. -EEXIST: there is a file, and CREATE_FILE_REPLACE was not
- * given, or it is none that can be replaced; -EAGAIN: another process uses it; -errno. Messages name
- * the path.
+ * given, or it is none that can be replaced; -EAGAIN: another process uses it; -errno. Messages
+ * name the path.
  */
 int create_file_begin(struct create_file *f, const char *path, unsigned flags, struct err *err);
 

@@ -90,8 +90,7 @@ static int allocate_host(int fd, uint64_t from, uint64_t to, const struct raw_pr
 static int allocate_written(int fd, uint64_t from, uint64_t to, const struct raw_progress *progress,
 			    struct err *err)
 {
-	void *zeroes =
-	    mmap(NULL, WRITE_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *zeroes = mmap(NULL, WRITE_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int r = 0;
 
 	if (zeroes == MAP_FAILED)
@@ -137,7 +136,8 @@ int raw_resize(const char *path, uint64_t size_bytes, bool shrink, enum raw_prea
 	if (fd < 0)
 		return fd;
 	if (S_ISBLK(st.st_mode))
-		return err_set(err, EINVAL, "%s is a block device; resize what it stands for", path);
+		return err_set(err, EINVAL, "%s is a block device; resize what it stands for",
+			       path);
 	r = image_lock(fd, false, err);
 	if (!r && fstat(fd, &st))
 		r = err_sys(err, errno, "examining it");

@@ -27,7 +27,7 @@ enum {
 	DISK_ARG_SHRINK = 1 << 6,
 	DISK_ARG_REPAIR = 1 << 7,
 	DISK_ARG_UNSAFE = 1 << 8,
-	DISK_ARG_BACKING = 1 << 9,    /* --backing and --backing-format */
+	DISK_ARG_BACKING = 1 << 9, /* --backing and --backing-format */
 	DISK_ARG_NO_BACKING = 1 << 10,
 	DISK_ARG_ALLOW_BACKING = 1 << 11,
 	DISK_ARG_COMPRESS = 1 << 12,

@@ -7,7 +7,7 @@
 
 /* Exit status of `lodge disk check`, beside those of all commands. */
 enum disk_check_exit {
-	DISK_CHECK_LEAKS = 3,	   /* space is lost, nothing worse */
+	DISK_CHECK_LEAKS = 3,	    /* space is lost, nothing worse */
 	DISK_CHECK_CORRUPTIONS = 4, /* data is in danger */
 };
 

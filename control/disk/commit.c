@@ -68,10 +68,11 @@ static int find_base(struct commit *c, struct qcow2_info *info, struct err *err)
 			       "--allow-backing if that is meant",
 			       args->operands[0], info->backing_path);
 	if (image_format_parse(info->backing_format, &c->base_format))
-		return err_set(err, EINVAL,
-			       "%s does not state the format of %s; state it with lodge disk rebase "
-			       "--unsafe",
-			       args->operands[0], info->backing_path);
+		return err_set(
+		    err, EINVAL,
+		    "%s does not state the format of %s; state it with lodge disk rebase "
+		    "--unsafe",
+		    args->operands[0], info->backing_path);
 	return backing_resolve(args->operands[0], info->backing_path, &c->base_path, err);
 }
 

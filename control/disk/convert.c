@@ -155,8 +155,9 @@ static int check_args(const struct disk_args *args, struct disk_options *ret_opt
 	int r = disk_options_parse(args, args->to.format, ret_options, err);
 
 	if (!r && args->compress && args->to.format != IMAGE_QCOW2)
-		r = err_set(err, EINVAL, "--compress: a raw image cannot be compressed; say --to "
-					 "qcow2");
+		r = err_set(err, EINVAL,
+			    "--compress: a raw image cannot be compressed; say --to "
+			    "qcow2");
 	if (!r && args->compress && ret_options->qcow2.prealloc != QCOW2_PREALLOC_OFF)
 		r = err_set(err, EINVAL,
 			    "--compress and -o preallocation exclude each other; leave one out");

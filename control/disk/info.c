@@ -12,7 +12,10 @@ static void print_size(const char *name, uint64_t bytes)
 {
 	char text[SIZE_HUMAN_MAX];
 
-	printf("%-19s%s (%" PRIu64 " bytes)\n", name, size_human(bytes, text), bytes);
+	if (bytes < 1024)
+		printf("%-19s%s\n", name, size_human(bytes, text));
+	else
+		printf("%-19s%s (%" PRIu64 " bytes)\n", name, size_human(bytes, text), bytes);
 }
 
 /* Names may hold anything: nothing of them drives the terminal. */

@@ -205,8 +205,7 @@ int disk_options_parse_prealloc(const struct disk_args *args, enum image_format 
 
 	for (unsigned i = 0; i < args->ncreate_options; i++) {
 		if (strncmp(args->create_options[i], "preallocation=", 14) != 0)
-			return err_set(err, EINVAL,
-				       "-o %s: only preallocation can be said here",
+			return err_set(err, EINVAL, "-o %s: only preallocation can be said here",
 				       args->create_options[i]);
 	}
 	r = disk_options_parse(args, format, &o, err);

@@ -37,8 +37,7 @@ const char *progress_text(const struct progress *p, uint64_t done_bytes, uint64_
 	uint64_t elapsed_ns = now_ns > p->started_ns ? now_ns - p->started_ns : 1;
 	double per_second = (double)done_bytes * (double)SECOND_NS / (double)elapsed_ns;
 	/* by 100 first would overflow where images are large */
-	double percent =
-	    p->total_bytes ? (double)done_bytes * 100 / (double)p->total_bytes : 100;
+	double percent = p->total_bytes ? (double)done_bytes * 100 / (double)p->total_bytes : 100;
 
 	snprintf(text, PROGRESS_TEXT_MAX, "%s: %u %%, %s of %s, %s/s", p->what, (unsigned)percent,
 		 size_human(done_bytes, done), size_human(p->total_bytes, total),

@@ -110,7 +110,8 @@ static int copy_difference(struct rebase *rebase, struct err *err)
 static int check_args(const struct disk_args *args, struct err *err)
 {
 	if (args->format.format != IMAGE_QCOW2)
-		return err_set(err, EINVAL, "a raw image has no backing file; only qcow2 can have one");
+		return err_set(err, EINVAL,
+			       "a raw image has no backing file; only qcow2 can have one");
 	if (!args->backing && !args->no_backing)
 		return err_set(err, EINVAL,
 			       "the new backing file is missing; say --backing FILE "
@@ -120,8 +121,7 @@ static int check_args(const struct disk_args *args, struct err *err)
 
 int disk_rebase(struct disk_args *args)
 {
-	const char *format =
-	    args->backing ? image_format_name(args->backing_format.format) : NULL;
+	const char *format = args->backing ? image_format_name(args->backing_format.format) : NULL;
 	struct rebase rebase = {0};
 	struct err err = ERR_INIT;
 	int r = check_args(args, &err);

@@ -68,7 +68,8 @@ int disk_snapshot(struct disk_args *args)
 	int r;
 
 	if (strcmp(args->operands[0], "list") != 0) {
-		err_set(&err, EINVAL, "'%s' is not known; say lodge disk snapshot list -f qcow2 PATH",
+		err_set(&err, EINVAL,
+			"'%s' is not known; say lodge disk snapshot list -f qcow2 PATH",
 			args->operands[0]);
 		return disk_usage_error(args, &err);
 	}

@@ -281,8 +281,8 @@ static void stores_whole_units(void **state)
 	put(0, 8 * MIB + 512, 8 * MIB, 512, 2);
 	make(0, 8 * MIB + 512);
 	make(1, 8 * MIB + 512);
-	assert_int_equal(
-	    run((struct copy_opts){.skip_zeroes = true, .store = store}, &stats, &err), 0);
+	assert_int_equal(run((struct copy_opts){.skip_zeroes = true, .store = store}, &stats, &err),
+			 0);
 	expect_same(8 * MIB + 512);
 	assert_true(rig.stored > 0);
 }
@@ -302,11 +302,10 @@ static void gives_zeroes_back_in_place(void **state)
 	free(zeroes);
 	make(1, 8 * MIB);
 	rig.all_data = true;
-	assert_int_equal(run((struct copy_opts){.src = rig.img[1],
-						.skip_data = true,
-						.len_bytes = 8 * MIB},
-			     &stats, &err),
-			 0);
+	assert_int_equal(
+	    run((struct copy_opts){.src = rig.img[1], .skip_data = true, .len_bytes = 8 * MIB},
+		&stats, &err),
+	    0);
 	assert_int_equal(stats.zeroed_bytes, 4 * MIB);
 	assert_int_equal(stats.written_bytes, 0);
 	assert_true(file_blocks(rig.path[1]) * 512 <= 5 * MIB);

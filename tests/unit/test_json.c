@@ -92,17 +92,18 @@ static void specials_are_escaped(void **state)
 static void utf8_is_kept(void **state)
 {
 	(void)state;
-	check_string("\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80", "\"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\"");
+	check_string("\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80",
+		     "\"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\"");
 }
 
 static void what_is_not_utf8_is_replaced(void **state)
 {
 	(void)state;
 	check_string("a\xff"
-		      "b",
-		      "\"a\\ufffdb\"");
-	check_string("\xc3", "\"\\ufffd\"");			    /* cut short */
-	check_string("\xc0\xaf", "\"\\ufffd\\ufffd\"");	    /* longer than needed */
+		     "b",
+		     "\"a\\ufffdb\"");
+	check_string("\xc3", "\"\\ufffd\"");			   /* cut short */
+	check_string("\xc0\xaf", "\"\\ufffd\\ufffd\"");		   /* longer than needed */
 	check_string("\xed\xa0\x80", "\"\\ufffd\\ufffd\\ufffd\""); /* a surrogate */
 	check_string("\xf4\x90\x80\x80", "\"\\ufffd\\ufffd\\ufffd\\ufffd\"");
 	check_string("\xe2\x82\"", "\"\\ufffd\\ufffd\\\"\"");
@@ -111,9 +112,12 @@ static void what_is_not_utf8_is_replaced(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(members_stand_on_lines), cmocka_unit_test(containers_nest),
-	    cmocka_unit_test(empty_containers_are_closed), cmocka_unit_test(specials_are_escaped),
-	    cmocka_unit_test(utf8_is_kept), cmocka_unit_test(what_is_not_utf8_is_replaced),
+	    cmocka_unit_test(members_stand_on_lines),
+	    cmocka_unit_test(containers_nest),
+	    cmocka_unit_test(empty_containers_are_closed),
+	    cmocka_unit_test(specials_are_escaped),
+	    cmocka_unit_test(utf8_is_kept),
+	    cmocka_unit_test(what_is_not_utf8_is_replaced),
 	};
 	int r = cmocka_run_group_tests(tests, NULL, NULL);
 
