@@ -44,7 +44,7 @@ struct copy {
 	struct copy_stats stats;
 
 	/* the batch */
-	struct range *ranges;
+	struct range ranges[COPY_BATCH_RANGES];
 	unsigned nranges;
 	unsigned range;	   /* the next to take from */
 	uint64_t taken_to; /* within it */
@@ -394,13 +394,12 @@ int copy_new(const struct copy_opts *opts, struct copy **ret_copy, struct err *e
 	c->o = *opts;
 	c->piece_bytes = piece;
 	c->memory_bytes = COPY_SLOTS * piece * (opts->compare ? 2 : 1);
-	c->ranges = calloc(COPY_BATCH_RANGES, sizeof(*c->ranges));
 	/* pages: aligned for O_DIRECT, and taken from the host as they are used */
 	c->memory =
 	    mmap(NULL, c->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (c->memory == MAP_FAILED)
 		c->memory = NULL;
-	if (!c->ranges || !c->memory) {
+	if (!c->memory) {
 		copy_free(c);
 		return err_set(err, ENOMEM, "no memory to copy with");
 	}
@@ -423,6 +422,5 @@ void copy_free(struct copy *c)
 	assert(!c->active);
 	if (c->memory)
 		munmap(c->memory, c->memory_bytes);
-	free(c->ranges);
 	free(c);
 }

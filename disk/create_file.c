@@ -49,10 +49,27 @@ void create_file_abort(struct create_file *f)
 	create_file_free(f);
 }
 
+/* The folder of f->path, whose name begins at f->name. */
+static int open_folder(struct create_file *f)
+{
+	char *folder;
+	int fd;
+
+	if (f->name == f->path)
+		return open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	folder = strndup(f->path, (size_t)(f->name - f->path)); /* with its slash */
+	if (!folder) {
+		errno = ENOMEM;
+		return -1;
+	}
+	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	free(folder);
+	return fd;
+}
+
 /* Where the file is to be: a link to an existing file is followed, so that the link stays. */
 static int resolve(struct create_file *f, const char *path, struct err *err)
 {
-	autofree char *folder = NULL;
 	char *slash;
 
 	f->path = realpath(path, NULL);
@@ -64,13 +81,9 @@ static int resolve(struct create_file *f, const char *path, struct err *err)
 	f->name = slash ? slash + 1 : f->path;
 	if (!*f->name)
 		return err_set(err, EISDIR, "%s names a folder; add the name of the file", path);
-	folder = slash ? strndup(f->path, slash == f->path ? 1 : (size_t)(slash - f->path))
-		       : strdup(".");
-	if (!folder)
-		return err_set(err, ENOMEM, "no memory");
-	f->folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	f->folder_fd = open_folder(f);
 	if (f->folder_fd < 0)
-		return err_sys(err, errno, "%s cannot be created in %s", path, folder);
+		return err_sys(err, errno, "%s: its folder cannot be opened", path);
 	return 0;
 }
 
