@@ -2,14 +2,18 @@
  * `lodge disk COMMAND`: one static table of commands, each in a file of control/disk/.
  */
 #include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/log.h"
 #include "control/command.h"
 #include "control/disk/args.h"
 #include "control/disk/commands.h"
 #include "control/disk/options.h"
 #include "control/parse.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define ARGS_LONG (DISK_ARG_FORMAT | DISK_ARG_PROGRESS)
 
@@ -170,6 +174,7 @@ int cmd_disk(int argc, char **argv)
 	const struct disk_command *command;
 	struct err err = ERR_INIT;
 	struct disk_args args;
+	int silent, status;
 
 	if (argc < 2) {
 		usage(stderr);
@@ -190,5 +195,11 @@ int cmd_disk(int argc, char **argv)
 		command_help(command);
 		return LODGE_OK;
 	}
-	return command->run(&args);
+	/* what fails is said once, in one line, by the command itself */
+	silent = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	log_init(silent, LOG_LEVEL_ERROR);
+	status = command->run(&args);
+	log_init(STDERR_FILENO, LOG_LEVEL_ERROR);
+	cleanup_fd(&silent);
+	return status;
 }

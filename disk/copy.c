@@ -32,6 +32,7 @@ struct slot {
 	struct iovec iov;
 	enum slot_step step;
 	enum copy_kind kind;
+	bool parked; /* waits until nothing of the target is in flight */
 	uint64_t offset_bytes;
 	uint64_t len_bytes;
 	uint64_t at; /* the next run, from offset_bytes */
@@ -192,7 +193,8 @@ static int store(struct slot *s, uint64_t at, uint64_t len)
 	return c->o.store(c->o.ctx, s->offset_bytes + at, s->data + at, whole, &c->err);
 }
 
-/* Submits what is to be written of the run that begins at s->at; false: nothing is. */
+/* Submits what is to be written of the run that begins at s->at; false: nothing is. A run that has
+ * to wait has the length 0. */
 static bool write_run(struct slot *s, uint64_t *ret_len)
 {
 	struct copy *c = s->copy;
@@ -212,6 +214,11 @@ static bool write_run(struct slot *s, uint64_t *ret_len)
 	if (kind == COPY_RUN_ZERO) {
 		c->stats.zeroed_bytes += len;
 		submit(s, c->o.dst, IMAGE_WRITE_ZEROES, offset, len, NULL);
+		return true;
+	}
+	if (c->o.store && image_inflight(c->o.dst)) {
+		s->parked = true;
+		*ret_len = 0;
 		return true;
 	}
 	c->stats.written_bytes += len;
@@ -292,6 +299,20 @@ static void slot_run(struct slot *s)
 	}
 }
 
+/* Goes on with those that waited for the target. */
+static void unpark(struct copy *c)
+{
+	for (unsigned i = 0; i < COPY_SLOTS; i++) {
+		struct slot *s = &c->slots[i];
+
+		/* one of them may begin to write zeroes again */
+		if (!s->parked || (image_inflight(c->o.dst) && !c->err.code))
+			continue;
+		s->parked = false;
+		slot_run(s);
+	}
+}
+
 static void slot_done(struct image_req *req, int res)
 {
 	struct slot *s = container_of(req, struct slot, req);
@@ -303,6 +324,8 @@ static void slot_done(struct image_req *req, int res)
 		     : s->step == SLOT_COMPARE ? c->o.src
 					       : c->o.compare,
 		     req->offset_bytes);
+	if (c->o.store)
+		unpark(c);
 	slot_run(s);
 }
 

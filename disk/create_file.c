@@ -117,7 +117,7 @@ static int examine_old(struct create_file *f, const char *path, struct err *err)
 /* A file without a name. -EOPNOTSUPP, ...: not possible here. */
 static int make_nameless(struct create_file *f)
 {
-	if (f->flags & (CREATE_FILE_NAMED | CREATE_FILE_ABSENT))
+	if (f->flags & CREATE_FILE_NAMED)
 		return -EOPNOTSUPP;
 	f->fd = openat(f->folder_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, FILE_MODE);
 	if (f->fd < 0)
@@ -151,11 +151,6 @@ static int make_named(struct create_file *f)
 	if (f->fd < 0)
 		return -errno;
 	f->work_name = f->work_path + folder_len;
-	if (f->flags & CREATE_FILE_ABSENT) { /* the name was free, and hardly is taken now */
-		cleanup_fd(&f->fd);
-		f->fd = -1;
-		return unlinkat(f->folder_fd, f->work_name, 0) ? -errno : 0;
-	}
 	return fchmod(f->fd, FILE_MODE & ~mask) ? -errno : 0;
 }
 
@@ -164,7 +159,7 @@ static int copy_mode(struct create_file *f)
 {
 	struct stat st;
 
-	if (f->replaced_fd < 0 || f->fd < 0)
+	if (f->replaced_fd < 0)
 		return 0;
 	if (fstat(f->replaced_fd, &st))
 		return -errno;
@@ -261,23 +256,10 @@ renamed:
 	return 0;
 }
 
-/* The file that the caller made. */
-static int open_made(struct create_file *f)
-{
-	if (f->fd >= 0)
-		return 0;
-	f->fd = openat(f->folder_fd, f->work_name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	return f->fd < 0 ? -errno : copy_mode(f);
-}
-
 int create_file_commit(struct create_file *f, struct err *err)
 {
-	int r = open_made(f);
+	int r;
 
-	if (r) {
-		err_sys(err, -r, "%s cannot be completed", f->path);
-		goto fail;
-	}
 	if (fsync(f->fd)) {
 		r = err_sys(err, errno, "%s cannot be written", f->path);
 		goto fail;

@@ -23,10 +23,9 @@
 
 #define CREATE_FILE_REPLACE (1u << 0) /* an existing file may be replaced */
 #define CREATE_FILE_NAMED   (1u << 1) /* work_path lies in the folder of the final name */
-#define CREATE_FILE_ABSENT  (1u << 2) /* named, and the caller makes the file (with O_EXCL) */
 
 struct create_file {
-	int fd;		 /* open for reading and writing; closed by commit and abort; ABSENT: -1 */
+	int fd;		 /* open for reading and writing; closed by commit and abort */
 	char *work_path; /* opens the file while it has no final name */
 	/* private */
 	int folder_fd;

@@ -29,6 +29,9 @@ static int open_path(const char *path, int flags, struct stat *ret_st, struct er
 			return err_set(err, ENOENT, "%s does not exist", path);
 		return err_sys(err, errno, "%s cannot be examined", path);
 	}
+	if (S_ISDIR(st.st_mode))
+		return err_set(err, EISDIR, "%s is a directory; name a file or a block device",
+			       path);
 	/* to open a pipe or a device of another kind can have effects of its own */
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
 		return err_set(err, EINVAL, "%s is neither a file nor a block device", path);
@@ -108,6 +111,20 @@ static int allocate_written(int fd, uint64_t from, uint64_t to, const struct raw
 	return r;
 }
 
+int raw_allocate(int fd, uint64_t from_bytes, uint64_t to_bytes, enum raw_prealloc prealloc,
+		 const struct raw_progress *progress, struct err *err)
+{
+	switch (prealloc) {
+	case RAW_PREALLOC_FALLOC:
+		return allocate_host(fd, from_bytes, to_bytes, progress, err);
+	case RAW_PREALLOC_FULL:
+		return allocate_written(fd, from_bytes, to_bytes, progress, err);
+	case RAW_PREALLOC_OFF:
+		break;
+	}
+	return 0;
+}
+
 int raw_set_size(int fd, uint64_t from_bytes, uint64_t to_bytes, enum raw_prealloc prealloc,
 		 const struct raw_progress *progress, struct err *err)
 {
@@ -115,10 +132,8 @@ int raw_set_size(int fd, uint64_t from_bytes, uint64_t to_bytes, enum raw_preall
 
 	if (ftruncate(fd, (off_t)to_bytes))
 		return err_sys(err, errno, "setting its size");
-	if (to_bytes > from_bytes && prealloc == RAW_PREALLOC_FALLOC)
-		r = allocate_host(fd, from_bytes, to_bytes, progress, err);
-	else if (to_bytes > from_bytes && prealloc == RAW_PREALLOC_FULL)
-		r = allocate_written(fd, from_bytes, to_bytes, progress, err);
+	if (to_bytes > from_bytes)
+		r = raw_allocate(fd, from_bytes, to_bytes, prealloc, progress, err);
 	if (!r && fsync(fd))
 		r = err_sys(err, errno, "writing it");
 	if (r && to_bytes > from_bytes && ftruncate(fd, (off_t)from_bytes))

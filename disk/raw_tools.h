@@ -43,6 +43,13 @@ struct raw_progress {
 int raw_set_size(int fd, uint64_t from_bytes, uint64_t to_bytes, enum raw_prealloc prealloc,
 		 const struct raw_progress *progress, struct err *err);
 
+/*
+ * Allocates a part of the open file, which is as long already: FALLOC keeps what is there, FULL
+ * writes zeroes over it. Errors as above.
+ */
+int raw_allocate(int fd, uint64_t from_bytes, uint64_t to_bytes, enum raw_prealloc prealloc,
+		 const struct raw_progress *progress, struct err *err);
+
 /* -EINVAL: smaller and not `shrink`, or no regular file; -EAGAIN: in use. */
 int raw_resize(const char *path, uint64_t size_bytes, bool shrink, enum raw_prealloc prealloc,
 	       const struct raw_progress *progress, struct err *err);

@@ -4,8 +4,10 @@
 #include "base/checked.h"
 #include "base/json.h"
 #include "control/command.h"
+#include "disk/raw_tools.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -118,12 +120,30 @@ int disk_job_copy(struct disk_job *job, const char *what, const struct copy_opts
 	return r;
 }
 
+/* A guest cannot use what does not fill a sector, but whoever copies a file wants all of it. */
+static int check_whole_sectors(const struct image_opts *opts, struct err *err)
+{
+	struct raw_facts facts;
+	int r = opts->format == IMAGE_RAW ? raw_facts(opts->path, &facts, err) : 0;
+
+	if (opts->format != IMAGE_RAW || r || facts.size_bytes % IMAGE_SECTOR_BYTES == 0)
+		return r;
+	return err_set(err, EINVAL,
+		       "%s is %" PRIu64
+		       " bytes long, no multiple of %d; is it the right file? If so, "
+		       "`lodge disk resize -f raw %s %" PRIu64 "` makes it whole",
+		       opts->path, facts.size_bytes, IMAGE_SECTOR_BYTES, opts->path,
+		       align_up(facts.size_bytes, IMAGE_SECTOR_BYTES));
+}
+
 int disk_job_open(struct disk_job *job, const struct image_opts *opts, struct image **ret_img,
 		  struct err *err)
 {
 	struct image *img;
-	int r = image_open(opts, &img, err);
+	int r = check_whole_sectors(opts, err);
 
+	if (!r)
+		r = image_open(opts, &img, err);
 	if (r)
 		return r;
 	r = image_attach(img, job->loop, err);

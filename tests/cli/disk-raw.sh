@@ -36,7 +36,7 @@ holds "info --json" json "o['format'] == 'raw' and o['size_bytes'] == 8 << 20 an
 	info -f raw --json "$d/a"
 refused 1 "does not exist" disk info -f raw "$d/absent"
 refused 1 "neither a file nor a block device" disk info -f raw /dev/null
-refused 1 "neither a file nor a block device" disk info -f raw "$d"
+refused 1 "is a directory" disk info -f raw "$d"
 prints "no errors" disk check -f raw "$d/a"
 holds "check --json" json "o['corruptions'] == 0 and o['leaks'] == 0" check -f raw --json "$d/a"
 printf x >"$d/odd"
@@ -72,6 +72,10 @@ like_qemu_map() { # FORMAT FILE [ARGUMENT...]: what lodge calls data qemu calls 
 holds "map agrees with qemu-img" like_qemu_map raw "$d/a"
 prints "start" disk map -f raw "$d/a"
 holds "names that are no UTF-8 are valid JSON" json "o['size_bytes'] == 1 << 20" create -f raw --json "$d/$(printf 'x\377"\\\n')" 1M
+
+refused 1 "makes it whole" disk convert --from raw --to raw "$d/odd" "$d/even"
+succeeds disk resize -f raw "$d/odd" 512
+succeeds disk convert --from raw --to raw "$d/odd" "$d/even"
 
 # ---- resize
 fresh

@@ -80,10 +80,6 @@ static void begin_and_write(struct create_file *f, unsigned flags)
 
 	if (create_file_begin(f, path, flags, &err))
 		fail_msg("%s", err.msg);
-	if (flags & CREATE_FILE_ABSENT) {
-		put(f->work_path, "new");
-		return;
-	}
 	fd = open(f->work_path, O_WRONLY | O_CLOEXEC);
 	assert_true(fd >= 0);
 	assert_int_equal(write(fd, "new", 3), 3);
@@ -114,18 +110,12 @@ static void named_appears_at_commit(void **state)
 	appears_at_commit(CREATE_FILE_NAMED);
 }
 
-static void made_by_caller_appears_at_commit(void **state)
-{
-	(void)state;
-	appears_at_commit(CREATE_FILE_ABSENT);
-}
-
 static void abort_leaves_nothing(void **state)
 {
-	static const unsigned flags[] = {0, CREATE_FILE_NAMED, CREATE_FILE_ABSENT};
+	static const unsigned flags[] = {0, CREATE_FILE_NAMED};
 
 	(void)state;
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < 2; i++) {
 		struct create_file f;
 
 		begin_and_write(&f, flags[i]);
@@ -151,10 +141,10 @@ static void existing_is_kept(void **state)
 
 static void replaces_with_its_mode(void **state)
 {
-	static const unsigned flags[] = {0, CREATE_FILE_NAMED, CREATE_FILE_ABSENT};
+	static const unsigned flags[] = {0, CREATE_FILE_NAMED};
 
 	(void)state;
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < 2; i++) {
 		struct err err = ERR_INIT;
 		struct create_file f;
 		struct stat st;
@@ -207,10 +197,10 @@ static void one_in_use_is_kept(void **state)
 
 static void one_made_meanwhile_is_kept(void **state)
 {
-	static const unsigned flags[] = {0, CREATE_FILE_NAMED, CREATE_FILE_ABSENT};
+	static const unsigned flags[] = {0, CREATE_FILE_NAMED};
 
 	(void)state;
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < 2; i++) {
 		struct err err = ERR_INIT;
 		struct create_file f;
 
@@ -254,17 +244,11 @@ static void messages_get_the_final_name(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(nameless_appears_at_commit),
-	    TEST(named_appears_at_commit),
-	    TEST(made_by_caller_appears_at_commit),
-	    TEST(abort_leaves_nothing),
-	    TEST(existing_is_kept),
-	    TEST(replaces_with_its_mode),
-	    TEST(replaces_behind_a_link),
-	    TEST(one_in_use_is_kept),
-	    TEST(one_made_meanwhile_is_kept),
-	    TEST(folders_are_refused),
-	    TEST(messages_get_the_final_name),
+	    TEST(nameless_appears_at_commit), TEST(named_appears_at_commit),
+	    TEST(abort_leaves_nothing),	      TEST(existing_is_kept),
+	    TEST(replaces_with_its_mode),     TEST(replaces_behind_a_link),
+	    TEST(one_in_use_is_kept),	      TEST(one_made_meanwhile_is_kept),
+	    TEST(folders_are_refused),	      TEST(messages_get_the_final_name),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

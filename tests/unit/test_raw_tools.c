@@ -111,7 +111,7 @@ static void others_than_files_are_refused(void **state)
 	assert_int_equal(raw_facts("/nowhere", &facts, &err), -ENOENT);
 	assert_non_null(strstr(err.msg, "/nowhere"));
 	err = (struct err)ERR_INIT;
-	assert_int_equal(raw_resize(dir, MIB, false, RAW_PREALLOC_OFF, NULL, &err), -EINVAL);
+	assert_int_equal(raw_resize(dir, MIB, false, RAW_PREALLOC_OFF, NULL, &err), -EISDIR);
 }
 
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, rig_teardown)
