@@ -177,6 +177,12 @@ $(addprefix $(B)/tests/unit/,$(filter test_blk%,$(TESTS_VIRTIO))): $(addprefix $
 $(foreach t,$(TESTS_VMM),$(eval $(call unit_rule,VMM,$(t),)))
 $(foreach t,$(TESTS_CONTROL),$(eval $(call unit_rule,CONTROL,$(t),)))
 
+# a qcow2 image under random requests; tests/disk/run has qemu-img judge
+$(B)/tests/disk/torture: $(B)/tests/disk/torture.o $(LIBS_DISK)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIBS_DISK) $(LDLIBS)
+-include $(B)/tests/disk/torture.d
+
 .PHONY: unit
 unit: $(UNIT)
 	$(Q)tests/run-unit $(UNIT)

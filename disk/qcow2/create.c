@@ -49,11 +49,10 @@ static int check_opts(const struct qcow2_create_opts *o, const struct q2_header 
 	if (o->backing_path && strlen(o->backing_format) > QCOW2_FORMAT_NAME_MAX)
 		return err_set(err, EINVAL, "the backing format '%s' is unknown",
 			       o->backing_format);
-	if (o->backing_path && o->prealloc > QCOW2_PREALLOC_METADATA)
-		return err_set(
-		    err, EINVAL,
-		    "space cannot be allocated in advance with a backing file; use off or "
-		    "metadata");
+	if (o->backing_path && o->prealloc != QCOW2_PREALLOC_OFF)
+		return err_set(err, EINVAL,
+			       "space cannot be allocated in advance with a backing file, which it "
+			       "would hide");
 	if (!o->has_size && (!o->backing_path || o->backing_unchecked))
 		return err_set(err, EINVAL, "no size is given");
 	return 0;

@@ -350,6 +350,21 @@ int q2_iov_begin(struct q2_op *op, uint64_t zero_bytes)
 	return 0;
 }
 
+int q2_iov_request(struct q2_op *op, uint64_t guest, uint64_t len)
+{
+	int r;
+
+	if (len == op->req->len_bytes && !op->zeroes) {
+		op->io.iov = op->req->iov;
+		op->io.niov = op->req->niov;
+		return 0;
+	}
+	r = q2_iov_begin(op, op->zeroes ? len : 0);
+	if (!r)
+		q2_iov_add_request(op, guest, len);
+	return r;
+}
+
 void q2_iov_one(struct q2_op *op, void *base, size_t len)
 {
 	op->niov = 0;
@@ -387,11 +402,6 @@ void q2_iov_add_request(struct q2_op *op, uint64_t guest, uint64_t len)
 
 	if (op->zeroes) {
 		q2_iov_add_zeroes(op, len);
-		return;
-	}
-	if (!skip && len == op->req->len_bytes && !op->niov) {
-		op->io.iov = op->req->iov;
-		op->io.niov = op->req->niov;
 		return;
 	}
 	for (unsigned i = 0; len; i++) {

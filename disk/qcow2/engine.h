@@ -161,6 +161,8 @@ int q2_iov_begin(struct q2_op *op, uint64_t zero_bytes);
 void q2_iov_one(struct q2_op *op, void *base, size_t len);
 void q2_iov_add(struct q2_op *op, void *base, size_t len);
 void q2_iov_add_zeroes(struct q2_op *op, uint64_t len);
+/* Nothing but the request's memory for [guest, guest + len); all of it goes as it is. -ENOMEM */
+int q2_iov_request(struct q2_op *op, uint64_t guest, uint64_t len);
 /* The request's memory for [guest, guest + len). */
 void q2_iov_add_request(struct q2_op *op, uint64_t guest, uint64_t len);
 

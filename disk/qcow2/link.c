@@ -145,6 +145,12 @@ void q2_link_l2(struct qcow2 *q, uint64_t guest, uint64_t offset)
 		q2_release_table(q, old, q->cluster_bytes);
 }
 
+/* Something below: also where a tool has not opened it. */
+static bool has_backing(const struct qcow2 *q)
+{
+	return q->h.backing[0];
+}
+
 /* What an entry becomes that is to read as zeroes, or as nothing of this image's. */
 static struct q2_entry zeroed(const struct qcow2 *q, struct q2_entry e, enum q2_zero_how how)
 {
@@ -152,7 +158,8 @@ static struct q2_entry zeroed(const struct qcow2 *q, struct q2_entry e, enum q2_
 	struct q2_entry to = {0};
 
 	/* without a backing file nothing shows where nothing is */
-	if (how == Q2_ZERO_EMPTY || (!keep && !q->backing && !q->extl2 && !(e.word & Q2_L2_ZERO)))
+	if (how == Q2_ZERO_EMPTY ||
+	    (!keep && !has_backing(q) && !q->extl2 && !(e.word & Q2_L2_ZERO)))
 		return to;
 	if (keep)
 		to.word = e.word & (Q2_OFFSET_MASK | Q2_COPIED);
@@ -173,9 +180,9 @@ static int zero_cluster(struct qcow2 *q, struct q2_table *t, uint64_t guest, enu
 	if (q->h.version < 3 && how != Q2_ZERO_EMPTY) {
 		/* no zero flag: only to be nowhere can mean zeroes, unless something shows through
 		 */
-		if (how == Q2_ZERO_DISCARD && q->backing)
+		if (how == Q2_ZERO_DISCARD && has_backing(q))
 			return 0;
-		if (q->backing || (how == Q2_ZERO_KEEP && e.word & Q2_OFFSET_MASK))
+		if (has_backing(q) || (how == Q2_ZERO_KEEP && e.word & Q2_OFFSET_MASK))
 			return -ENOTSUP;
 		to = (struct q2_entry){0};
 	} else {

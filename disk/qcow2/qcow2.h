@@ -65,7 +65,7 @@ struct qcow2_create_opts {
 	bool extended_l2;	/* subclusters; version 3, clusters of 16 KiB at least */
 	bool lazy_refcounts;	/* version 3 */
 	enum qcow2_compression compression; /* zstd: version 3 */
-	enum qcow2_prealloc prealloc;	    /* not with a backing file, but for OFF and METADATA */
+	enum qcow2_prealloc prealloc;	    /* not with a backing file */
 	const char *backing_path;   /* stored as it is; relative to the new image. NULL: none */
 	const char *backing_format; /* "raw" or "qcow2"; needed with backing_path */
 	/* Do not look at the backing file (it may not exist yet); then `size_bytes` is needed. */

@@ -39,16 +39,10 @@ static void extent_read(struct q2_op *op)
 
 static int point_iov(struct q2_op *op, uint64_t len)
 {
-	int r;
-
-	if (op->rd_buf) {
-		q2_iov_one(op, op->rd_buf + (op->rd_pos - op->rd_buf_pos), len);
-		return 0;
-	}
-	r = q2_iov_begin(op, 0);
-	if (!r)
-		q2_iov_add_request(op, op->rd_pos, len);
-	return r;
+	if (!op->rd_buf)
+		return q2_iov_request(op, op->rd_pos, len);
+	q2_iov_one(op, op->rd_buf + (op->rd_pos - op->rd_buf_pos), len);
+	return 0;
 }
 
 /* What shows of the backing file, which may be shorter. */

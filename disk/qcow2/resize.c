@@ -54,11 +54,10 @@ static int grow(struct qcow2 *q, uint64_t size, enum qcow2_prealloc prealloc, st
 		    err, ENOTSUP,
 		    "has internal snapshots, whose size version 2 does not state; delete them "
 		    "first");
-	if (prealloc > QCOW2_PREALLOC_METADATA && q->h.backing[0])
-		return err_set(
-		    err, EINVAL,
-		    "space cannot be allocated in advance with a backing file; use off or "
-		    "metadata");
+	if (prealloc != QCOW2_PREALLOC_OFF && q->h.backing[0])
+		return err_set(err, EINVAL,
+			       "space cannot be allocated in advance with a backing file, which it "
+			       "would hide");
 	r = q2_grow_l1(q, entries);
 	if (r)
 		return err_sys(err, -r, "its L1 table cannot be made longer");

@@ -47,14 +47,12 @@ static void write_in_place(struct q2_op *op, const struct q2_extent *ext)
 {
 	/* zeroes: so many that their iovecs stay few */
 	uint64_t len = op->zeroes ? MIN(ext->len, 2 * MIB) : ext->len;
-	int r = q2_iov_begin(op, op->zeroes ? len : 0);
+	int r = q2_iov_request(op, op->wr_pos, len);
 
-	if (r) {
+	if (r)
 		write_end(op, r);
-		return;
-	}
-	q2_iov_add_request(op, op->wr_pos, len);
-	q2_io_file(op, IMAGE_WRITE, ext->host, len, in_place_done);
+	else
+		q2_io_file(op, IMAGE_WRITE, ext->host, len, in_place_done);
 }
 
 /* Runs */
