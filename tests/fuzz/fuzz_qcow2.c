@@ -36,7 +36,8 @@ static void done(struct image_req *req, int res)
 	loop_stop(container_of(req, struct pending, req)->loop);
 }
 
-static void request(struct image *img, enum image_op op, uint64_t offset, uint64_t len, unsigned flags)
+static void request(struct image *img, enum image_op op, uint64_t offset, uint64_t len,
+		    unsigned flags)
 {
 	uint64_t size = image_info(img)->size_bytes;
 	struct pending p = {.loop = loop};
@@ -46,15 +47,21 @@ static void request(struct image *img, enum image_op op, uint64_t offset, uint64
 	p.iov = (struct iovec){memory, MIN(len, (uint64_t)IO_BYTES)};
 	if (op == IMAGE_READ || op == IMAGE_WRITE)
 		len = p.iov.iov_len;
-	p.req = (struct image_req){.op = op, .flags = flags, .offset_bytes = offset, .len_bytes = len,
-				   .iov = &p.iov, .niov = 1, .done = done};
+	p.req = (struct image_req){.op = op,
+				   .flags = flags,
+				   .offset_bytes = offset,
+				   .len_bytes = len,
+				   .iov = &p.iov,
+				   .niov = 1,
+				   .done = done};
 	image_submit(img, &p.req);
 	loop_run(loop);
 }
 
 static void use(const char *path, uint8_t how, const uint8_t *script, size_t len)
 {
-	struct image_opts opts = {.path = path, .format = IMAGE_QCOW2, .read_only = how & 1, .cache_bytes = 1};
+	struct image_opts opts = {
+	    .path = path, .format = IMAGE_QCOW2, .read_only = how & 1, .cache_bytes = 1};
 	struct err err = ERR_INIT;
 	struct image *img;
 
@@ -93,7 +100,8 @@ static void make_sound(uint8_t *file, size_t size, uint8_t how)
 	h.reftable_clusters = be32_put(1);
 	h.snapshots = be32_put(be32_get(h.snapshots) % 3);
 	h.snapshots_offset = be64_put((be64_get(h.snapshots_offset) % 4) << bits);
-	h.incompatible = be64_put(how & 8 && bits > 13 ? Q2_INCOMPAT_EXTL2 : be64_get(h.incompatible) & 1);
+	h.incompatible =
+	    be64_put(how & 8 && bits > 13 ? Q2_INCOMPAT_EXTL2 : be64_get(h.incompatible) & 1);
 	h.refcount_order = be32_put(be32_get(h.refcount_order) % 7);
 	h.header_len = be32_put(112);
 	h.compression_type = 0;
@@ -113,7 +121,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size < 200)
 		return 0;
 	if (!loop) {
-		log_set_level(LOG_ERR_ONLY);
+		log_init(-1, LOG_LEVEL_ERROR);
 		loop_new(&(struct loop_opts){.entries = 8}, &loop, &err);
 	}
 	how = data[0];
