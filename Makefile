@@ -45,7 +45,8 @@ CONTROL := main cmd_run cmd_doctor parse options options_disk escape tty console
 # unit tests: tests/unit/<floor>/<name>.c, linked with that floor and those below
 TESTS_BASE    := test_err test_log test_json test_bytes test_checked test_gmem test_loop \
 	test_loop_stream test_loop_event
-TESTS_DISK    := test_raw test_raw_open test_raw_fault test_copy test_create_file test_raw_tools
+TESTS_DISK    := test_raw test_raw_open test_raw_fault test_qcow2_fault test_qcow2_crash test_qcow2_images test_qcow2_header
+TESTS_DISK    += test_copy test_create_file test_raw_tools
 TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify test_virtio_hostile \
 	test_blk test_blk_requests test_blk_queues test_blk_raw test_rng
 TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pci \
@@ -54,7 +55,7 @@ TESTS_VMM     := test_config test_unpack test_kernel test_kernel_bad test_initra
 TESTS_CONTROL := test_parse test_options test_console test_doctor test_disk_args
 
 # libFuzzer targets: tests/fuzz/<name>.c
-FUZZ := fuzz_virtq fuzz_blk fuzz_kernel fuzz_devices
+FUZZ := fuzz_virtq fuzz_blk fuzz_kernel fuzz_devices fuzz_qcow2
 
 # ---- flags ------------------------------------------------------------------------------------
 

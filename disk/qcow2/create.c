@@ -81,7 +81,7 @@ static struct q2_header make_header(const struct qcow2_create_opts *o)
 	if (o->backing_path)
 		memcpy(h.backing, o->backing_path,
 		       strnlen(o->backing_path, QCOW2_BACKING_NAME_MAX));
-	if (o->backing_path)
+	if (o->backing_path && o->backing_format)
 		memcpy(h.backing_format, o->backing_format,
 		       strnlen(o->backing_format, QCOW2_FORMAT_NAME_MAX));
 	h.header_len = h.version == 2 ? Q2_HEADER_V2_BYTES : sizeof(struct q2_header_disk);

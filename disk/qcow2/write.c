@@ -137,7 +137,7 @@ static void write_run(struct q2_op *op)
 	}
 	add_edge(op, op->head, op->cow, head_len(op));
 	q2_iov_add_request(op, op->wr_pos, data);
-	add_edge(op, op->tail, op->cow + head_copy, tail_len(op));
+	add_edge(op, op->tail, head_copy ? op->cow + head_copy : op->cow, tail_len(op));
 	q2_io_file(op, IMAGE_WRITE, run->host + (from - run->guest), to - from, run_written);
 }
 

@@ -256,11 +256,11 @@ static void run(struct torture *t, uint64_t goal)
 static void grow(struct torture *t)
 {
 	uint64_t cluster = t->opts.cluster_bytes;
-	uint64_t size = MIN(DISK_MAX, align_up(t->size, cluster) + rnd(t) % 16 * cluster +
-					  SECTOR * (rnd(t) % 9));
+	uint64_t size = align_up(t->size, cluster) + rnd(t) % 16 * cluster + SECTOR * (rnd(t) % 9);
 	struct err err = ERR_INIT;
 	int r;
 
+	size = MIN(size, DISK_MAX);
 	if (size <= t->size)
 		return;
 	r = qcow2_resize(t->path, size, false, QCOW2_PREALLOC_OFF, &err);
