@@ -174,7 +174,9 @@ static void submit(struct slot *s, struct image *img, enum image_op op, uint64_t
 {
 	s->iov = (struct iovec){data, data ? len : 0};
 	s->req.op = op;
-	s->req.flags = op == IMAGE_WRITE_ZEROES ? IMAGE_MAY_UNMAP : 0;
+	s->req.flags = op != IMAGE_WRITE_ZEROES	    ? 0
+		       : s->copy->o.explicit_zeroes ? IMAGE_MAY_UNMAP | IMAGE_EXPLICIT
+						    : IMAGE_MAY_UNMAP;
 	s->req.offset_bytes = offset;
 	s->req.len_bytes = len;
 	s->req.iov = data ? &s->iov : NULL;

@@ -47,10 +47,11 @@ struct copy_opts {
 	struct image *dst;
 	/* Write only what differs from this; may be shorter, and reads as zeroes beyond. */
 	struct image *compare;
-	uint64_t len_bytes;  /* of the range from 0: within source and target */
-	uint32_t unit_bytes; /* of zero detection, comparison and writes; power of two */
-	bool skip_zeroes;    /* zeroes need not be written */
-	bool skip_data;	     /* data is not written: only zeroes are given back */
+	uint64_t len_bytes;   /* of the range from 0: within source and target */
+	uint32_t unit_bytes;  /* of zero detection, comparison and writes; power of two */
+	bool skip_zeroes;     /* zeroes need not be written */
+	bool explicit_zeroes; /* zeroes are IMAGE_EXPLICIT */
+	bool skip_data;	      /* data is not written: only zeroes are given back */
 
 	/*
 	 * What the source has at `offset_bytes`, and how far (at most `len_bytes`, not 0). No

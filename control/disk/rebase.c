@@ -98,6 +98,8 @@ static int copy_difference(struct rebase *rebase, struct err *err)
 		o.compare = rebase->base;
 		o.len_bytes = image_info(rebase->img)->size_bytes;
 		o.unit_bytes = qcow2_cluster_bytes(rebase->img);
+		/* what is behind the end of the old one can be data of the new one */
+		o.explicit_zeroes = true;
 		/* below nothing zeroes need not be stored */
 		o.skip_zeroes = !rebase->base;
 		r = disk_job_copy(&rebase->job, "rebase", &o, &stats, err);

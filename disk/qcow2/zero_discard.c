@@ -34,6 +34,8 @@ static bool is_done(const struct q2_op *op, const struct q2_extent *ext, enum q2
 
 	if (how == Q2_ZERO_DISCARD) /* old data, here the backing file's, is a right answer */
 		return ext->kind == Q2_UNALLOCATED || (ext->kind == Q2_ZERO && !ext->host);
+	if (op->req->flags & IMAGE_EXPLICIT && ext->kind == Q2_UNALLOCATED)
+		return false;
 	return q2_reads_zero(q, ext, op->pos) &&
 	       (how == Q2_ZERO_KEEP || ext->kind == Q2_UNALLOCATED || !ext->host);
 }

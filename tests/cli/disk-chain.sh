@@ -66,6 +66,15 @@ refused 1 "backing" disk rebase -f qcow2 --no-backing "$d/top.qcow2"
 refused 1 "cannot be its own backing file" disk rebase -f qcow2 --allow-backing -b top.qcow2 --backing-format qcow2 "$d/top.qcow2"
 refused 1 "does not exist" disk rebase -f qcow2 --allow-backing -b absent --backing-format raw "$d/top.qcow2"
 
+fresh
+qemu-img create -q -f raw "$d/short" 1M
+data "$d/long" 8M 3000 200
+qemu-img create -q -f qcow2 -b short -F raw "$d/top.qcow2" 8M
+truncate -s 8M "$d/flat"
+holds "rebase from a short file to a longer one" "$lodge" disk rebase -f qcow2 --allow-backing -b long --backing-format raw "$d/top.qcow2"
+holds "what was behind its end stays zeroes" same raw "$d/flat" qcow2 "$d/top.qcow2"
+holds "stored without space" test "$(blocks "$d/top.qcow2")" -lt 300
+
 # ---- commit
 chain
 refused 1 "say --allow-backing if that is meant" disk commit -f qcow2 "$d/top.qcow2"
@@ -86,3 +95,6 @@ refused 1 "has no backing file to commit to" disk commit -f qcow2 --allow-backin
 chain
 refused 1 "another process" disk convert --force --from qcow2 --to raw --allow-backing "$d/mid.qcow2" "$d/base.raw"
 holds "the chain is whole" same raw "$d/flat" qcow2 "$d/top.qcow2"
+
+# ---- anything
+holds "random commands on random chains" tests/cli/disk-torture 15
