@@ -99,7 +99,10 @@ static int check_qcow2(struct disk_args *args)
 
 	if (!r) {
 		progress_begin(&check.job.progress, "check", 0, args->progress, args->quiet);
+		check.job.progress.percent_only = true;
 		r = qcow2_check(args->operands[0], repairs[args->repair], &ops, &result, &err);
+		if (!r) /* what it told of last was the beginning of the last part */
+			check.job.done_bytes = check.job.progress.total_bytes;
 		progress_end(&check.job.progress, check.job.done_bytes);
 	}
 	disk_job_end(&check.job);

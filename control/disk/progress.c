@@ -39,6 +39,10 @@ const char *progress_text(const struct progress *p, uint64_t done_bytes, uint64_
 	/* by 100 first would overflow where images are large */
 	double percent = p->total_bytes ? (double)done_bytes * 100 / (double)p->total_bytes : 100;
 
+	if (p->percent_only) {
+		snprintf(text, PROGRESS_TEXT_MAX, "%s: %u %%", p->what, (unsigned)percent);
+		return text;
+	}
 	snprintf(text, PROGRESS_TEXT_MAX, "%s: %u %%, %s of %s, %s/s", p->what, (unsigned)percent,
 		 size_human(done_bytes, done), size_human(p->total_bytes, total),
 		 size_human((uint64_t)per_second, rate));

@@ -13,6 +13,7 @@ struct progress {
 	FILE *out; /* NULL: nothing is shown */
 	bool redraw;
 	bool shown;
+	bool percent_only; /* the total is no number of bytes */
 	const char *what;
 	uint64_t total_bytes;
 	uint64_t started_ns;

@@ -103,7 +103,8 @@ struct qcow2_info {
 	unsigned snapshots;
 };
 
-/* Facts of the header alone; unsupported features are told, not refused. */
+/* Facts of the header alone, without a lock: of an image that a machine uses, too. Unsupported
+ * features are told, not refused. */
 int qcow2_info(const char *path, struct qcow2_info *ret_info, struct err *err);
 
 /* ---- snapshots ---- */

@@ -63,7 +63,7 @@ static int read_info(const struct image_file *f, struct qcow2_info *info, struct
 
 int qcow2_info(const char *path, struct qcow2_info *ret_info, struct err *err)
 {
-	struct image_opts opts = {.path = path, .read_only = true};
+	struct image_opts opts = {.path = path, .read_only = true, .no_lock = true};
 	struct qcow2_info info = {0};
 	struct image_file f;
 	int r = image_file_open(&opts, &f, err);

@@ -146,3 +146,15 @@ no_progress() {
 	[ -z "$("$lodge" disk convert --from raw --to raw "$d/a" "$d/q" 2>&1)" ]
 }
 holds "no progress without a terminal" no_progress
+on_a_terminal() { # the line is drawn again and again, and erased at the end
+	data "$d/t" 300M 0 300000
+	script -qec "'$lodge' disk convert --from raw --to raw -o preallocation=full '$d/t' '$d/u'" /dev/null >"$dir/drawn" </dev/null &&
+		python3 - "$dir/drawn" <<-'PYTHON'
+			import sys
+			text = open(sys.argv[1], "rb").read()
+			assert b"\n" not in text, text
+			assert not text or text.endswith(b"\r\x1b[K"), text
+		PYTHON
+}
+holds "progress on a terminal is one line" on_a_terminal
+holds "--quiet on a terminal" test -z "$(script -qec "'$lodge' disk convert --quiet --force --from raw --to raw '$d/t' '$d/u'" /dev/null </dev/null)"

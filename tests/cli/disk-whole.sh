@@ -89,3 +89,25 @@ prints "1 MiB" disk info -f raw "$d/used"
 exec 9>&-
 wait $holder
 succeeds disk resize -f raw "$d/used" 2M
+
+# a machine's qcow2 image can be looked at, and nothing more
+qemu-img create -q -f qcow2 "$d/used.qcow2" 1M
+qemu-io -f qcow2 "$d/used.qcow2" <"$dir/fifo" >/dev/null 2>&1 &
+holder=$!
+exec 9>"$dir/fifo"
+inode=$(stat -c %i "$d/used.qcow2")
+for ((i = 0; i < 500; i++)); do
+	grep -q ":$inode 201 " /proc/locks && break
+	sleep 0.01
+done
+prints "1 MiB" disk info -f qcow2 "$d/used.qcow2"
+for command in check map discard-unused "snapshot list" "resize --shrink" "rebase --no-backing --unsafe"; do
+	size=
+	[[ $command == resize* ]] && size=512K
+	# shellcheck disable=SC2086 # several words
+	refused 1 "$d/used.qcow2: another process" disk $command -f qcow2 "$d/used.qcow2" $size
+done
+refused 1 "$d/used.qcow2: another process" disk convert --from qcow2 --to raw "$d/used.qcow2" "$d/new"
+exec 9>&-
+wait $holder
+succeeds disk resize -f qcow2 "$d/used.qcow2" 2M

@@ -214,6 +214,9 @@ static void progress_is_one_line(void **state)
 	p.total_bytes = UINT64_MAX / 2;
 	assert_non_null(
 	    strstr(progress_text(&p, UINT64_MAX / 2, UINT64_C(2000000000), text), "100 %"));
+	p.percent_only = true;
+	p.total_bytes = 8;
+	assert_string_equal(progress_text(&p, 2, 0, text), "convert: 25 %");
 	p.total_bytes = 0;
 	assert_non_null(strstr(progress_text(&p, 0, 0, text), "100 %"));
 }
