@@ -98,3 +98,42 @@ holds "the chain is whole" same raw "$d/flat" qcow2 "$d/top.qcow2"
 
 # ---- anything
 holds "random commands on random chains" tests/cli/disk-torture 15
+
+# ---- interrupted: the image shows what it showed, and the command can be given again
+ended_midway() { # SIGNAL COMMAND ARGUMENT...
+	local signal=$1 command=$2 pid
+	shift 2
+	"$lodge" disk "$command" -f qcow2 --allow-backing "$@" "$d/top.qcow2" 2>/dev/null &
+	pid=$!
+	sleep 0.0$((RANDOM % 10))
+	kill -"$signal" $pid 2>/dev/null
+	wait $pid
+	# of a killed process the kernel takes down its ring, and with it the files and locks, a little later
+	for file in "$d"/*.qcow2; do
+		for ((i = 0; i < 500; i++)); do
+			grep -q ":$(stat -c %i "$file") " /proc/locks || break
+			sleep 0.01
+		done
+	done
+	qemu-img check -q -f qcow2 "$d/top.qcow2"
+	[ $? = 0 ] || [ $? = 3 ] && same raw "$d/flat" qcow2 "$d/top.qcow2"
+}
+large_chain() {
+	fresh
+	qemu-img create -q -f qcow2 "$d/base.qcow2" 400M &&
+		qemu-io -f qcow2 -c 'write -P 1 0 200M' "$d/base.qcow2" >/dev/null &&
+		qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 "$d/top.qcow2" &&
+		qemu-io -f qcow2 -c 'write -P 2 100M 250M' "$d/top.qcow2" >/dev/null &&
+		qemu-img convert -f qcow2 -O raw "$d/top.qcow2" "$d/flat"
+}
+for signal in INT KILL; do
+	large_chain
+	holds "commit ended by SIG$signal" ended_midway $signal commit
+	holds "commit given again" "$lodge" disk commit -f qcow2 --allow-backing "$d/top.qcow2"
+	holds "the contents stay" same raw "$d/flat" qcow2 "$d/top.qcow2"
+	holds "the backing file has them" same raw "$d/flat" qcow2 "$d/base.qcow2"
+	large_chain
+	holds "rebase ended by SIG$signal" ended_midway $signal rebase --no-backing
+	holds "rebase given again" "$lodge" disk rebase -f qcow2 --allow-backing --no-backing "$d/top.qcow2"
+	holds "the contents stay" same raw "$d/flat" qcow2 "$d/top.qcow2"
+done
