@@ -296,7 +296,9 @@ int q2_entry_check(struct qcow2 *q, uint64_t guest, struct q2_entry e);
 /* May the table for `guest` be changed in place? */
 static inline bool q2_l1_writable(const struct qcow2 *q, uint64_t guest)
 {
-	return q->l1[q2_l1_index(q, guest)] & Q2_COPIED;
+	uint64_t l1e = q->l1[q2_l1_index(q, guest)];
+
+	return l1e & Q2_COPIED && l1e & Q2_OFFSET_MASK;
 }
 
 static inline uint64_t q2_l1_offset(const struct qcow2 *q, uint64_t guest)
