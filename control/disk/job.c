@@ -29,6 +29,8 @@ static void signal_arrived(struct loop_op *op, int res)
 
 int disk_job_begin(struct disk_job *job, const struct disk_args *args, struct err *err)
 {
+	static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+	struct sigaction sa;
 	sigset_t mask;
 	int r;
 
@@ -37,9 +39,11 @@ int disk_job_begin(struct disk_job *job, const struct disk_args *args, struct er
 	if (r)
 		return r;
 	sigemptyset(&mask);
-	sigaddset(&mask, SIGINT);
-	sigaddset(&mask, SIGTERM);
-	sigaddset(&mask, SIGHUP);
+	for (size_t i = 0; i < ARRAY_LEN(signals); i++) {
+		/* what nohup(1) or a script's & had ignored stays ignored */
+		if (!sigaction(signals[i], NULL, &sa) && sa.sa_handler != SIG_IGN)
+			sigaddset(&mask, signals[i]);
+	}
 	sigprocmask(SIG_BLOCK, &mask, &job->old_mask);
 	job->signal_fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (job->signal_fd < 0) {

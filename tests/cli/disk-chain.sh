@@ -103,8 +103,11 @@ holds "random commands on random chains" tests/cli/disk-torture 15
 ended_midway() { # SIGNAL COMMAND ARGUMENT...
 	local signal=$1 command=$2 pid
 	shift 2
-	"$lodge" disk "$command" -f qcow2 --allow-backing "$@" "$d/top.qcow2" 2>/dev/null &
+	env --default-signal=INT "$lodge" disk "$command" -f qcow2 --allow-backing "$@" "$d/top.qcow2" 2>/dev/null &
 	pid=$!
+	for ((i = 0; i < 500; i++)); do
+		[ "/proc/$pid/exe" -ef "$lodge" ] && break
+	done
 	sleep 0.0$((RANDOM % 10))
 	kill -"$signal" $pid 2>/dev/null
 	wait $pid
