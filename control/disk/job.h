@@ -2,8 +2,9 @@
  * What the commands of `lodge disk` share while they work: the loop, the signals that ask for an
  * end, the progress, and how a result is told.
  *
- * SIGINT, SIGTERM and SIGHUP, unless ignored, are blocked from begin to end and looked for at points where stopping
- * is safe: what is being written stays whole, and what was to be new is never there in half.
+ * SIGINT, SIGTERM and SIGHUP, unless ignored, are blocked from begin to end and looked for at
+ * points where stopping is safe: what is being written stays whole, and what was to be new is never
+ * there in half.
  *
  * Threads: one, the main one.
  */
