@@ -46,9 +46,29 @@ static int disk_set_format(void *target, const char *value, struct err *err)
 	struct disk_target *t = target;
 
 	if (image_format_parse(value, &t->disk->image.format))
-		return err_set(err, EINVAL, "'%s' is no format this version knows; it knows raw",
+		return err_set(err, EINVAL,
+			       "'%s' is no format this version knows; it knows raw and qcow2",
 			       value);
 	t->has_format = true;
+	return 0;
+}
+
+static int disk_set_backing(void *target, const char *value, struct err *err)
+{
+	struct disk_target *t = target;
+
+	return set_switch(value, &t->disk->image.backing, err);
+}
+
+static int disk_set_backing_format(void *target, const char *value, struct err *err)
+{
+	struct disk_target *t = target;
+
+	if (image_format_parse(value, &t->disk->image.backing_format))
+		return err_set(err, EINVAL,
+			       "'%s' is no format this version knows; it knows raw and qcow2",
+			       value);
+	t->disk->image.has_backing_format = true;
 	return 0;
 }
 
@@ -141,7 +161,11 @@ static const struct option_setting disk_keys[] = {
     {"fstype", "TYPE", root_set_fstype, "file system of the root (ext4)"},
     {"partition", "N", root_set_partition, "partition that holds the root (none: the whole disk)"},
     {"path", "FILE", disk_set_path, "image file or block device; needed"},
-    {"format", "raw", disk_set_format, "format of the image, never guessed; needed"},
+    {"format", "raw|qcow2", disk_set_format, "format of the image, never guessed; needed"},
+    {"backing", "on|off", disk_set_backing,
+     "open the backing files that a qcow2 image names (off)"},
+    {"backing_format", "raw|qcow2", disk_set_backing_format,
+     "of the first backing file (what the image says)"},
     {"ro", "on|off", disk_set_ro, "read-only (off)"},
     {"direct", "on|off", disk_set_direct, "go round the host's page cache (off)"},
     {"discard", "on|off", disk_set_discard, "give freed space back to the host (on)"},
@@ -209,9 +233,14 @@ static int disk_add(struct machine_config *machine, const char *list, bool root,
 	if (!rc && !t.disk->image.path)
 		rc = err_set(err, EINVAL, "no path; say %s path=FILE,format=raw", option);
 	if (!rc && !t.has_format)
-		rc = err_set(err, EINVAL,
-			     "the format of %s is not stated and is never guessed; add format=raw",
-			     t.disk->image.path);
+		rc = err_set(
+		    err, EINVAL,
+		    "the format of %s is not stated and is never guessed; add format=raw or "
+		    "format=qcow2",
+		    t.disk->image.path);
+	if (!rc && t.disk->image.format != IMAGE_QCOW2 &&
+	    (t.disk->image.backing || t.disk->image.has_backing_format))
+		rc = err_set(err, EINVAL, "backing files belong to format=qcow2");
 	err_prefix(err, "%s", option);
 	return rc;
 }

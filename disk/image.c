@@ -10,6 +10,7 @@
 
 static const struct image_driver *const drivers[] = {
     &image_raw_driver,
+    &image_qcow2_driver,
 };
 
 static const struct image_driver *find_driver(enum image_format format)
@@ -51,6 +52,12 @@ static void run_ended(struct loop_msg *m)
 		image_complete(req, req->p.res);
 }
 
+void image_init(struct image *img, const struct image_driver *driver)
+{
+	img->driver = driver;
+	img->ended_msg.fn = run_ended;
+}
+
 int image_open(const struct image_opts *opts, struct image **ret_img, struct err *err)
 {
 	const struct image_driver *driver = find_driver(opts->format);
@@ -64,8 +71,7 @@ int image_open(const struct image_opts *opts, struct image **ret_img, struct err
 		err_prefix(err, "disk image %s", opts->path);
 		return r;
 	}
-	img->driver = driver;
-	img->ended_msg.fn = run_ended;
+	image_init(img, driver);
 	*ret_img = img;
 	return 0;
 }
@@ -159,6 +165,28 @@ void image_submit(struct image *img, struct image_req *req)
 unsigned image_inflight(const struct image *img)
 {
 	return img->inflight;
+}
+
+int image_map(struct image *img, uint64_t offset_bytes, uint64_t len_bytes,
+	      struct image_extent *ret_extent, struct err *err)
+{
+	uint64_t size = img->info.size_bytes;
+	int r;
+
+	assert(!img->inflight);
+	if (!len_bytes || offset_bytes >= size)
+		return err_set(err, EINVAL, "disk image %s: nothing to map at %llu", img->path,
+			       (unsigned long long)offset_bytes);
+	len_bytes = MIN(len_bytes, size - offset_bytes);
+	r = img->driver->map(img, offset_bytes, len_bytes, ret_extent, err);
+	if (r)
+		err_prefix(err, "disk image %s", img->path);
+	return r;
+}
+
+struct image *image_backing(struct image *img)
+{
+	return img->driver->backing ? img->driver->backing(img) : NULL;
 }
 
 void image_inject_fault(struct image *img, unsigned n, int errnum)

@@ -29,9 +29,10 @@
 
 enum image_format {
 	IMAGE_RAW,
+	IMAGE_QCOW2,
 };
 
-/* "raw"; -EINVAL for any other name. */
+/* "raw", "qcow2"; -EINVAL for any other name. */
 int image_format_parse(const char *name, enum image_format *ret_format);
 const char *image_format_name(enum image_format format);
 
@@ -42,6 +43,19 @@ struct image_opts {
 	bool direct;	 /* O_DIRECT: bypass the host's page cache */
 	bool no_lock;	 /* skip the advisory lock (the caller holds one) */
 	bool no_discard; /* discards succeed and do nothing */
+
+	/*
+	 * qcow2 only. Without `backing`, an image that names a backing file is refused: the name is
+	 * whatever somebody wrote into the image. The chain below is opened read-only with shared
+	 * locks. The format of each backing file is what the image above states; `backing_format`,
+	 * where given, is that of the first (for images that state none).
+	 */
+	bool backing;
+	bool has_backing_format;
+	enum image_format backing_format;
+	/* memory for cached L2 tables, for each image of the chain; 0: enough for the whole image
+	 * up to QCOW2_CACHE_BYTES_DEFAULT */
+	uint64_t cache_bytes;
 };
 
 struct image_info {
@@ -65,6 +79,9 @@ enum image_op {
 
 #define IMAGE_FUA	(1u << 0) /* write: durable before it completes */
 #define IMAGE_MAY_UNMAP (1u << 1) /* write zeroes: may give the space back */
+/* write zeroes: the image itself says so, even where it reads as zeroes because what is below does
+ */
+#define IMAGE_EXPLICIT (1u << 2)
 
 /*
  * One request. The caller owns it and fills the first part; offset and length are multiples of

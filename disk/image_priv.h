@@ -3,6 +3,9 @@
 #define DISK_IMAGE_PRIV_H
 
 #include "disk/image.h"
+#include "disk/image_tools.h"
+
+#include <sys/types.h>
 
 /* Requests in order, linked through p.next; zeroed: empty. */
 struct image_queue {
@@ -41,6 +44,10 @@ struct image_driver {
 	/* Range, alignment and read-only are checked already. */
 	void (*submit)(struct image *img, struct image_req *req);
 	void (*inject_fault)(struct image *img, unsigned n, int errnum);
+	/* See image_map(); the range is checked and not empty. */
+	int (*map)(struct image *img, uint64_t offset_bytes, uint64_t len_bytes,
+		   struct image_extent *ret_extent, struct err *err);
+	struct image *(*backing)(struct image *img); /* NULL: such a format has none */
 };
 
 /* Common head of every driver's own struct. */
@@ -55,6 +62,27 @@ struct image {
 };
 
 extern const struct image_driver image_raw_driver;
+extern const struct image_driver image_qcow2_driver;
+
+/* What image_open() does with a new image of a driver. */
+void image_init(struct image *img, const struct image_driver *driver);
+
+/* The file that holds another format. The image is closed with image_close(). */
+struct image_file {
+	struct image *img; /* raw; takes requests at any offset */
+	int fd;		   /* its descriptor: for synchronous I/O, not to be closed */
+	uint64_t size_bytes;
+	bool is_regular;      /* what is written past its end leaves zeroes between */
+	uint32_t align_bytes; /* O_DIRECT: of memory, offsets and lengths; 0: none */
+	dev_t dev;	      /* with ino: which file it is */
+	ino_t ino;
+};
+
+/*
+ * Opens and locks a file as a container: a read past its end gives zeroes, a write there makes it
+ * longer. Messages have no path.
+ */
+int image_file_open(const struct image_opts *opts, struct image_file *ret_file, struct err *err);
 
 /* Completes a request: the one place that calls `done`. */
 void image_complete(struct image_req *req, int res);

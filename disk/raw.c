@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void raw_free(struct raw *raw)
@@ -22,7 +23,14 @@ static void raw_free(struct raw *raw)
 	free(raw);
 }
 
-static int raw_open(const struct image_opts *opts, struct image **ret_img, struct err *err)
+/*
+ * What a container may reach to: past every file, and a multiple of every block size, so that sums
+ * of an offset and a length below it do not overflow.
+ */
+#define CONTAINER_BYTES (UINT64_C(1) << 62)
+
+static int open_raw(const struct image_opts *opts, bool container, struct raw **ret_raw,
+		    struct err *err)
 {
 	struct raw *raw = calloc(1, sizeof(*raw));
 	int r;
@@ -36,6 +44,8 @@ static int raw_open(const struct image_opts *opts, struct image **ret_img, struc
 		goto fail;
 	}
 	r = raw_probe(opts, &raw->file, err);
+	if (!r && !container)
+		r = raw_probe_size(&raw->file, opts->path, err);
 	if (r)
 		goto fail;
 	if (!opts->no_lock) {
@@ -43,17 +53,56 @@ static int raw_open(const struct image_opts *opts, struct image **ret_img, struc
 		if (r)
 			goto fail;
 	}
+	raw->container = container;
 	raw->img.info = raw->file.info;
+	if (container)
+		raw->img.info.size_bytes = CONTAINER_BYTES;
 	raw->no_discard = opts->no_discard;
 	raw->can_punch = raw->file.can_punch;
 	raw->can_zero_range = true;
 	raw_io_init(raw);
-	*ret_img = &raw->img;
+	*ret_raw = raw;
 	return 0;
 
 fail:
 	raw_free(raw);
 	return r;
+}
+
+static int raw_open(const struct image_opts *opts, struct image **ret_img, struct err *err)
+{
+	struct raw *raw;
+	int r = open_raw(opts, false, &raw, err);
+
+	if (!r)
+		*ret_img = &raw->img;
+	return r;
+}
+
+int image_file_open(const struct image_opts *opts, struct image_file *ret_file, struct err *err)
+{
+	struct image_file f;
+	struct stat st;
+	struct raw *raw;
+	int r = open_raw(opts, true, &raw, err);
+
+	if (r)
+		return r;
+	if (fstat(raw->file.fd, &st)) {
+		r = err_sys(err, errno, "cannot be examined");
+		raw_free(raw);
+		return r;
+	}
+	image_init(&raw->img, &image_raw_driver);
+	f.img = &raw->img;
+	f.fd = raw->file.fd;
+	f.size_bytes = raw->file.info.size_bytes;
+	f.is_regular = S_ISREG(st.st_mode);
+	f.align_bytes = MAX(raw->file.dio_offset_align, raw->file.dio_mem_align);
+	f.dev = S_ISREG(st.st_mode) ? st.st_dev : st.st_rdev;
+	f.ino = S_ISREG(st.st_mode) ? st.st_ino : 0;
+	*ret_file = f;
+	return 0;
 }
 
 static void raw_close(struct image *img)
@@ -108,4 +157,5 @@ const struct image_driver image_raw_driver = {
     .detach = raw_detach,
     .submit = raw_submit,
     .inject_fault = raw_inject_fault,
+    .map = raw_map,
 };

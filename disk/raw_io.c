@@ -302,12 +302,34 @@ static void refused(struct raw *raw, struct image_req *req)
 		zero(raw, req);
 }
 
+/* A container reads as zeroes past its end. */
+static void read_past_end(struct raw *raw, struct image_req *req, uint64_t from)
+{
+	uint64_t at = 0;
+
+	for (unsigned i = 0; i < req->niov; i++) {
+		const struct iovec *v = &req->iov[i];
+		uint64_t skip = from > at ? MIN(from - at, (uint64_t)v->iov_len) : 0;
+
+		memset((char *)v->iov_base + skip, 0, v->iov_len - (size_t)skip);
+		at += v->iov_len;
+	}
+	if (req->p.bounce)
+		bounce_put(raw, req);
+	image_complete(req, 0);
+}
+
 static void transferred(struct raw *raw, struct image_req *req, uint64_t n)
 {
 	uint64_t before = req->p.done_bytes, align = MAX(raw->file.dio_offset_align, 1U);
 
 	if (req->p.step == STEP_BOUNCE && req->op == IMAGE_READ)
 		bounce_copy(req, (size_t)n);
+	/* direct I/O that does not end on a block has met the end of the file */
+	if (raw->container && req->op == IMAGE_READ && !is_aligned(before + n, align)) {
+		read_past_end(raw, req, before + n);
+		return;
+	}
 	req->p.done_bytes = align_down(before + n, align);
 	if (req->p.done_bytes == req->len_bytes) {
 		if (req->p.bounce)
@@ -338,6 +360,8 @@ static void step_done(struct loop_op *op, int res)
 		fail(raw, req, res);
 	else if (fallocated)
 		finish(raw, req);
+	else if (!res && raw->container && req->op == IMAGE_READ)
+		read_past_end(raw, req, req->p.done_bytes);
 	else if (!res)
 		fail(raw, req, -EIO); /* the end of the file: it was made shorter under us */
 	else

@@ -33,6 +33,7 @@ struct raw_file {
 struct raw {
 	struct image img;
 	struct raw_file file;
+	bool container; /* holds another format: no fixed end, see image_file_open() */
 	bool no_discard;
 	bool can_punch; /* false as soon as the host refuses it */
 	bool can_zero_range;
@@ -73,6 +74,13 @@ static inline struct raw *raw_of(struct image *img)
  * device that the host itself uses. Messages have no path.
  */
 int raw_probe(const struct image_opts *opts, struct raw_file *ret_file, struct err *err);
+
+/* Cuts the size to whole blocks, with a warning; -EINVAL: there is not one. */
+int raw_probe_size(struct raw_file *f, const char *path, struct err *err);
+
+/* See image_map(). */
+int raw_map(struct image *img, uint64_t offset_bytes, uint64_t len_bytes,
+	    struct image_extent *ret_extent, struct err *err);
 
 /* Engine: disk/raw_io.c and disk/raw_sync.c */
 

@@ -235,7 +235,7 @@ static int probe_direct(struct raw_file *f, const struct stat *st, struct err *e
 }
 
 /* Whole blocks only; what does not fill one cannot be reached by a guest. */
-static int check_size(struct raw_file *f, const char *path, struct err *err)
+int raw_probe_size(struct raw_file *f, const char *path, struct err *err)
 {
 	struct image_info *info = &f->info;
 	uint64_t whole = align_down(info->size_bytes, info->logical_block_bytes);
@@ -277,9 +277,6 @@ int raw_probe(const struct image_opts *opts, struct raw_file *ret_file, struct e
 		if (r)
 			return r;
 	}
-	r = check_size(&f, opts->path, err);
-	if (r)
-		return r;
 	if (opts->no_discard || opts->read_only) {
 		f.can_punch = false;
 		f.info.discard_granularity_bytes = 0;

@@ -233,7 +233,7 @@ static void json_escapes(void **state)
 	(void)state;
 	doctor_found(item, "a \"b\" \\ \x01 \xc3\xa9");
 	text = printed(&doctor, 0, true);
-	assert_non_null(strstr(text, "\"found\": \"a \\\"b\\\" \\\\ \\u0001 \\u00c3\\u00a9\""));
+	assert_non_null(strstr(text, "\"found\": \"a \\\"b\\\" \\\\ \\u0001 \xc3\xa9\""));
 	assert_non_null(strstr(text, "\"guests_can_run\": true"));
 	free(text);
 }

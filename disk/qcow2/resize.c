@@ -1,0 +1,152 @@
+/* Growing and shrinking the disk of an image that nobody uses. */
+#include "disk/qcow2/tools.h"
+
+#include <errno.h>
+
+typedef unsigned long long ull;
+
+/* What the backing file has behind the old end must not show in what is new. */
+static int hide_backing(struct qcow2 *q, uint64_t old, uint64_t size, struct err *err)
+{
+	uint64_t backing = 0, len, end;
+	int r;
+
+	if (!q->h.backing[0])
+		return 0;
+	r = q2_backing_size(q, &backing, err);
+	if (r)
+		return r;
+	end = MIN(size, align_up(backing, q->cluster_bytes));
+	if (old >= backing)
+		return 0;
+	if (q->h.version < 3)
+		return err_set(
+		    err, ENOTSUP,
+		    "has a backing file of %llu bytes that would show behind the old end, and "
+		    "version 2 cannot hide it; convert it to version 3",
+		    (ull)backing);
+	if (q2_in_cluster(q, old))
+		return err_set(
+		    err, ENOTSUP,
+		    "ends within a cluster, and its backing file of %llu bytes would show "
+		    "behind; grow it to %llu first is not possible, convert it",
+		    (ull)backing, (ull)align_up(old, q->cluster_bytes));
+	for (uint64_t pos = old; pos < end; pos += len) {
+		r = q2_tool_table(q, pos);
+		if (!r)
+			r = Q2_SYNC(q, q2_zero_range(q, pos, end, Q2_ZERO_UNMAP, &len));
+		if (r)
+			return err_sys(err, -r, "its new part cannot be cleared");
+	}
+	return 0;
+}
+
+static int grow(struct qcow2 *q, uint64_t size, enum qcow2_prealloc prealloc, struct err *err)
+{
+	uint64_t entries, old = q->h.size_bytes;
+	int r;
+
+	if (size > INT64_MAX || !q2_header_l1_needed(q->cluster_bits, q->extl2, size, &entries))
+		return err_set(err, EFBIG, "%llu bytes are more than clusters of %u can address",
+			       (ull)size, q->cluster_bytes);
+	if (q->h.snapshots && q->h.version < 3)
+		return err_set(
+		    err, ENOTSUP,
+		    "has internal snapshots, whose size version 2 does not state; delete them "
+		    "first");
+	if (prealloc != QCOW2_PREALLOC_OFF && q->h.backing[0])
+		return err_set(err, EINVAL,
+			       "space cannot be allocated in advance with a backing file, which it "
+			       "would hide");
+	r = q2_grow_l1(q, entries);
+	if (r)
+		return err_sys(err, -r, "its L1 table cannot be made longer");
+	q->img.info.size_bytes = size;
+	/* tables reach further than the disk for a moment, which is harmless */
+	r = hide_backing(q, old, size, err);
+	if (!r)
+		r = q2_preallocate(q, old, size, prealloc, err);
+	if (r)
+		return r;
+	r = q2_tool_commit(q);
+	q->h.size_bytes = size;
+	if (!r)
+		r = q2_header_write(q);
+	return r ? err_sys(err, -r, "cannot be written") : 0;
+}
+
+/* Gives up the tables that map nothing any more. */
+static void drop_tables(struct qcow2 *q, uint64_t size)
+{
+	uint64_t first = (size + q2_l2_span(q) - 1) / q2_l2_span(q);
+
+	for (uint64_t i = first; i < q->h.l1_entries; i++) {
+		uint64_t table = q->l1[i] & Q2_OFFSET_MASK;
+
+		if (!table)
+			continue;
+		q->l1[i] = 0;
+		q->l1_dirty[i * 8 / q->unit_bytes] = 1;
+		q->l1_any_dirty = true;
+		q2_release_table(q, table, q->cluster_bytes);
+	}
+}
+
+static int shrink(struct qcow2 *q, uint64_t size, struct err *err)
+{
+	uint64_t old = q->h.size_bytes, len;
+	int r = 0;
+
+	if (q->h.snapshots)
+		return err_set(err, ENOTSUP,
+			       "has internal snapshots; delete them before shrinking");
+	/* first the disk ends there, then what is behind is given up */
+	q->h.size_bytes = size;
+	r = q2_header_write(q);
+	for (uint64_t pos = align_up(size, q->cluster_bytes); !r && pos < old; pos += len) {
+		struct q2_table *t;
+
+		len = MIN(old - pos, q2_l2_span(q) - (pos & (q2_l2_span(q) - 1)));
+		r = Q2_SYNC(q, q2_l2_get(q, pos, &t));
+		if (r || !t)
+			continue;
+		r = q2_tool_table(q, pos);
+		if (!r)
+			r = Q2_SYNC(q, q2_zero_range(q, pos, old, Q2_ZERO_EMPTY, &len));
+	}
+	if (!r)
+		r = q2_tool_commit(q);
+	if (!r) {
+		drop_tables(q, size);
+		r = q2_tool_commit(q);
+	}
+	q->img.info.size_bytes = size;
+	return r ? err_sys(err, -r, "cannot be written") : 0;
+}
+
+int qcow2_resize(const char *path, uint64_t size_bytes, bool may_shrink,
+		 enum qcow2_prealloc prealloc, struct err *err)
+{
+	struct qcow2 *q;
+	uint64_t old;
+	int r;
+
+	if (!is_aligned(size_bytes, IMAGE_SECTOR_BYTES))
+		return err_set(err, EINVAL, "disk image %s: %llu is not a multiple of %d", path,
+			       (ull)size_bytes, IMAGE_SECTOR_BYTES);
+	r = q2_tool_open(path, false, false, &q, err);
+	if (r)
+		return r;
+	old = q->h.size_bytes;
+	if (size_bytes > old)
+		r = grow(q, size_bytes, prealloc, err);
+	else if (size_bytes < old && may_shrink)
+		r = shrink(q, size_bytes, err);
+	else if (size_bytes < old)
+		r = err_set(
+		    err, EINVAL,
+		    "has %llu bytes, and making it smaller destroys what is behind %llu; say "
+		    "--shrink to do that",
+		    (ull)old, (ull)size_bytes);
+	return q2_tool_close(q, r, err);
+}

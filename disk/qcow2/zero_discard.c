@@ -1,0 +1,132 @@
+/*
+ * Discard and write-zeroes.
+ *
+ * Whole clusters (with extended L2 entries: subclusters) become so in the L2 table alone; where
+ * that cannot say it (parts of clusters, version 2 with something below) zeroes are written as
+ * data. What reads as zeroes already is left alone.
+ */
+#include "disk/qcow2/engine.h"
+
+#include <errno.h>
+
+static void zero_step(struct q2_op *op);
+
+static enum q2_zero_how how_of(const struct q2_op *op)
+{
+	if (op->req->op == IMAGE_DISCARD)
+		return Q2_ZERO_DISCARD;
+	return op->req->flags & IMAGE_MAY_UNMAP && !op->q->no_discard ? Q2_ZERO_UNMAP
+								      : Q2_ZERO_KEEP;
+}
+
+static void end(struct q2_op *op, int res)
+{
+	if (res)
+		q2_finish(op, res);
+	else
+		q2_finish_change(op);
+}
+
+/* Is there nothing to do for [pos, pos + ext->len)? */
+static bool is_done(const struct q2_op *op, const struct q2_extent *ext, enum q2_zero_how how)
+{
+	const struct qcow2 *q = op->q;
+
+	if (how == Q2_ZERO_DISCARD) /* old data, here the backing file's, is a right answer */
+		return ext->kind == Q2_UNALLOCATED || (ext->kind == Q2_ZERO && !ext->host);
+	if (op->req->flags & IMAGE_EXPLICIT && ext->kind == Q2_UNALLOCATED)
+		return false;
+	return q2_reads_zero(q, ext, op->pos) &&
+	       (how == Q2_ZERO_KEEP || ext->kind == Q2_UNALLOCATED || !ext->host);
+}
+
+static void zeroes_written(struct q2_op *op)
+{
+	op->zeroes = false;
+	op->pos = op->wr_end;
+	zero_step(op);
+}
+
+/* Changes the table at pos. 0: went on; > 0: see q2_need(); -ENOTSUP: *ret_len to be written. */
+static int change(struct q2_op *op, enum q2_zero_how how, uint64_t *ret_len)
+{
+	struct qcow2 *q = op->q;
+	int r;
+
+	if (q->freed.count > Q2_FREED_MAX)
+		return Q2_NEED_ROOM;
+	r = q2_zero_range(q, op->pos, op->end, how, ret_len);
+	if (!r)
+		op->pos += *ret_len;
+	return r;
+}
+
+static struct q2_busy *conflict(const struct q2_op *op)
+{
+	struct qcow2 *q = op->q;
+	uint64_t to = MIN(op->end, op->pos + q2_l2_rest(q, op->pos));
+
+	return q2_busy_find(q, align_down(op->pos, q->cluster_bytes),
+			    align_up(to, q->cluster_bytes));
+}
+
+/* A shared table is no reason to copy it for what need not be done. */
+static bool skip_table(struct q2_op *op, enum q2_zero_how how)
+{
+	uint64_t span = q2_l2_span(op->q);
+
+	if (how != Q2_ZERO_DISCARD)
+		return false;
+	op->pos = MIN(op->end, align_down(op->pos, span) + span);
+	return true;
+}
+
+static void zero_step(struct q2_op *op)
+{
+	struct qcow2 *q = op->q;
+	enum q2_zero_how how = how_of(op);
+	struct q2_extent ext;
+	int r = op->res;
+
+	while (!r && op->pos < op->end) {
+		struct q2_busy *busy;
+		uint64_t len;
+
+		r = q->broken ? -EIO : q2_map(q, op->pos, op->end - op->pos, &ext);
+		if (r)
+			break;
+		if (is_done(op, &ext, how)) {
+			op->pos += ext.len;
+			continue;
+		}
+		if (!q2_l1_writable(q, op->pos)) {
+			if (skip_table(op, how))
+				continue;
+			q2_table_prepare(op, op->pos, zero_step);
+			return;
+		}
+		busy = conflict(op);
+		if (busy || q->frozen) {
+			q2_wait(op, busy ? &busy->waiting : &q->engine->thaw, zero_step);
+			return;
+		}
+		r = change(op, how, &len);
+		if (r == -ENOTSUP) {
+			op->zeroes = true;
+			q2_write(op, op->pos, op->pos + len, zeroes_written);
+			return;
+		}
+	}
+	if (r > 0)
+		q2_need(op, r, zero_step);
+	else
+		end(op, r);
+}
+
+void q2_zero_start(struct q2_op *op)
+{
+	if (op->req->op == IMAGE_DISCARD && op->q->no_discard)
+		q2_finish(op, 0);
+	else
+		zero_step(op);
+}
