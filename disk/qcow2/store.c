@@ -45,7 +45,7 @@ static int read_info(const struct image_file *f, struct qcow2_info *info, struct
 	r = q2_header_parse(start, (size_t)MIN(f->size_bytes, (uint64_t)sizeof(start)), &h, err);
 	if (r)
 		return r;
-	first = malloc(UINT64_C(1) << h.cluster_bits);
+	first = q2_zalloc(UINT64_C(1) << h.cluster_bits);
 	if (!first)
 		return err_set(err, ENOMEM, "no memory");
 	r = q2_pread(f, first, UINT64_C(1) << h.cluster_bits, 0);
@@ -188,7 +188,7 @@ int qcow2_write_compressed(struct image *img, uint64_t offset_bytes, const void 
 	    q2_in_cluster(q, offset_bytes) || offset_bytes >= img->info.size_bytes)
 		return err_set(err, EINVAL, "disk image %s: no compressed cluster can be at %llu",
 			       img->path, (unsigned long long)offset_bytes);
-	packed = malloc(q->cluster_bytes);
+	packed = q2_zalloc(q->cluster_bytes);
 	if (!packed)
 		return err_set(err, ENOMEM, "no memory");
 	r = q2_tool_table(q, offset_bytes);
