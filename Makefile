@@ -293,7 +293,13 @@ demo:
 
 # ---- benchmarks -----------------------------------------------------------------------------------
 
-BENCH := $(B)/bench/init $(B)/bench/first_line
+BENCH := $(B)/bench/init $(B)/bench/first_line $(B)/bench/disk_bench
+
+# the host's side of a disk, without a guest
+$(B)/bench/disk_bench: $(B)/tests/bench/disk_bench.o $(LIBS_DISK)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIBS_DISK) $(LDLIBS)
+-include $(B)/tests/bench/disk_bench.d
 
 $(B)/bench/%: tests/bench/%.c | $(LINUX_INCLUDE)/.ok
 	$(call say,MUSL,$<)

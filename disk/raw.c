@@ -71,10 +71,10 @@ fail:
 
 static int raw_open(const struct image_opts *opts, struct image **ret_img, struct err *err)
 {
-	struct raw *raw;
+	struct raw *raw = NULL;
 	int r = open_raw(opts, false, &raw, err);
 
-	if (!r)
+	if (!r && raw)
 		*ret_img = &raw->img;
 	return r;
 }
@@ -83,10 +83,10 @@ int image_file_open(const struct image_opts *opts, struct image_file *ret_file, 
 {
 	struct image_file f;
 	struct stat st;
-	struct raw *raw;
+	struct raw *raw = NULL;
 	int r = open_raw(opts, true, &raw, err);
 
-	if (r)
+	if (r || !raw)
 		return r;
 	if (fstat(raw->file.fd, &st)) {
 		r = err_sys(err, errno, "cannot be examined");

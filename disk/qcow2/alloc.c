@@ -164,7 +164,7 @@ static int place_behind(struct qcow2 *q, uint64_t count, uint64_t *ret_first)
 
 int q2_alloc_contiguous(struct qcow2 *q, uint64_t count, uint64_t *ret_offset)
 {
-	uint64_t offset, got, first = 0;
+	uint64_t offset = 0, got = 0, first = 0;
 	int r;
 
 	q->free_hint = MAX(q->free_hint, q2_cluster_of(q, q->file_end));

@@ -138,7 +138,7 @@ static int open_next(struct qcow2 *q, const struct image_opts *opts, bool first,
 	r = find_format(q, opts, first, &below.format, err);
 	if (!r)
 		r = q2_backing_resolve(q->img.path, q->h.backing, &path, err);
-	if (r)
+	if (r || !path)
 		return r;
 	below.path = path;
 	r = check_path(c, path, err);

@@ -137,7 +137,7 @@ static void check_entry(struct q2_check *c, struct q2_entry e, uint64_t guest, b
 static int check_l2(struct q2_check *c, uint64_t table, uint64_t guest, bool active)
 {
 	struct qcow2 *q = c->q;
-	autofree uint8_t *buf = malloc(q->cluster_bytes);
+	autofree uint8_t *buf = q2_zalloc(q->cluster_bytes);
 	int r = buf ? q2_pread(&q->file, buf, q->cluster_bytes, table) : -ENOMEM;
 
 	for (size_t at = 0; !r && at < q->cluster_bytes; at += q->entry_bytes) {
@@ -152,7 +152,7 @@ static int check_l2(struct q2_check *c, uint64_t table, uint64_t guest, bool act
 
 static int read_l1(struct q2_check *c, uint64_t offset, uint64_t entries, uint64_t **ret_l1)
 {
-	uint64_t *l1 = malloc((size_t)MAX(entries, UINT64_C(1)) * 8);
+	uint64_t *l1 = q2_zalloc((size_t)MAX(entries, UINT64_C(1)) * 8);
 	int r = l1 ? q2_pread(&c->q->file, l1, (size_t)entries * 8, offset) : -ENOMEM;
 
 	if (r) {
@@ -255,7 +255,7 @@ static int count_bitmaps(struct q2_check *c)
 		corrupt(c);
 		return 0;
 	}
-	buf = malloc((size_t)size + 1);
+	buf = q2_zalloc((size_t)size + 1);
 	r = buf ? q2_pread(&q->file, buf, (size_t)size, dir) : -ENOMEM;
 	for (at = 0; !r && at + 24 <= size;) {
 		uint64_t table = be64_load(buf + at), entries = be32_load(buf + at + 8);

@@ -93,7 +93,7 @@ static struct q2_header make_header(const struct qcow2_create_opts *o)
 static int write_first(int fd, struct q2_header *h, struct err *err)
 {
 	const uint64_t cluster = UINT64_C(1) << h->cluster_bits;
-	autofree uint8_t *buf = calloc(3, cluster);
+	autofree uint8_t *buf = q2_zalloc(3 * cluster);
 	struct image_file f = {.fd = fd};
 	struct q2_header_disk d = {
 	    .magic = be32_put(Q2_MAGIC),

@@ -1,8 +1,6 @@
 /* Header extensions and the name of the backing file. See disk/qcow2/header.h. */
 #include "disk/qcow2/header.h"
 
-#include "base/cleanup.h"
-
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -146,15 +144,12 @@ static bool copy_others(const struct q2_header *h, const uint8_t *first, uint8_t
 	return true;
 }
 
-int q2_header_rebuild(struct q2_header *h, uint8_t *first, struct err *err)
+/* Everything behind the fixed part. */
+static int rebuild(struct q2_header *h, const uint8_t *first, uint8_t *out, struct err *err)
 {
 	uint64_t size = UINT64_C(1) << h->cluster_bits, at = h->header_len;
 	size_t name_len = strlen(h->backing), format_len = strlen(h->backing_format);
-	autofree uint8_t *out = calloc(1, size);
 
-	if (!out)
-		return err_set(err, ENOMEM, "no memory");
-	memcpy(out, first, h->header_len);
 	if ((format_len && !put_ext(out, size, &at, Q2_EXT_BACKING_FORMAT, h->backing_format,
 				    (uint32_t)format_len)) ||
 	    !copy_others(h, first, out, size, &at))
@@ -169,7 +164,23 @@ int q2_header_rebuild(struct q2_header *h, uint8_t *first, struct err *err)
 	h->backing_offset = name_len ? at : 0;
 	h->backing_len = (uint32_t)name_len;
 	memcpy(out + at, h->backing, name_len);
-	memcpy(first, out, size);
-	q2_header_store(h, first);
 	return 0;
+}
+
+int q2_header_rebuild(struct q2_header *h, uint8_t *first, struct err *err)
+{
+	uint64_t size = UINT64_C(1) << h->cluster_bits;
+	uint8_t *out = calloc(1, size);
+	int r;
+
+	if (!out)
+		return err_set(err, ENOMEM, "no memory");
+	memcpy(out, first, h->header_len);
+	r = rebuild(h, first, out, err);
+	if (!r) {
+		memcpy(first, out, size);
+		q2_header_store(h, first);
+	}
+	free(out);
+	return r;
 }

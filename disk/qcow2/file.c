@@ -73,6 +73,11 @@ void *q2_buffer(const struct image_file *f, size_t len)
 	return posix_memalign(&p, align, MAX(len, (size_t)1)) ? NULL : p;
 }
 
+void *q2_zalloc(size_t len)
+{
+	return calloc(1, MAX(len, (size_t)1));
+}
+
 static int direct(const struct image_file *f, uint8_t *in, const uint8_t *out, size_t len,
 		  uint64_t offset)
 {
@@ -89,7 +94,7 @@ static int direct(const struct image_file *f, uint8_t *in, const uint8_t *out, s
 		if (!r && in) {
 			memcpy(in, bounce + skip, n);
 			in += n;
-		} else if (!r) {
+		} else if (!r && out) {
 			memcpy(bounce + skip, out, n);
 			r = write_all(f->fd, bounce, all, from);
 			out += n;

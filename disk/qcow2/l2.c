@@ -164,8 +164,8 @@ static bool continues(const struct q2_extent *a, const struct q2_extent *b)
 
 int q2_map(struct qcow2 *q, uint64_t guest, uint64_t len, struct q2_extent *ret_ext)
 {
-	struct q2_extent ext, next;
-	struct q2_table *t;
+	struct q2_extent ext = {0}, next;
+	struct q2_table *t = NULL;
 	int r = q2_l2_get(q, guest, &t);
 
 	if (r)

@@ -61,7 +61,7 @@ int q2_plan_write(struct qcow2 *q, uint64_t pos, uint64_t end, bool *ret_in_plac
 	if (r)
 		return r;
 	end = MIN(end, pos + MIN(q2_l2_rest(q, pos), RUN_BYTES_MAX));
-	e = last = q2_entry_load(q, t, pos);
+	e = q2_entry_load(q, t, pos);
 	run.clusters = 1;
 	run.reuse = keeps_cluster(e);
 	if (run.reuse)

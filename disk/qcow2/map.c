@@ -32,7 +32,7 @@ int q2_image_map(struct image *img, uint64_t offset_bytes, uint64_t len_bytes,
 	struct qcow2 *q = qcow2_of(img);
 	uint64_t len = len_bytes;
 	unsigned depth = 0;
-	bool below;
+	bool below = false;
 	int r;
 
 	for (;; depth++) {

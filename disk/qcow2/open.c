@@ -223,10 +223,10 @@ int q2_open_one(const struct image_opts *opts, const struct q2_open_how *how, st
 static int driver_open(const struct image_opts *opts, struct image **ret_img, struct err *err)
 {
 	static const struct q2_open_how how = {0};
-	struct qcow2 *q;
+	struct qcow2 *q = NULL;
 	int r = q2_open_one(opts, &how, &q, err);
 
-	if (r)
+	if (r || !q)
 		return r;
 	r = q2_backing_open(q, opts, err);
 	if (r) {

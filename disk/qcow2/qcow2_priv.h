@@ -171,6 +171,9 @@ int q2_sync(const struct image_file *f);
 /* Memory for O_DIRECT of this file. malloc. */
 void *q2_buffer(const struct image_file *f, size_t len);
 
+/* Zeroed memory, of nothing too. malloc. */
+void *q2_zalloc(size_t len);
+
 /* Does what a pure function asked for; 0: ask again. */
 int q2_sync_need(struct qcow2 *q, int need);
 

@@ -233,8 +233,8 @@ static int plan_growth(const struct qcow2 *q, uint64_t n, uint64_t *ret_blocks,
 static int grow_arrays(struct qcow2 *q, uint64_t clusters)
 {
 	size_t bytes = (size_t)(clusters << q->cluster_bits);
-	uint64_t *table = calloc(1, bytes);
-	uint8_t *dirty = calloc(1, bytes / q->unit_bytes);
+	uint64_t *table = q2_zalloc(bytes);
+	uint8_t *dirty = q2_zalloc(bytes / q->unit_bytes);
 
 	if (!table || !dirty) {
 		free(table);

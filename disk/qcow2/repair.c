@@ -111,7 +111,7 @@ static int write_blocks(struct q2_check *c, uint64_t used, uint64_t blocks, uint
 {
 	struct qcow2 *q = c->q;
 	uint64_t per_block = UINT64_C(1) << q->refblock_bits, end = used + blocks + clusters;
-	autofree uint8_t *buf = malloc(q->cluster_bytes);
+	autofree uint8_t *buf = q2_zalloc(q->cluster_bytes);
 	int r = buf ? 0 : -ENOMEM;
 
 	for (uint64_t b = 0; !r && b < blocks; b++) {
@@ -143,8 +143,8 @@ static int rebuild(struct q2_check *c)
 	plan(q, used, &blocks, &clusters);
 	if (clusters << q->cluster_bits > Q2_REFTABLE_BYTES_MAX)
 		return -EFBIG;
-	entries = calloc((size_t)clusters, q->cluster_bytes);
-	dirty = calloc((size_t)clusters, q->cluster_bytes / q->unit_bytes);
+	entries = q2_zalloc((size_t)clusters * (q->cluster_bytes));
+	dirty = q2_zalloc((size_t)clusters * (q->cluster_bytes / q->unit_bytes));
 	table = (used + blocks) << q->cluster_bits;
 	r = entries && dirty ? write_blocks(c, used, blocks, clusters) : -ENOMEM;
 	for (uint64_t i = 0; !r && i < blocks; i++)
@@ -261,7 +261,7 @@ static int fix_l2(struct q2_check *c, uint64_t table, uint64_t guest, uint8_t *b
 int q2_check_copied(struct q2_check *c)
 {
 	struct qcow2 *q = c->q;
-	autofree uint8_t *buf = malloc(q->cluster_bytes);
+	autofree uint8_t *buf = q2_zalloc(q->cluster_bytes);
 	int r = buf ? 0 : -ENOMEM;
 
 	for (uint64_t i = 0; !r && i < q->h.l1_entries; i++) {

@@ -68,14 +68,14 @@ static int read_entry(struct qcow2 *q, uint64_t *at, uint8_t *buf, struct entry 
 
 static int read_list(struct qcow2 *q, struct qcow2_snapshot **ret_list, struct err *err)
 {
-	autofree struct qcow2_snapshot *list = calloc(MAX(q->h.snapshots, 1u), sizeof(*list));
-	autofree uint8_t *buf = malloc(ENTRY_MAX);
+	autofree struct qcow2_snapshot *list = q2_zalloc(q->h.snapshots * sizeof(*list));
+	autofree uint8_t *buf = q2_zalloc(ENTRY_MAX);
 	uint64_t at = q->h.snapshots_offset;
 
 	if (!buf || !list)
 		return err_set(err, ENOMEM, "no memory");
 	for (uint32_t i = 0; i < q->h.snapshots; i++) {
-		struct entry e;
+		struct entry e = {0};
 		int r = read_entry(q, &at, buf, &e, err);
 
 		if (r)
@@ -110,13 +110,13 @@ int qcow2_snapshot_list(const char *path, struct qcow2_snapshot **ret_list, unsi
 int q2_check_snapshots(struct q2_check *c)
 {
 	struct qcow2 *q = c->q;
-	autofree uint8_t *buf = malloc(ENTRY_MAX);
+	autofree uint8_t *buf = q2_zalloc(ENTRY_MAX);
 	uint64_t at = q->h.snapshots_offset;
 	struct err err = ERR_INIT;
 	int r = buf ? 0 : -ENOMEM;
 
 	for (uint32_t i = 0; !r && i < q->h.snapshots; i++) {
-		struct entry e;
+		struct entry e = {0};
 
 		if (read_entry(q, &at, buf, &e, &err)) {
 			q2_check_problem(c, "snapshot %u: %s", i, err.msg);

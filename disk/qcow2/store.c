@@ -45,7 +45,7 @@ static int read_info(const struct image_file *f, struct qcow2_info *info, struct
 	r = q2_header_parse(start, (size_t)MIN(f->size_bytes, (uint64_t)sizeof(start)), &h, err);
 	if (r)
 		return r;
-	first = malloc(UINT64_C(1) << h.cluster_bits);
+	first = q2_zalloc(UINT64_C(1) << h.cluster_bits);
 	if (!first)
 		return err_set(err, ENOMEM, "no memory");
 	r = q2_pread(f, first, UINT64_C(1) << h.cluster_bits, 0);
@@ -178,7 +178,7 @@ static int store_plain(struct qcow2 *q, uint64_t guest, const uint8_t *data)
 /* Plain where compression does not make it smaller. */
 static int pack_and_store(struct qcow2 *q, uint64_t guest, const void *data)
 {
-	autofree uint8_t *packed = malloc(q->cluster_bytes);
+	autofree uint8_t *packed = q2_zalloc(q->cluster_bytes);
 	uint32_t len;
 	int r;
 

@@ -93,7 +93,7 @@ static int take_space(struct qcow2 *q, uint64_t offset, uint64_t len, enum qcow2
 		return fallocate(q->file.fd, 0, (off_t)offset, (off_t)len) ? -errno : 0;
 	if (prealloc != QCOW2_PREALLOC_FULL)
 		return 0;
-	zeroes = calloc(1, ZERO_BYTES);
+	zeroes = q2_zalloc(ZERO_BYTES);
 	if (!zeroes)
 		return -ENOMEM;
 	while (!r && len) {
@@ -175,9 +175,9 @@ int q2_grow_l1(struct qcow2 *q, uint64_t entries)
 
 	if (entries <= old_entries)
 		return 0;
-	l1 = calloc(1, bytes);
-	disk = calloc(1, bytes);
-	dirty = calloc(1, bytes / q->unit_bytes);
+	l1 = q2_zalloc(bytes);
+	disk = q2_zalloc(bytes);
+	dirty = q2_zalloc(bytes / q->unit_bytes);
 	r = l1 && disk && dirty ? q2_alloc_contiguous(q, bytes >> q->cluster_bits, &offset)
 				: -ENOMEM;
 	if (!r)

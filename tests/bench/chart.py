@@ -2,7 +2,7 @@
 from xml.sax.saxutils import escape
 
 BAR, GAP, LEFT, WIDTH = 16, 14, 330, 520
-COLOURS = {"lodge": "#2a6f97", "lodge bzImage": "#61a5c2", "qemu": "#c9793b", "qemu bzImage": "#c9793b",
+COLOURS = {"lodge": "#2a6f97", "lodge bzImage": "#61a5c2", "lodge raw": "#61a5c2", "qemu": "#c9793b", "qemu bzImage": "#c9793b",
            "qemu pvh": "#e0a458", "kvmtool": "#7a8b69"}
 
 

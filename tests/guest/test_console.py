@@ -139,7 +139,7 @@ def none(context):
 
 @test(delay=[0, 20], terminal=[False, True])
 def paste(context, delay, terminal):
-    """64 KiB of input arrive whole, also at a slow reader, but for what a terminal's typist overruns."""
+    """64 KiB of input arrive whole, also at a slow reader."""
     data = bytes(33 + i * 7 % 90 for i in range(65536))
     vm = context.guest(f"drain:{len(data)},{delay}", terminal=terminal)
     vm.wait_for("@ draining")
