@@ -17,8 +17,10 @@
 
 static void raw_free(struct raw *raw)
 {
-	if (raw->file.fd >= 0)
+	if (raw->file.fd >= 0) {
+		image_unlock(raw->file.fd);
 		close(raw->file.fd);
+	}
 	free(raw->img.path);
 	free(raw);
 }
