@@ -17,7 +17,7 @@ B := build$(if $(SAN),/$(SAN))$(if $(STATIC),/static)
 
 # ---- sources, floor by floor ------------------------------------------------------------------
 
-BASE := err log json gmem loop loop_uring loop_ring loop_epoll loop_try loop_workers
+BASE := err log json gmem loop loop_spin loop_uring loop_ring loop_epoll loop_try loop_workers
 
 DISK := image lock raw raw_probe raw_io raw_sync raw_map \
 	qcow2/header qcow2/extension qcow2/file qcow2/cache qcow2/l2 qcow2/refcount qcow2/alloc \
