@@ -17,11 +17,11 @@ B := build$(if $(SAN),/$(SAN))$(if $(STATIC),/static)
 
 # ---- sources, floor by floor ------------------------------------------------------------------
 
-BASE := err log gmem loop loop_uring loop_ring loop_epoll loop_try loop_workers
+BASE := err log gmem loop loop_uring loop_ring loop_epoll loop_try loop_workers loop_pool
 
 DISK := image lock raw raw_probe raw_io raw_sync raw_map \
 	qcow2/header qcow2/extension qcow2/file qcow2/cache qcow2/l2 qcow2/refcount qcow2/alloc \
-	qcow2/commit qcow2/writeback qcow2/table qcow2/engine qcow2/read qcow2/compressed qcow2/write qcow2/link qcow2/zero_discard \
+	qcow2/commit qcow2/writeback qcow2/table qcow2/engine qcow2/read qcow2/split qcow2/compressed qcow2/inflate qcow2/write qcow2/link qcow2/zero_discard \
 	qcow2/open qcow2/backing qcow2/map qcow2/names qcow2/tools qcow2/create qcow2/resize qcow2/check qcow2/repair \
 	qcow2/snapshot qcow2/store
 
@@ -41,7 +41,7 @@ CONTROL := main cmd_run cmd_doctor parse options options_disk escape tty console
 
 # unit tests: tests/unit/<floor>/<name>.c, linked with that floor and those below
 TESTS_BASE    := test_err test_log test_bytes test_checked test_gmem test_loop \
-	test_loop_stream test_loop_event
+	test_loop_stream test_loop_event test_loop_pool
 TESTS_DISK    := test_raw test_raw_open test_raw_fault test_qcow2_fault test_qcow2_crash test_qcow2_images test_qcow2_header
 TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify test_virtio_hostile \
 	test_blk test_blk_requests test_blk_queues test_blk_raw test_rng
