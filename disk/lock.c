@@ -87,3 +87,10 @@ fail:
 		       "with locks",
 		       -r);
 }
+
+void image_unlock(int fd)
+{
+	struct flock all = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+
+	(void)fcntl(fd, F_OFD_SETLK, &all);
+}
