@@ -52,7 +52,8 @@ TESTS_VMM     := test_config test_unpack test_kernel test_kernel_bad test_initra
 TESTS_CONTROL := test_parse test_options test_console test_doctor
 
 # libFuzzer targets: tests/fuzz/<name>.c
-FUZZ := fuzz_virtq fuzz_blk fuzz_kernel fuzz_devices fuzz_qcow2
+FUZZ := fuzz_virtq fuzz_blk fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
+	fuzz_qcow2_header fuzz_qcow2_snapshot fuzz_qcow2_tables
 
 # ---- flags ------------------------------------------------------------------------------------
 
