@@ -17,11 +17,11 @@ B := build$(if $(SAN),/$(SAN))$(if $(STATIC),/static)
 
 # ---- sources, floor by floor ------------------------------------------------------------------
 
-BASE := err log json gmem loop loop_spin loop_uring loop_ring loop_epoll loop_try loop_workers
+BASE := err log json gmem loop loop_spin loop_uring loop_ring loop_epoll loop_try loop_workers loop_pool
 
 DISK := image lock raw raw_probe raw_io raw_sync raw_map \
 	qcow2/header qcow2/extension qcow2/file qcow2/cache qcow2/l2 qcow2/refcount qcow2/alloc \
-	qcow2/commit qcow2/writeback qcow2/table qcow2/engine qcow2/read qcow2/compressed qcow2/write qcow2/link qcow2/zero_discard \
+	qcow2/commit qcow2/writeback qcow2/table qcow2/engine qcow2/read qcow2/split qcow2/compressed qcow2/inflate qcow2/write qcow2/link qcow2/zero_discard \
 	qcow2/open qcow2/backing qcow2/map qcow2/names qcow2/tools qcow2/create qcow2/resize qcow2/check qcow2/repair \
 	qcow2/snapshot qcow2/store
 DISK += raw_tools copy copy_runs create_file
@@ -44,8 +44,9 @@ CONTROL := main cmd_run cmd_doctor parse options options_disk escape tty console
 
 # unit tests: tests/unit/<floor>/<name>.c, linked with that floor and those below
 TESTS_BASE    := test_err test_log test_json test_bytes test_checked test_gmem test_loop \
-	test_loop_stream test_loop_event
-TESTS_DISK    := test_raw test_raw_open test_raw_fault test_qcow2_fault test_qcow2_crash test_qcow2_images test_qcow2_header
+	test_loop_stream test_loop_event test_loop_pool
+TESTS_DISK    := test_raw test_raw_open test_raw_fault test_qcow2_fault test_qcow2_crash test_qcow2_images test_qcow2_header \
+	test_qcow2_cache test_qcow2_refcount test_qcow2_map test_qcow2_repair test_qcow2_tools
 TESTS_DISK    += test_copy test_create_file test_raw_tools
 TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify test_virtio_hostile \
 	test_blk test_blk_requests test_blk_queues test_blk_raw test_rng
@@ -55,7 +56,8 @@ TESTS_VMM     := test_config test_unpack test_kernel test_kernel_bad test_initra
 TESTS_CONTROL := test_parse test_options test_console test_doctor test_disk_args
 
 # libFuzzer targets: tests/fuzz/<name>.c
-FUZZ := fuzz_virtq fuzz_blk fuzz_kernel fuzz_devices fuzz_qcow2
+FUZZ := fuzz_virtq fuzz_blk fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
+	fuzz_qcow2_header fuzz_qcow2_snapshot fuzz_qcow2_tables
 
 # ---- flags ------------------------------------------------------------------------------------
 

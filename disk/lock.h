@@ -31,7 +31,10 @@
  */
 int image_lock(int fd, bool read_only, struct err *err);
 
-/* At once, where closing the descriptor waits for I/O that the kernel has yet to end. */
+/*
+ * Gives the lock up. To be called before close(): an io_uring lets go of the file a little after
+ * its last request has completed, and the lock would live as long.
+ */
 void image_unlock(int fd);
 
 #endif

@@ -1,9 +1,8 @@
 /*
  * Compressed clusters: zlib (raw deflate) and zstd.
  *
- * What comes out is one cluster and no byte more, whatever the data says; zstd's window is bounded
- * by the cluster as well. The clusters that were unpacked last are kept, so that reading one in
- * small pieces unpacks it once.
+ * What comes out is one cluster and no byte more, whatever the data says, in memory that is there
+ * already; zstd's window is bounded by that as well. Pure. Threads: one at a time for one codec.
  */
 #include "disk/qcow2/qcow2_priv.h"
 
@@ -13,102 +12,46 @@
 #include <zlib.h>
 #include <zstd.h>
 
-#define SLOTS	      4
-#define SLOTS_HUGE    2 /* for clusters of more than: */
-#define HUGE_BYTES    (256u * 1024)
 #define DEFLATE_WBITS 12 /* the window that the format's readers are sure to have */
 
-struct slot {
-	uint8_t *data;
-	uint64_t host; /* 0: empty */
-	uint32_t len;
-};
-
-struct q2_inflate {
-	struct slot slots[SLOTS];
-	unsigned nslots, next;
-	z_stream z;
-	bool z_ready;
-	ZSTD_DCtx *zstd;
-};
-
-int q2_inflate_init(struct qcow2 *q)
+void q2_codec_free(struct q2_codec *c)
 {
-	q->inflate = calloc(1, sizeof(*q->inflate));
-	if (!q->inflate)
-		return -ENOMEM;
-	q->inflate->nslots = q->cluster_bytes > HUGE_BYTES ? SLOTS_HUGE : SLOTS;
-	return 0;
-}
-
-void q2_inflate_free(struct qcow2 *q)
-{
-	struct q2_inflate *c = q->inflate;
-
-	if (!c)
-		return;
-	for (unsigned i = 0; i < SLOTS; i++)
-		free(c->slots[i].data);
-	if (c->z_ready)
-		inflateEnd(&c->z);
+	if (c->z)
+		inflateEnd(c->z);
+	free(c->z);
 	ZSTD_freeDCtx(c->zstd);
-	free(c);
-	q->inflate = NULL;
+	*c = (struct q2_codec){0};
 }
 
-const uint8_t *q2_inflated_find(struct qcow2 *q, uint64_t host, uint32_t len)
+/* A stream at its start, or NULL. */
+static z_stream *zlib_stream(struct q2_codec *c)
 {
-	struct q2_inflate *c = q->inflate;
+	z_stream *z = c->z;
 
-	for (unsigned i = 0; i < c->nslots; i++) {
-		if (c->slots[i].host == host && c->slots[i].len == len)
-			return c->slots[i].data;
+	if (z)
+		return inflateReset(z) == Z_OK ? z : NULL;
+	z = calloc(1, sizeof(*z));
+	if (!z || inflateInit2(z, -15) != Z_OK) {
+		free(z);
+		return NULL;
 	}
-	return NULL;
+	c->z = z;
+	return z;
 }
 
-uint8_t *q2_inflated_slot(struct qcow2 *q)
+static int unpack_zlib(struct q2_codec *c, const uint8_t *data, uint32_t len, uint8_t *cluster,
+		       uint32_t cluster_bytes)
 {
-	struct q2_inflate *c = q->inflate;
-	struct slot *s = &c->slots[c->next];
-
-	s->host = 0;
-	if (!s->data)
-		s->data = malloc(q->cluster_bytes);
-	return s->data;
-}
-
-void q2_inflated_add(struct qcow2 *q, uint64_t host, uint32_t len)
-{
-	struct q2_inflate *c = q->inflate;
-
-	c->slots[c->next].host = host;
-	c->slots[c->next].len = len;
-	c->next = (c->next + 1) % c->nslots;
-}
-
-void q2_inflated_forget(struct qcow2 *q)
-{
-	for (unsigned i = 0; i < SLOTS; i++)
-		q->inflate->slots[i].host = 0;
-}
-
-static int unpack_zlib(struct qcow2 *q, const uint8_t *data, uint32_t len, uint8_t *cluster)
-{
-	struct q2_inflate *c = q->inflate;
-	z_stream *z = &c->z;
+	z_stream *z = zlib_stream(c);
 	const void *in = data;
 	int r;
 
-	if (!c->z_ready && inflateInit2(z, -15) != Z_OK)
+	if (!z)
 		return -ENOMEM;
-	if (c->z_ready && inflateReset(z) != Z_OK)
-		return -EIO;
-	c->z_ready = true;
 	memcpy(&z->next_in, &in, sizeof(in)); /* not const in zlib, although it is only read */
 	z->avail_in = len;
 	z->next_out = cluster;
-	z->avail_out = q->cluster_bytes;
+	z->avail_out = cluster_bytes;
 	r = inflate(z, Z_FINISH);
 	/* the last sector has other data behind; that is not read once the cluster is full */
 	if ((r == Z_STREAM_END || r == Z_BUF_ERROR || r == Z_OK) && !z->avail_out)
@@ -116,11 +59,11 @@ static int unpack_zlib(struct qcow2 *q, const uint8_t *data, uint32_t len, uint8
 	return -EIO;
 }
 
-static int unpack_zstd(struct qcow2 *q, const uint8_t *data, uint32_t len, uint8_t *cluster)
+static int unpack_zstd(struct q2_codec *c, const uint8_t *data, uint32_t len, uint8_t *cluster,
+		       uint32_t cluster_bytes)
 {
-	struct q2_inflate *c = q->inflate;
 	ZSTD_inBuffer in = {data, len, 0};
-	ZSTD_outBuffer out = {cluster, q->cluster_bytes, 0};
+	ZSTD_outBuffer out = {cluster, cluster_bytes, 0};
 
 	if (!c->zstd)
 		c->zstd = ZSTD_createDCtx();
@@ -139,11 +82,12 @@ static int unpack_zstd(struct qcow2 *q, const uint8_t *data, uint32_t len, uint8
 	return 0;
 }
 
-int q2_unpack(struct qcow2 *q, const uint8_t *data, uint32_t len, uint8_t *cluster)
+int q2_unpack(struct q2_codec *c, uint8_t compression, const uint8_t *data, uint32_t len,
+	      uint8_t *cluster, uint32_t cluster_bytes)
 {
-	if (q->h.compression == Q2_COMPRESSION_ZSTD)
-		return unpack_zstd(q, data, len, cluster);
-	return unpack_zlib(q, data, len, cluster);
+	if (compression == Q2_COMPRESSION_ZSTD)
+		return unpack_zstd(c, data, len, cluster, cluster_bytes);
+	return unpack_zlib(c, data, len, cluster, cluster_bytes);
 }
 
 static int pack_zlib(uint32_t cluster_bytes, const uint8_t *cluster, uint8_t *out,

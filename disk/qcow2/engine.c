@@ -53,7 +53,7 @@ void q2_wake(struct qcow2 *q, struct q2_ops *list, int res)
 
 /* Beginning and end of an operation */
 
-static struct q2_op *op_get(struct qcow2 *q)
+struct q2_op *q2_op_get(struct qcow2 *q)
 {
 	struct q2_engine *e = q->engine;
 	struct q2_op *op = e->free;
@@ -69,14 +69,14 @@ static struct q2_op *op_get(struct qcow2 *q)
 	return op;
 }
 
-static void read_done(struct q2_op *op)
+static void ended(struct q2_op *op)
 {
 	q2_finish(op, op->res);
 }
 
-static void flushed(struct q2_op *op)
+static void read_done(struct q2_op *op)
 {
-	q2_finish(op, op->res);
+	q2_join(op, ended);
 }
 
 static void flush(struct q2_op *op)
@@ -84,17 +84,22 @@ static void flush(struct q2_op *op)
 	struct qcow2 *q = op->q;
 
 	if (q2_is_dirty(q) || q->engine->wb.running)
-		q2_commit(op, flushed);
+		q2_commit(op, ended);
 	else
-		q2_io_file(op, IMAGE_FLUSH, 0, 0, flushed);
+		q2_io_file(op, IMAGE_FLUSH, 0, 0, ended);
 }
 
-static void change_done(struct q2_op *op)
+static void changed(struct q2_op *op)
 {
 	if (op->res)
 		q2_finish(op, op->res);
 	else
 		q2_finish_change(op);
+}
+
+static void change_done(struct q2_op *op)
+{
+	q2_join(op, changed);
 }
 
 void q2_finish_change(struct q2_op *op)
@@ -105,11 +110,17 @@ void q2_finish_change(struct q2_op *op)
 		q2_finish(op, 0);
 }
 
-static void op_start(struct q2_op *op, struct image_req *req)
+void q2_op_init(struct q2_op *op, struct image_req *req)
 {
 	op->req = req;
 	op->res = 0;
 	op->zeroes = false;
+	op->children_res = 0;
+}
+
+static void op_start(struct q2_op *op, struct image_req *req)
+{
+	q2_op_init(op, req);
 	op->pos = req->offset_bytes;
 	op->end = req->offset_bytes + req->len_bytes;
 	switch (req->op) {
@@ -134,19 +145,17 @@ static void start_step(struct q2_op *op)
 	op_start(op, op->req);
 }
 
-void q2_finish(struct q2_op *op, int res)
+void q2_op_put(struct q2_op *op)
 {
 	struct q2_engine *e = op->q->engine;
-	struct image_req *req = op->req;
+	struct image_req *req;
 
-	assert(!op->busy.end && !op->pinned);
+	assert(!op->busy.end && !op->pinned && !op->children && !op->slot);
 	if (op->iov != op->inline_iov) {
 		free(op->iov);
 		op->iov = op->inline_iov;
 		op->iov_room = Q2_OP_IOVS;
 	}
-	req->p.res = res;
-	image_queue_push(&e->ended, req);
 	req = image_queue_pop(&e->waiting);
 	if (req) {
 		op->req = req;
@@ -156,6 +165,13 @@ void q2_finish(struct q2_op *op, int res)
 		op->next = e->free;
 		e->free = op;
 	}
+}
+
+void q2_finish(struct q2_op *op, int res)
+{
+	op->req->p.res = res;
+	image_queue_push(&op->q->engine->ended, op->req);
+	q2_op_put(op);
 }
 
 void q2_run(struct qcow2 *q, bool in_submit)
@@ -185,7 +201,7 @@ void q2_run(struct qcow2 *q, bool in_submit)
 void q2_submit(struct image *img, struct image_req *req)
 {
 	struct qcow2 *q = qcow2_of(img);
-	struct q2_op *op = op_get(q);
+	struct q2_op *op = q2_op_get(q);
 
 	if (!op) {
 		image_queue_push(&q->engine->waiting, req);

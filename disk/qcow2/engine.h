@@ -48,9 +48,10 @@ struct q2_op {
 	uint8_t *rd_buf;
 	uint64_t rd_buf_pos; /* guest offset of rd_buf[0] */
 	void (*rd_done)(struct q2_op *op);
-	uint8_t *packed; /* compressed data, as it lies in the file */
-	uint64_t packed_host;
-	uint32_t packed_len, packed_skip;
+
+	/* inflate.c */
+	struct q2_slot *slot; /* that it fills */
+	void (*inflated)(struct q2_op *op, const uint8_t *cluster);
 
 	/* write.c */
 	uint64_t wr_pos, wr_end, wr_data_end;
@@ -65,12 +66,18 @@ struct q2_op {
 	uint64_t tb_guest, tb_offset, tb_at;
 	void (*tb_done)(struct q2_op *op);
 
+	/* split.c */
+	struct q2_op *parent; /* whose request it carries a part of; NULL: all of it */
+	unsigned children;
+	int children_res;
+	bool joining; /* `step` is for when the last child has ended */
+
 	struct q2_busy busy;
 
 	/* engine.c: a piece of a table that it reads */
 	struct q2_table *load;
 	struct q2_cache *load_cache;
-	void (*resume)(struct q2_op *op);
+	void (*resume)(struct q2_op *op); /* inflate.c too */
 
 	uint8_t gen;
 	bool in_gen;
@@ -142,6 +149,11 @@ void q2_need(struct q2_op *op, int need, void (*step)(struct q2_op *op));
 
 void q2_finish(struct q2_op *op, int res);
 
+/* One more operation, or NULL; q2_op_put() when it has ended. */
+struct q2_op *q2_op_get(struct qcow2 *q);
+void q2_op_put(struct q2_op *op);
+void q2_op_init(struct q2_op *op, struct image_req *req);
+
 /* Finishes a change: with FUA, a flush before. */
 void q2_finish_change(struct q2_op *op);
 
@@ -168,6 +180,24 @@ void q2_iov_add_request(struct q2_op *op, uint64_t guest, uint64_t len);
 
 /* Copies to (or, `from` NULL, zeroes) the request's memory. */
 void q2_request_fill(struct q2_op *op, uint64_t guest, const uint8_t *from, uint64_t len);
+
+/* ---- split.c ---- */
+
+/* Hands a part of the operation's request to another one. False: it does it itself. */
+bool q2_split_read(struct q2_op *op, uint64_t pos, uint64_t end);
+bool q2_split_write(struct q2_op *op, uint64_t pos, uint64_t end);
+/* `step` when all parts have ended, with the first error of any. */
+void q2_join(struct q2_op *op, void (*step)(struct q2_op *op));
+
+/* ---- inflate.c ---- */
+
+/*
+ * The compressed cluster of an extent: `use` gets it. 0: it was in memory; 1: later, then `step`
+ * (which may have to ask again); -ENOMEM.
+ */
+int q2_inflate(struct q2_op *op, const struct q2_extent *ext,
+	       void (*use)(struct q2_op *op, const uint8_t *cluster),
+	       void (*step)(struct q2_op *op));
 
 /* ---- writeback.c ---- */
 

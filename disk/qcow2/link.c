@@ -157,9 +157,9 @@ static struct q2_entry zeroed(const struct qcow2 *q, struct q2_entry e, enum q2_
 	bool keep = how == Q2_ZERO_KEEP && keeps_cluster(e);
 	struct q2_entry to = {0};
 
-	/* without a backing file nothing shows where nothing is */
+	/* discarding nothing leaves nothing, unless something shows there */
 	if (how == Q2_ZERO_EMPTY ||
-	    (!keep && !has_backing(q) && !q->extl2 && !(e.word & Q2_L2_ZERO)))
+	    (how == Q2_ZERO_DISCARD && !e.word && !e.bitmap && !has_backing(q)))
 		return to;
 	if (keep)
 		to.word = e.word & (Q2_OFFSET_MASK | Q2_COPIED);

@@ -278,8 +278,10 @@ static int driver_attach(struct image *img, struct loop *loop, struct err *err)
 	if (r) {
 		image_detach(q->file.img);
 		q2_engine_free(q);
+		return r;
 	}
-	return r;
+	q2_inflate_attach(q);
+	return 0;
 }
 
 static void driver_detach(struct image *img)
@@ -287,6 +289,7 @@ static void driver_detach(struct image *img)
 	struct qcow2 *q = qcow2_of(img);
 
 	write_rest(q);
+	q2_inflate_detach(q);
 	if (q->backing)
 		image_detach(q->backing);
 	image_detach(q->file.img);

@@ -160,8 +160,9 @@ int qcow2_check(const char *path, unsigned repair, const struct qcow2_check_ops 
 
 /*
  * Grows or, with `shrink`, shrinks the disk. Shrinking discards what is behind the new end.
- * -EINVAL: smaller and not `shrink`; -ENOTSUP: the image has internal snapshots (shrinking, or
- * growing in version 2).
+ * What is new reads as zeroes: where the backing file is longer it is hidden (it is opened for
+ * that). -EINVAL: smaller and not `shrink`; -ENOTSUP: the image has internal snapshots (shrinking,
+ * or growing in version 2), or is version 2 and its backing file would show.
  */
 int qcow2_resize(const char *path, uint64_t size_bytes, bool shrink, enum qcow2_prealloc prealloc,
 		 struct err *err);

@@ -55,7 +55,7 @@ struct q2_freed_list {
 
 struct q2_commit;  /* disk/qcow2/commit.h */
 struct q2_engine;  /* disk/qcow2/engine.h */
-struct q2_inflate; /* disk/qcow2/compressed.c */
+struct q2_inflate; /* disk/qcow2/inflate.c */
 
 struct qcow2 {
 	struct image img;
@@ -351,19 +351,30 @@ int q2_zero_range(struct qcow2 *q, uint64_t pos, uint64_t end, enum q2_zero_how 
 
 /* ---- compressed.c ---- */
 
-/* Unpacks one cluster; `len` bytes are there at most. -EIO: broken data. */
-int q2_unpack(struct qcow2 *q, const uint8_t *data, uint32_t len, uint8_t *cluster);
+/* State of the decompressors, made when it is first needed. Zeroed: none. */
+struct q2_codec {
+	struct z_stream_s *z;
+	struct ZSTD_DCtx_s *zstd;
+};
+
+void q2_codec_free(struct q2_codec *c);
+
+/* Unpacks one cluster; `len` bytes are there at most. -EIO: broken data; -ENOMEM. */
+int q2_unpack(struct q2_codec *c, uint8_t compression, const uint8_t *data, uint32_t len,
+	      uint8_t *cluster, uint32_t cluster_bytes);
 
 /* -ENOSPC: not smaller than a cluster. `out` has room for a cluster. */
 int q2_pack(struct qcow2 *q, const uint8_t *cluster, uint8_t *out, uint32_t *ret_len);
 
-/* Clusters that were unpacked last, by their L2 entry. */
+/* ---- inflate.c ---- */
+
 int q2_inflate_init(struct qcow2 *q);
 void q2_inflate_free(struct qcow2 *q);
-const uint8_t *q2_inflated_find(struct qcow2 *q, uint64_t host, uint32_t len);
-uint8_t *q2_inflated_slot(struct qcow2 *q); /* to unpack into; then: */
-void q2_inflated_add(struct qcow2 *q, uint64_t host, uint32_t len);
-void q2_inflated_forget(struct qcow2 *q);
+/* The image, with all below it, is attached; no request is in flight in either. */
+void q2_inflate_attach(struct qcow2 *top);
+void q2_inflate_detach(struct qcow2 *q);
+/* Other data may lie where compressed data was. No request in flight. */
+void q2_inflate_forget(struct qcow2 *q);
 
 /* ---- driver entry points of several files ---- */
 

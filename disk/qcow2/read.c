@@ -1,11 +1,9 @@
 /*
  * Reading a range of the guest's disk, into the request's memory or into a buffer (for what a write
- * copies). Extent by extent; each that is stored is one I/O.
+ * copies). Each extent that is stored is one I/O; those of a request go side by side (split.c).
  */
 #include "disk/qcow2/engine.h"
 
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 static void read_step(struct q2_op *op);
@@ -59,53 +57,13 @@ static void read_backing(struct q2_op *op, uint64_t len)
 		q2_io_backing(op, op->rd_pos, len, extent_read);
 }
 
-/* Compressed clusters */
-
-static void unpack(struct q2_op *op)
+/* All of a compressed cluster is there. */
+static void use_cluster(struct q2_op *op, const uint8_t *cluster)
 {
-	struct qcow2 *q = op->q;
-	uint64_t in_cluster = q2_in_cluster(q, op->rd_pos);
-	uint8_t *cluster = op->res ? NULL : q2_inflated_slot(q);
-	int r = op->res;
+	uint64_t in_cluster = q2_in_cluster(op->q, op->rd_pos);
 
-	if (!r)
-		r = cluster ? q2_unpack(q, op->packed + op->packed_skip, op->packed_len, cluster)
-			    : -ENOMEM;
-	if (!r) {
-		q2_inflated_add(q, op->packed_host, op->packed_len);
-		fill(op, cluster + in_cluster,
-		     MIN(op->rd_end - op->rd_pos, q->cluster_bytes - in_cluster));
-	}
-	free(op->packed);
-	op->packed = NULL;
-	if (r)
-		read_end(op, r);
-	else
-		read_step(op);
-}
-
-/* 0: it was in memory; 1: waits; -errno */
-static int read_compressed(struct q2_op *op, const struct q2_extent *ext)
-{
-	struct qcow2 *q = op->q;
-	const uint8_t *cluster = q2_inflated_find(q, ext->host, ext->host_len);
-	uint64_t align = MAX(q->file.align_bytes, (uint32_t)IMAGE_SECTOR_BYTES), from, to;
-
-	if (cluster) {
-		fill(op, cluster + q2_in_cluster(q, op->rd_pos), ext->len);
-		return 0;
-	}
-	from = align_down(ext->host, align);
-	to = align_up(ext->host + ext->host_len, align);
-	op->packed = q2_buffer(&q->file, (size_t)(to - from));
-	if (!op->packed)
-		return -ENOMEM;
-	op->packed_host = ext->host;
-	op->packed_len = ext->host_len;
-	op->packed_skip = (uint32_t)(ext->host - from);
-	q2_iov_one(op, op->packed, (size_t)(to - from));
-	q2_io_file(op, IMAGE_READ, from, to - from, unpack);
-	return 1;
+	fill(op, cluster + in_cluster,
+	     MIN(op->rd_end - op->rd_pos, op->q->cluster_bytes - in_cluster));
 }
 
 static void read_data(struct q2_op *op, const struct q2_extent *ext)
@@ -116,6 +74,13 @@ static void read_data(struct q2_op *op, const struct q2_extent *ext)
 		read_end(op, r);
 	else
 		q2_io_file(op, IMAGE_READ, ext->host, ext->len, extent_read);
+}
+
+/* Does it take I/O? */
+static bool is_stored(const struct q2_op *op, const struct q2_extent *ext)
+{
+	return ext->kind == Q2_DATA || ext->kind == Q2_COMPRESSED_DATA ||
+	       (ext->kind == Q2_UNALLOCATED && op->rd_pos < op->q->backing_bytes);
 }
 
 static void read_step(struct q2_op *op)
@@ -140,12 +105,18 @@ static void read_step(struct q2_op *op)
 			q2_need(op, r, read_step);
 			return;
 		}
+		/* what is not the last goes on while the rest is looked up */
+		if (!r && is_stored(op, &ext) && ext.len < op->rd_end - op->rd_pos &&
+		    q2_split_read(op, op->rd_pos, op->rd_pos + ext.len)) {
+			op->rd_pos += ext.len;
+			continue;
+		}
 		if (!r && ext.kind == Q2_DATA) {
 			read_data(op, &ext);
 			return;
 		}
 		if (!r && ext.kind == Q2_COMPRESSED_DATA) {
-			r = read_compressed(op, &ext);
+			r = q2_inflate(op, &ext, use_cluster, read_step);
 			if (r > 0)
 				return;
 		} else if (!r && ext.kind == Q2_UNALLOCATED && op->rd_pos < q->backing_bytes) {

@@ -5,40 +5,72 @@
 
 typedef unsigned long long ull;
 
-/* What the backing file has behind the old end must not show in what is new. */
-static int hide_backing(struct qcow2 *q, uint64_t old, uint64_t size, struct err *err)
-{
-	uint64_t backing = 0, len, end;
-	int r;
+/* A request that is waited for, on a loop of its own. */
+struct waited {
+	struct image_req req;
+	struct loop *loop;
+	int res;
+};
 
-	if (!q->h.backing[0])
-		return 0;
-	r = q2_backing_size(q, &backing, err);
+static void waited_done(struct image_req *req, int res)
+{
+	struct waited *w = container_of(req, struct waited, req);
+
+	w->res = res;
+	loop_stop(w->loop);
+}
+
+static int write_zeroes(struct qcow2 *q, uint64_t from, uint64_t to, struct err *err)
+{
+	struct waited w = {.req = {.op = IMAGE_WRITE_ZEROES,
+				   .flags = IMAGE_MAY_UNMAP,
+				   .offset_bytes = from,
+				   .len_bytes = to - from,
+				   .done = waited_done}};
+	int r = loop_new(&(struct loop_opts){.entries = 8}, &w.loop, err);
+
 	if (r)
 		return r;
-	end = MIN(size, align_up(backing, q->cluster_bytes));
-	if (old >= backing)
-		return 0;
-	if (q->h.version < 3)
-		return err_set(
-		    err, ENOTSUP,
-		    "has a backing file of %llu bytes that would show behind the old end, and "
-		    "version 2 cannot hide it; convert it to version 3",
-		    (ull)backing);
-	if (q2_in_cluster(q, old))
-		return err_set(
-		    err, ENOTSUP,
-		    "ends within a cluster, and its backing file of %llu bytes would show "
-		    "behind; grow it to %llu first is not possible, convert it",
-		    (ull)backing, (ull)align_up(old, q->cluster_bytes));
-	for (uint64_t pos = old; pos < end; pos += len) {
-		r = q2_tool_table(q, pos);
-		if (!r)
-			r = Q2_SYNC(q, q2_zero_range(q, pos, end, Q2_ZERO_UNMAP, &len));
-		if (r)
-			return err_sys(err, -r, "its new part cannot be cleared");
+	r = image_attach(&q->img, w.loop, err);
+	if (r) {
+		loop_free(w.loop);
+		return r;
 	}
-	return 0;
+	image_submit(&q->img, &w.req);
+	r = loop_run(w.loop);
+	loop_free(w.loop); /* ends the request if the loop could not */
+	image_detach(&q->img);
+	r = r ? r : w.res;
+	return r ? err_sys(err, -r, "its new part cannot be cleared") : 0;
+}
+
+/*
+ * The new part reads as zeroes: neither what the backing file has there shows, nor what lies behind
+ * the old end in its cluster (left by a disk that was made smaller). The backing files are opened
+ * when they reach that far: the rest of a cluster may have to be copied.
+ */
+static int clear_new(struct qcow2 *q, uint64_t old, uint64_t size, struct err *err)
+{
+	static const struct image_opts allow = {.backing = true};
+	uint64_t from = align_up(old, IMAGE_SECTOR_BYTES), backing = 0;
+	uint64_t to = MIN(size, align_up(old, q->cluster_bytes));
+	int r = 0;
+
+	if (q->h.backing[0])
+		r = q2_backing_size(q, &backing, err);
+	if (!r && backing > old) {
+		if (q->h.version < 3)
+			return err_set(
+			    err, ENOTSUP,
+			    "has a backing file of %llu bytes that would show behind the old end, "
+			    "and version 2 cannot hide it; convert it to version 3",
+			    (ull)backing);
+		to = MIN(size, align_up(backing, q->cluster_bytes));
+		r = q2_backing_open(q, &allow, err);
+	} else if (!r && q->h.backing[0] && to > from) {
+		r = q2_backing_open(q, &allow, err);
+	}
+	return r || to <= from ? r : write_zeroes(q, from, to, err);
 }
 
 static int grow(struct qcow2 *q, uint64_t size, enum qcow2_prealloc prealloc, struct err *err)
@@ -63,7 +95,7 @@ static int grow(struct qcow2 *q, uint64_t size, enum qcow2_prealloc prealloc, st
 		return err_sys(err, -r, "its L1 table cannot be made longer");
 	q->img.info.size_bytes = size;
 	/* tables reach further than the disk for a moment, which is harmless */
-	r = hide_backing(q, old, size, err);
+	r = clear_new(q, old, size, err);
 	if (!r)
 		r = q2_preallocate(q, old, size, prealloc, err);
 	if (r)

@@ -153,7 +153,7 @@ static int store_packed(struct qcow2 *q, uint64_t guest, const uint8_t *packed, 
 	e.word = q2_entry_make_compressed(q, offset, len);
 	q2_entry_store(q, t, guest, e);
 	q->need_order = true;
-	q2_inflated_forget(q);
+	q2_inflate_forget(q);
 	q->pack_offset = q2_in_cluster(q, offset + len) ? offset + len : 0;
 	return 0;
 }

@@ -47,8 +47,16 @@ static void write_in_place(struct q2_op *op, const struct q2_extent *ext)
 {
 	/* zeroes: so many that their iovecs stay few */
 	uint64_t len = op->zeroes ? MIN(ext->len, 2 * MIB) : ext->len;
-	int r = q2_iov_request(op, op->wr_pos, len);
+	int r;
 
+	/* what is not the last goes on while the rest is looked up */
+	if (ext->len < op->wr_end - op->wr_pos &&
+	    q2_split_write(op, op->wr_pos, op->wr_pos + ext->len)) {
+		op->wr_pos += ext->len;
+		write_step(op);
+		return;
+	}
+	r = q2_iov_request(op, op->wr_pos, len);
 	if (r)
 		write_end(op, r);
 	else

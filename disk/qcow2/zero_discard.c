@@ -3,7 +3,11 @@
  *
  * Whole clusters (with extended L2 entries: subclusters) become so in the L2 table alone; where
  * that cannot say it (parts of clusters, version 2 with something below) zeroes are written as
- * data. What reads as zeroes already is left alone.
+ * data.
+ *
+ * What was discarded reads as zeroes from then on, for ever: version 3 says so with a mark, also
+ * without a backing file, since one may be added later. Version 2 has no mark: there it reads as
+ * zeroes as long as there is no backing file, and with one nothing is discarded.
  */
 #include "disk/qcow2/engine.h"
 
@@ -27,17 +31,31 @@ static void end(struct q2_op *op, int res)
 		q2_finish_change(op);
 }
 
-/* Is there nothing to do for [pos, pos + ext->len)? */
-static bool is_done(const struct q2_op *op, const struct q2_extent *ext, enum q2_zero_how how)
+/*
+ * How much of the extent at op->pos needs nothing done. What reads as zeroes only because there is
+ * nothing yet is marked so in whole clusters, where there is a mark: it stays so when the image
+ * gets a backing file later (QEMU does the same).
+ */
+static uint64_t done_len(const struct q2_op *op, const struct q2_extent *ext, enum q2_zero_how how)
 {
 	const struct qcow2 *q = op->q;
+	uint64_t cluster = q->cluster_bytes, in_cluster = q2_in_cluster(q, op->pos);
 
 	if (how == Q2_ZERO_DISCARD) /* old data, here the backing file's, is a right answer */
-		return ext->kind == Q2_UNALLOCATED || (ext->kind == Q2_ZERO && !ext->host);
+		return ext->kind == Q2_UNALLOCATED || (ext->kind == Q2_ZERO && !ext->host)
+			   ? ext->len
+			   : 0;
+	if (!q2_reads_zero(q, ext, op->pos))
+		return 0;
 	if (op->req->flags & IMAGE_EXPLICIT && ext->kind == Q2_UNALLOCATED)
-		return false;
-	return q2_reads_zero(q, ext, op->pos) &&
-	       (how == Q2_ZERO_KEEP || ext->kind == Q2_UNALLOCATED || !ext->host);
+		return 0;
+	if (ext->kind == Q2_ZERO)
+		return how == Q2_ZERO_KEEP || !ext->host ? ext->len : 0;
+	if (q->h.version < 3)
+		return ext->len;
+	if (in_cluster)
+		return MIN(ext->len, cluster - in_cluster);
+	return ext->len < cluster && op->pos + ext->len < q->img.info.size_bytes ? ext->len : 0;
 }
 
 static void zeroes_written(struct q2_op *op)
@@ -95,8 +113,9 @@ static void zero_step(struct q2_op *op)
 		r = q->broken ? -EIO : q2_map(q, op->pos, op->end - op->pos, &ext);
 		if (r)
 			break;
-		if (is_done(op, &ext, how)) {
-			op->pos += ext.len;
+		len = done_len(op, &ext, how);
+		if (len) {
+			op->pos += len;
 			continue;
 		}
 		if (!q2_l1_writable(q, op->pos)) {

@@ -38,23 +38,39 @@ def qemu(path, image_format, load, direct):
     return load["count"] / max(float(seconds), 1e-3)
 
 
-def fill(path, half_random):
-    """A flat disk: every byte is there; half of it cannot be compressed."""
+def fill_random(path):
     with open(path, "wb") as flat:
-        for i in range(DISK_MIB):
-            flat.write(os.urandom(MIB // 2) + b"text of a disk\n\0" * (MIB // 32) if half_random else os.urandom(MIB))
+        for _ in range(DISK_MIB):
+            flat.write(os.urandom(MIB))
+
+
+def fill_files(path):
+    """What disks hold: the programs and libraries of this machine, from the start again if need be."""
+    left = DISK_MIB * MIB
+    with open(path, "wb") as flat:
+        while left:
+            for folder, _, names in sorted(os.walk("/usr")):
+                for name in sorted(names):
+                    file = os.path.join(folder, name)
+                    if left and os.path.isfile(file) and os.access(file, os.R_OK):
+                        with open(file, "rb") as source:
+                            data = source.read(left)
+                        left -= flat.write(data)
 
 
 def images(folder):
     """Everything is made by qemu-img, so that both read what neither favours."""
-    at = {name: os.path.join(folder, name) for name in ("raw", "qcow2", "zlib", "zstd", "empty")}
+    at = {name: os.path.join(folder, name) for name in ("raw", "qcow2", "zlib", "zstd", "empty", "strewn")}
     flat = os.path.join(folder, "flat")
-    fill(at["raw"], False)
+    fill_random(at["raw"])
     run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", at["raw"], at["qcow2"])
-    fill(flat, True)
+    fill_files(flat)
     for kind in ("zlib", "zstd"):
         run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o", f"compression_type={kind}", flat, at[kind])
     os.unlink(flat)
+    # clusters in another order than the disk's, so that a large request meets many extents
+    run("qemu-img", "create", "-q", "-f", "qcow2", at["strewn"], f"{DISK_MIB}M")
+    lodge(at["strewn"], "qcow2", load_of("write", DISK_MIB * MIB // 65536, 65536, 9 * 65536, 1), False)
     return at
 
 
@@ -89,9 +105,12 @@ def transfers(folder, direct, quick):
     new = {"lodge": (first_write(lodge), at["empty"], "qcow2"), "qemu": (first_write(qemu), at["empty"], "qcow2")}
     clusters = DISK_MIB * MIB // 65536
     plan = [(f"read 4k, depth {depth}", both, load_of("read", int(20000 * scale), depth=depth)) for depth in (1, 16)]
-    plan += [("read 1M, depth 4", both, load_of("read", int(500 * scale), MIB, MIB, 4)),
+    strewn = {"lodge": (lodge, at["strewn"], "qcow2"), "qemu": (qemu, at["strewn"], "qcow2")}
+    plan += [("read 1M, depth 4", both, load_of("read", int(1000 * scale), MIB, MIB, 4)),
+             ("read 1M of strewn clusters, depth 1", strewn, load_of("read", int(500 * scale), MIB, MIB, 1)),
+             ("overwrite 1M of strewn clusters", strewn, load_of("write", int(500 * scale), MIB, MIB, 1)),
              ("overwrite 4k, depth 16", both, load_of("write", int(20000 * scale))),
-             ("overwrite 1M, depth 4", both, load_of("write", int(300 * scale), MIB, MIB, 4)),
+             ("overwrite 1M, depth 4", both, load_of("write", int(1000 * scale), MIB, MIB, 4)),
              ("first write 4k, depth 16", new, load_of("write", clusters)),
              ("first write 4k, flush every 32", new, load_of("write", clusters, flush=32)),
              ("first write 64k, depth 8", new, load_of("write", clusters, 65536, 65536, 8)),
@@ -100,6 +119,7 @@ def transfers(folder, direct, quick):
         pair = {"lodge": (lodge, at[kind], "qcow2"), "qemu": (qemu, at[kind], "qcow2")}
         plan += [(f"read {kind} 64k, depth {depth}", pair, load_of("read", clusters, 65536, 65536, depth))
                  for depth in (1, 16)]
+        plan += [(f"read {kind} 1M, depth 1", pair, load_of("read", DISK_MIB, MIB, MIB, 1))]
     return [(f"{where}: {name} (operations/s)", rounds(subjects, load, direct, count), True)
             for name, subjects, load in plan]
 

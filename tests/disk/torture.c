@@ -1,7 +1,9 @@
 /*
  * A qcow2 image under random requests, many at a time, against a flat model.
  *
- *   torture DIR SEED REQUESTS     makes DIR/top.qcow2, its backing files, and DIR/model.raw
+ *   torture DIR SEED REQUESTS [epoll] [direct]
+ *
+ * makes DIR/top.qcow2, its backing files, and DIR/model.raw.
  *
  * Everything follows from the seed: cluster size, version, refcount width, subclusters, the chain
  * below, the size of the cache. Now and then the image is closed, checked, perhaps grown, and
@@ -65,6 +67,8 @@ struct torture {
 	uint64_t begun, ended, goal;
 	uint64_t max_sectors;
 	bool no_faults;
+	bool direct;
+	struct loop_opts loop_opts;
 };
 
 static void more(struct torture *t);
@@ -206,8 +210,11 @@ static void must(int r, const struct err *err)
 
 static void open_top(struct torture *t)
 {
-	struct image_opts o = {
-	    .path = t->path, .format = IMAGE_QCOW2, .backing = true, .cache_bytes = t->cache_bytes};
+	struct image_opts o = {.path = t->path,
+			       .format = IMAGE_QCOW2,
+			       .backing = true,
+			       .direct = t->direct,
+			       .cache_bytes = t->cache_bytes};
 	struct err err = ERR_INIT;
 
 	must(image_open(&o, &t->img, &err), &err);
@@ -264,7 +271,7 @@ static void grow(struct torture *t)
 	if (size <= t->size)
 		return;
 	r = qcow2_resize(t->path, size, false, QCOW2_PREALLOC_OFF, &err);
-	if (r == -ENOTSUP) /* the backing file would show: said, and nothing changed */
+	if (r == -ENOTSUP && t->opts.version == 2) /* the backing file would show: it is said */
 		return;
 	must(r, &err);
 	memset(t->model + t->size, 0, size - t->size);
@@ -278,11 +285,14 @@ static void config(struct torture *t, bool top)
 	struct qcow2_create_opts *o = &t->opts;
 	unsigned bits = 9 + rnd(t) % 13;
 
+	if (t->direct) /* no cluster is smaller than a block of any disk */
+		bits = MAX(bits, 12u);
+
 	*o = (struct qcow2_create_opts){.path = t->path, .has_size = true};
 	o->version = rnd(t) % 4 ? 3 : 2;
 	o->extended_l2 = o->version == 3 && rnd(t) % 3 == 0;
 	if (o->extended_l2)
-		bits = MAX(bits, 14u);
+		bits = MAX(bits, t->direct ? 17u : 14u);
 	o->cluster_bytes = 1u << bits;
 	o->refcount_bits = o->version == 3 ? 1u << rnd(t) % 7 : 16;
 	o->lazy_refcounts = o->version == 3 && rnd(t) % 4 == 0;
@@ -403,7 +413,16 @@ int main(int argc, char **argv)
 	uint64_t requests;
 	char model[600];
 
-	REQUIRE(argc == 4, "usage: torture DIR SEED REQUESTS");
+	REQUIRE(argc >= 4, "usage: torture DIR SEED REQUESTS [epoll] [direct]");
+	t.loop_opts.entries = 8;
+	for (int i = 4; i < argc; i++) {
+		if (!strcmp(argv[i], "epoll"))
+			t.loop_opts.backend = LOOP_EPOLL;
+		else if (!strcmp(argv[i], "direct"))
+			t.direct = true;
+		else
+			REQUIRE(false, "%s", argv[i]);
+	}
 	t.dir = argv[1];
 	t.seed = strtoull(argv[2], NULL, 0) * 0x9e3779b97f4a7c15u + 77;
 	requests = strtoull(argv[3], NULL, 0);
@@ -414,7 +433,7 @@ int main(int argc, char **argv)
 		t.slots[i].t = &t;
 		t.slots[i].mem = malloc(2 * MIB + 1);
 	}
-	must(loop_new(&(struct loop_opts){.entries = 8}, &t.loop, &err), &err);
+	must(loop_new(&t.loop_opts, &t.loop, &err), &err);
 	for (int i = 0; i < 3; i++)
 		rnd(&t);
 	t.depth = rnd(&t) % (DEPTH_MAX + 1);

@@ -1,9 +1,16 @@
 /*
- * qcow2: an image of any contents is opened, read and written.
+ * A qcow2 image of any contents, in a file of memory, and requests to it: what the fuzzers of whole
+ * images share.
  *
  * Input: one byte that says what is done, then the image. Half of the runs fill in a sound header
  * around the bytes, so that the tables behind it are reached.
+ *
+ *   0x01 read-only   0x02 clusters of 16 KiB   0x04 version 2   0x08 extended L2
+ *   0x10 the file is longer   0x20 check   0x40 and repair   0x80 a sound header
  */
+#ifndef TESTS_FUZZ_QCOW2_IMAGE_H
+#define TESTS_FUZZ_QCOW2_IMAGE_H
+
 #include "base/checked.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -84,7 +91,7 @@ static void use(const char *path, uint8_t how, const uint8_t *script, size_t len
 /* A header under which the rest of the file is tables. */
 static void make_sound(uint8_t *file, size_t size, uint8_t how)
 {
-	unsigned bits = how & 2 ? 9 : 14;
+	unsigned bits = how & 2 ? 14 : 9;
 	struct q2_header_disk h;
 
 	memcpy(&h, file, sizeof(h));
@@ -109,35 +116,45 @@ static void make_sound(uint8_t *file, size_t size, uint8_t how)
 		memcpy(file, &h, sizeof(h));
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+/* A file of memory with these bytes, as /proc/self/fd/N; -1: none to be had. */
+static int memory_file(const void *data, size_t size, char *path, size_t path_len)
+{
+	int fd = memfd_create("fuzz", MFD_CLOEXEC);
+
+	if (fd >= 0 && write(fd, data, size) != (ssize_t)size) {
+		close(fd);
+		return -1;
+	}
+	snprintf(path, path_len, "/proc/self/fd/%d", fd);
+	return fd;
+}
+
+static int run_image(const uint8_t *data, size_t size, uint8_t how)
 {
 	static uint8_t file[FILE_MAX];
 	struct qcow2_check_result res;
 	struct err err = ERR_INIT;
 	char path[64];
-	uint8_t how;
 	int fd;
 
-	if (size < 200)
-		return 0;
 	if (!loop) {
 		log_init(-1, LOG_LEVEL_ERROR);
 		loop_new(&(struct loop_opts){.entries = 8}, &loop, &err);
 	}
-	how = data[0];
-	size = MIN(size - 1, (size_t)FILE_MAX);
-	memcpy(file, data + 1, size);
+	size = MIN(size, (size_t)FILE_MAX);
+	memcpy(file, data, size);
 	if (how & 0x80)
 		make_sound(file, size, how);
-	fd = memfd_create("fuzz", MFD_CLOEXEC);
-	if (fd < 0 || write(fd, file, size) != (ssize_t)size)
+	fd = memory_file(file, size, path, sizeof(path));
+	if (fd < 0)
 		return 0;
 	if (how & 0x10)
 		(void)!ftruncate(fd, (off_t)(size + 256 * KIB));
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	if (how & 0x20)
 		(void)qcow2_check(path, how & 0x40 ? QCOW2_REPAIR_ALL : 0, NULL, &res, &err);
 	use(path, how, data + size - MIN(size, (size_t)64), MIN(size, (size_t)64));
 	close(fd);
 	return 0;
 }
+
+#endif
