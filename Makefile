@@ -40,6 +40,8 @@ VMM := config cmdline kvm vcpu memory irq exits thread \
 TTRPC := frame conn server call client
 
 CONTROL := $(addprefix ttrpc/,$(TTRPC)) \
+	arguments background calls config_check signals unix_socket \
+	start_config storage storage_service vm vmm_service cmd_vmm \
 	main cmd_run cmd_doctor parse options options_disk escape tty console \
 	doctor doctor_kvm doctor_io doctor_memory
 

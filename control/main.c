@@ -23,6 +23,7 @@ static const struct command {
 } commands[] = {
     {"run", cmd_run, cmd_run_help, "boot a guest with its console on the terminal"},
     {"doctor", cmd_doctor, cmd_doctor_help, "what this host offers, and what to do about a lack"},
+    {"vmm", cmd_vmm, cmd_vmm_help, "a process that becomes a VM when it is told over a socket"},
     {"help", cmd_help, cmd_help_help, "explain a command"},
 };
 
