@@ -26,6 +26,7 @@ struct vmm_options {
 	const char *socket;
 	int socket_fd; /* inherited */
 	const char *storage_root;
+	unsigned idle_timeout_s; /* 0: for ever */
 	enum log_level log_level;
 	enum loop_backend loop_backend;
 };
@@ -54,6 +55,14 @@ static int set_storage_root(void *target, const char *value, struct err *err)
 	return 0;
 }
 
+static int set_idle_timeout(void *target, const char *value, struct err *err)
+{
+	if (parse_unsigned(value, 0, 86400, &((struct vmm_options *)target)->idle_timeout_s))
+		return err_set(err, EINVAL, "'%s' is not a number of seconds from 0 to 86400",
+			       value);
+	return 0;
+}
+
 static int set_log(void *target, const char *value, struct err *err)
 {
 	if (log_level_parse(value, &((struct vmm_options *)target)->log_level))
@@ -72,6 +81,7 @@ static const struct option_setting vmm_settings[] = {
     {"socket", "PATH", set_socket, "Unix socket to serve; this or --socket-fd is needed"},
     {"socket-fd", "N", set_socket_fd, "a listening Unix socket that this process inherits"},
     {"storage-root", "DIR", set_storage_root, "where disk images are created and destroyed"},
+    {"idle-timeout", "SECONDS", set_idle_timeout, "end when no VM was started by then (never)"},
     {"io", "auto|io_uring|epoll", set_io, "how sockets are served (auto)"},
     {"log", "error|warn|info|debug", set_log, "how much is logged on standard error (warn)"},
 };
@@ -123,6 +133,7 @@ static int vmm_serve(const struct vmm_options *o, struct err *err)
 		res = signals_open(&signals, loop, vmm_signalled, s, err);
 	if (!res) {
 		ttrpc_server_listen(s->server, fd);
+		vmm_service_idle_timeout(s, o->idle_timeout_s);
 		res = loop_run(loop);
 		if (res)
 			err_sys(err, -res, "the event loop failed");

@@ -22,11 +22,13 @@ enum lodge_exit {
  */
 int cmd_run(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+int cmd_serve(int argc, char **argv);
 int cmd_vmm(int argc, char **argv);
 
 /* What `lodge help COMMAND` prints, on standard output. */
 void cmd_run_help(void);
 void cmd_doctor_help(void);
+void cmd_serve_help(void);
 void cmd_vmm_help(void);
 
 #endif

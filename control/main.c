@@ -22,8 +22,9 @@ static const struct command {
 	const char *summary;
 } commands[] = {
     {"run", cmd_run, cmd_run_help, "boot a guest with its console on the terminal"},
-    {"doctor", cmd_doctor, cmd_doctor_help, "what this host offers, and what to do about a lack"},
+    {"serve", cmd_serve, cmd_serve_help, "many VMs behind one socket"},
     {"vmm", cmd_vmm, cmd_vmm_help, "a process that becomes a VM when it is told over a socket"},
+    {"doctor", cmd_doctor, cmd_doctor_help, "what this host offers, and what to do about a lack"},
     {"help", cmd_help, cmd_help_help, "explain a command"},
 };
 

@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -45,6 +46,17 @@ int unix_connect(const char *path, int *ret_fd, struct err *err)
 	return 0;
 }
 
+/*
+ * Does the process live that listens? One that was killed can hold its socket for a moment longer:
+ * the kernel undoes an io_uring, and with it the accept under way, in the background.
+ */
+static bool is_served(int fd)
+{
+	pid_t pid = unix_peer_pid(fd);
+
+	return pid <= 0 || !kill(pid, 0) || errno != ESRCH;
+}
+
 /* Takes a dead socket away. */
 static int make_room(const char *path, struct err *err)
 {
@@ -58,7 +70,13 @@ static int make_room(const char *path, struct err *err)
 			       path);
 	res = unix_connect(path, &fd, NULL);
 	if (!res) {
+		bool served = is_served(fd);
+
 		close(fd);
+		if (!served)
+			res = -ECONNREFUSED;
+	}
+	if (!res) {
 		return err_set(err, EADDRINUSE, "socket %s: another process serves it", path);
 	}
 	if (res != -ECONNREFUSED)

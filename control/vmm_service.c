@@ -270,6 +270,21 @@ void vmm_service_stop(struct vmm_service *s)
 	s->asked = true;
 }
 
+static void vmm_idle(struct loop_timer *t)
+{
+	struct vmm_service *s = container_of(t, struct vmm_service, idle);
+
+	if (vm_state(s->vm) == VM_IDLE)
+		loop_stop(s->loop);
+}
+
+void vmm_service_idle_timeout(struct vmm_service *s, unsigned seconds)
+{
+	s->idle.fn = vmm_idle;
+	if (seconds)
+		loop_timer_arm(s->loop, &s->idle, loop_now_ns() + seconds * UINT64_C(1000000000));
+}
+
 /* ---- life ---------------------------------------------------------------------------------------
  */
 

@@ -28,6 +28,7 @@ struct vmm_service {
 	enum machine_event event;
 	char reason[ERR_MSG_MAX];
 	struct loop_timer leave;
+	struct loop_timer idle;
 };
 
 /* Takes the loop over, also on failure. `storage_root` may be NULL. */
@@ -36,6 +37,9 @@ int vmm_service_new(struct loop *loop, const char *storage_root, struct vmm_serv
 
 /* The VM is asked to end; without one the loop stops. Asked again: at once. */
 void vmm_service_stop(struct vmm_service *s);
+
+/* The loop stops when there is no VM by then. 0: never. */
+void vmm_service_idle_timeout(struct vmm_service *s, unsigned seconds);
 
 /* After loop_run(): nobody is served any more. Frees the loop as well, and gives work in the
  * background some seconds to end. */
