@@ -14,6 +14,7 @@
 #include "control/command.h"
 #include "control/console.h"
 #include "control/options.h"
+#include "control/outcome.h"
 #include "control/tty.h"
 #include "vmm/machine.h"
 
@@ -290,35 +291,15 @@ static int run_outcome(const struct run *run)
 {
 	double seconds = (double)(loop_now_ns() - run->started_ns) / 1e9;
 	char why[ERR_MSG_MAX + 64];
-	int status = LODGE_FAILED;
+	int status = outcome_status(run->event);
 
 	snprintf(why, sizeof(why), "%s", run->reason);
-	switch (run->event) {
-	case MACHINE_POWEROFF:
-		status = LODGE_OK;
-		break;
-	case MACHINE_REBOOT:
-		status = LODGE_REBOOT;
-		break;
-	case MACHINE_PANIC:
-	case MACHINE_CRASH_LOADED:
-		status = LODGE_PANIC;
-		break;
-	case MACHINE_TRIPLE_FAULT:
-		status = LODGE_TRIPLE_FAULT;
-		break;
-	case MACHINE_FAILED:
-		status = LODGE_HOST_FAILED;
-		break;
-	case MACHINE_STOPPED:
-		if (run->escaped) {
-			snprintf(why, sizeof(why), "ended from the console");
-			status = LODGE_ESCAPED;
-		} else if (run->signal) {
-			snprintf(why, sizeof(why), "stopped by SIG%s", sigabbrev_np(run->signal));
-			status = LODGE_SIGNALLED + run->signal;
-		}
-		break;
+	if (run->event == MACHINE_STOPPED && run->escaped) {
+		snprintf(why, sizeof(why), "ended from the console");
+		status = LODGE_ESCAPED;
+	} else if (run->event == MACHINE_STOPPED && run->signal) {
+		snprintf(why, sizeof(why), "stopped by SIG%s", sigabbrev_np(run->signal));
+		status = LODGE_SIGNALLED + run->signal;
 	}
 	tty_say("lodge: %s after %.1f s", why, seconds);
 	return status;

@@ -23,6 +23,8 @@ enum lodge_exit {
 int cmd_run(int argc, char **argv);
 int cmd_disk(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+int cmd_serve(int argc, char **argv);
+int cmd_vmm(int argc, char **argv);
 
 /* What `lodge help COMMAND` prints, on standard output. */
 void cmd_run_help(void);
@@ -30,5 +32,7 @@ void cmd_disk_help(void);
 /* `lodge help disk COMMAND`; the exit status. */
 int cmd_disk_help_of(const char *word);
 void cmd_doctor_help(void);
+void cmd_serve_help(void);
+void cmd_vmm_help(void);
 
 #endif

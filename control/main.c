@@ -24,6 +24,8 @@ static const struct command {
 } commands[] = {
     {"run", cmd_run, cmd_run_help, "boot a guest with its console on the terminal", NULL},
     {"disk", cmd_disk, cmd_disk_help, "make, examine and change disk images", cmd_disk_help_of},
+    {"serve", cmd_serve, cmd_serve_help, "many VMs behind one socket", NULL},
+    {"vmm", cmd_vmm, cmd_vmm_help, "a process that becomes a VM when it is told over a socket", NULL},
     {"doctor", cmd_doctor, cmd_doctor_help, "what this host offers, and what to do about a lack",
      NULL},
     {"help", cmd_help, cmd_help_help, "explain a command", NULL},

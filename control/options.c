@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "control/config_check.h"
 #include "control/options_priv.h"
 #include "control/parse.h"
 
@@ -92,25 +93,19 @@ static int set_disk(void *target, const char *value, struct err *err)
 
 static int set_cmdline(void *target, const char *value, struct err *err)
 {
-	size_t len = strlen(value);
+	int rc = config_check_cmdline(value, err);
 
-	if (len > MACHINE_CMDLINE_MAX)
-		return err_set(err, EINVAL, "%zu bytes; a kernel takes %d", len,
-			       MACHINE_CMDLINE_MAX);
+	if (rc)
+		return rc;
 	return options_set_string(&((struct run_options *)target)->machine.cmdline, value, err);
 }
 
 static int set_init(void *target, const char *value, struct err *err)
 {
-	if (*value != '/')
-		return err_set(err, EINVAL,
-			       "'%s' is no absolute path; name a program of the root, such as "
-			       "/bin/sh",
-			       value);
-	for (const char *p = value; *p; p++) {
-		if ((unsigned char)*p <= ' ' || *p == 0x7f)
-			return err_set(err, EINVAL, "spaces and control characters cannot be used");
-	}
+	int rc = config_check_init(value, err);
+
+	if (rc)
+		return rc;
 	return options_set_string(&((struct run_options *)target)->machine.init, value, err);
 }
 
@@ -145,9 +140,9 @@ static int set_memory(void *target, const char *value, struct err *err)
 			       parse_size_text(MACHINE_MEMORY_MIN, text),
 			       strpbrk(value, "KMGTkmgt") ? ""
 							  : "; sizes without a unit are bytes");
-	if (bytes > RUN_MEMORY_MAX)
+	if (bytes > CONFIG_MEMORY_MAX)
 		return err_set(err, EINVAL, "'%s' is more than %s", value,
-			       parse_size_text(RUN_MEMORY_MAX, text));
+			       parse_size_text(CONFIG_MEMORY_MAX, text));
 	if (bytes % MIB)
 		return err_set(err, EINVAL, "'%s' is not a whole number of MiB", value);
 	o->machine.memory_bytes = bytes;

@@ -14,7 +14,6 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-#define RUN_MEMORY_MAX		 (UINT64_C(16) << 40) /* far above any host; guards later sums */
 #define RUN_STOP_TIMEOUT_DEFAULT 10
 #define RUN_STOP_TIMEOUT_MAX	 86400
 

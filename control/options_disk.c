@@ -3,15 +3,13 @@
  */
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "control/config_check.h"
 #include "control/options_priv.h"
 #include "control/parse.h"
 #include "devices/virtio/blk.h"
 
 #include <errno.h>
 #include <string.h>
-
-#define PARTITION_MAX 128 /* entries of a GPT as everyone makes them */
-#define FSTYPE_MAX    32
 
 /* A disk while its list is read. */
 struct disk_target {
@@ -110,17 +108,11 @@ static int disk_set_cache(void *target, const char *value, struct err *err)
 static int disk_set_serial(void *target, const char *value, struct err *err)
 {
 	struct disk_target *t = target;
-	size_t len = strlen(value);
+	int rc = config_check_serial(value, err);
 
-	if (!len || len >= sizeof(t->disk->serial))
-		return err_set(err, EINVAL, "'%s' has %zu characters; 1 to %zu are possible", value,
-			       len, sizeof(t->disk->serial) - 1);
-	for (const char *p = value; *p; p++) {
-		if (*p <= ' ' || *p > '~')
-			return err_set(err, EINVAL, "'%s': only printable ASCII without spaces",
-				       value);
-	}
-	memcpy(t->disk->serial, value, len + 1);
+	if (rc)
+		return rc;
+	memcpy(t->disk->serial, value, strlen(value) + 1);
 	return 0;
 }
 
@@ -137,11 +129,10 @@ static int disk_set_queues(void *target, const char *value, struct err *err)
 static int root_set_fstype(void *target, const char *value, struct err *err)
 {
 	struct disk_target *t = target;
-	size_t len = strspn(value, "abcdefghijklmnopqrstuvwxyz0123456789_");
+	int rc = config_check_fstype(value, err);
 
-	if (!len || value[len] || len > FSTYPE_MAX)
-		return err_set(err, EINVAL, "'%s' is no file system type; say for example ext4",
-			       value);
+	if (rc)
+		return rc;
 	return options_set_string(&t->machine->root_fstype, value, err);
 }
 
@@ -149,9 +140,9 @@ static int root_set_partition(void *target, const char *value, struct err *err)
 {
 	struct disk_target *t = target;
 
-	if (parse_unsigned(value, 1, PARTITION_MAX, &t->machine->root_partition))
+	if (parse_unsigned(value, 1, CONFIG_PARTITION_MAX, &t->machine->root_partition))
 		return err_set(err, EINVAL, "'%s' is not a number from 1 to %d", value,
-			       PARTITION_MAX);
+			       CONFIG_PARTITION_MAX);
 	return 0;
 }
 

@@ -1,5 +1,5 @@
 /*
- * The advisory lock of an image file, understood by QEMU as well. For disk/ only.
+ * The advisory lock of an image file, understood by QEMU as well.
  *
  * Each holder states what it does with the image and what it bears others doing, one byte of the
  * file for each, as an OFD lock (fcntl(2)) for reading, so that equal statements coexist:

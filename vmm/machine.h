@@ -3,9 +3,9 @@
  *
  *   new --machine_start--> running --(event)--> ended --machine_free--> gone
  *
- * Threads: machine_new/start/free and the `ended` callback on the thread of the control loop that
- * is handed in; one thread for each vCPU, one for each disk. machine_stop() and
- * machine_power_button() from any thread.
+ * Threads: machine_start/free and the `ended` callback on the thread of the control loop that is
+ * handed in; machine_new on any thread, after which the machine is the control loop's. One thread
+ * for each vCPU, one for each disk. machine_stop() and machine_power_button() from any thread.
  */
 #ifndef VMM_MACHINE_H
 #define VMM_MACHINE_H

@@ -105,9 +105,21 @@ _lodge_disk_command() { # COMMAND PREVIOUS WORD
 	esac
 }
 
+_lodge_server_value() { # OPTION WORD
+	case $1 in
+	--socket | --runtime-dir | --storage-root) _lodge_files "" "$2" ;;
+	--io) _lodge_words "" "$2" auto io_uring epoll ;;
+	--log) _lodge_words "" "$2" error warn info debug ;;
+	*) return 1 ;;
+	esac
+}
+
 _lodge() {
 	local options=(--kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules --init --cpu
 		--console --transport --hugepages --prealloc --io --no-rng --stop-timeout --dry-run --log --help)
+	local server_options=(--socket --storage-root --io --log --help)
+	[[ ${COMP_WORDS[1]} == serve ]] && server_options+=(--runtime-dir --leave-vms)
+	[[ ${COMP_WORDS[1]} == vmm ]] && server_options+=(--socket-fd --idle-timeout)
 	local word=${COMP_WORDS[COMP_CWORD]} i=$COMP_CWORD whole previous broken
 	COMPREPLY=()
 
@@ -121,15 +133,17 @@ _lodge() {
 	previous=${COMP_WORDS[i - 1]}
 
 	if ((i == 1)); then
-		_lodge_words "" "$whole" run disk doctor help --help --version
+		_lodge_words "" "$whole" run disk serve vmm doctor help --help --version
 	elif [[ ${COMP_WORDS[1]} == help && i -eq 2 ]]; then
-		_lodge_words "" "$whole" run disk doctor
+		_lodge_words "" "$whole" run disk serve vmm doctor
 	elif [[ ${COMP_WORDS[1]} == disk && i -eq 2 || ${COMP_WORDS[*]:1:2} == "help disk" ]]; then
 		_lodge_words "" "$whole" create info check resize convert map rebase commit snapshot discard-unused
 	elif [[ ${COMP_WORDS[1]} == disk ]]; then
 		_lodge_disk_command "${COMP_WORDS[2]}" "$previous" "$whole"
 	elif [[ ${COMP_WORDS[1]} == doctor ]]; then
 		_lodge_words "" "$whole" --json --help
+	elif [[ ${COMP_WORDS[1]} == serve || ${COMP_WORDS[1]} == vmm ]]; then
+		_lodge_server_value "$previous" "$whole" || _lodge_words "" "$whole" "${server_options[@]}"
 	elif [[ ${COMP_WORDS[1]} == run ]]; then
 		_lodge_value "$previous" "$whole" || _lodge_words "" "$whole" "${options[@]}"
 	fi

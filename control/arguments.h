@@ -1,0 +1,29 @@
+/*
+ * The arguments of a command whose options stand in a table: "--name value" or "--name=value",
+ * mixed with operands; "--" ends the options.
+ */
+#ifndef CONTROL_ARGUMENTS_H
+#define CONTROL_ARGUMENTS_H
+
+#include "control/options_priv.h"
+
+struct arguments {
+	const char *command; /* for messages */
+	const struct option_setting *settings;
+	size_t nsettings;
+	void *target; /* of the settings */
+	unsigned operands_min, operands_max;
+	const char *operands_help; /* "NAME"; how they are called in messages */
+};
+
+/*
+ * Calls the setters; operands go to operands[], of operands_max. 0; 1: --help was given;
+ * -EINVAL with a message for the user.
+ */
+int arguments_parse(const struct arguments *args, int argc, char *const *argv,
+		    const char **operands, unsigned *ret_noperands, struct err *err);
+
+/* One line for each setting. */
+void arguments_help(const struct arguments *args, FILE *out);
+
+#endif

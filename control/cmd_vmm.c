@@ -1,0 +1,199 @@
+/*
+ * `lodge vmm`: a process that waits on its socket for the StartVm that makes it a VM, and ends with
+ * that VM.
+ */
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "control/arguments.h"
+#include "control/command.h"
+#include "control/outcome.h"
+#include "control/parse.h"
+#include "control/signals.h"
+#include "control/unix_socket.h"
+#include "control/vmm_service.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define VMM_LOOP_ENTRIES 64
+
+struct vmm_options {
+	const char *socket;
+	int socket_fd; /* inherited */
+	const char *storage_root;
+	unsigned idle_timeout_s; /* 0: for ever */
+	enum log_level log_level;
+	enum loop_backend loop_backend;
+};
+
+static int set_socket(void *target, const char *value, struct err *err)
+{
+	(void)err;
+	((struct vmm_options *)target)->socket = value;
+	return 0;
+}
+
+static int set_socket_fd(void *target, const char *value, struct err *err)
+{
+	unsigned fd;
+
+	if (parse_unsigned(value, 3, 1u << 20, &fd))
+		return err_set(err, EINVAL, "'%s' is no number of a descriptor from 3 on", value);
+	((struct vmm_options *)target)->socket_fd = (int)fd;
+	return 0;
+}
+
+static int set_storage_root(void *target, const char *value, struct err *err)
+{
+	(void)err;
+	((struct vmm_options *)target)->storage_root = value;
+	return 0;
+}
+
+static int set_idle_timeout(void *target, const char *value, struct err *err)
+{
+	if (parse_unsigned(value, 0, 86400, &((struct vmm_options *)target)->idle_timeout_s))
+		return err_set(err, EINVAL, "'%s' is not a number of seconds from 0 to 86400",
+			       value);
+	return 0;
+}
+
+static int set_log(void *target, const char *value, struct err *err)
+{
+	if (log_level_parse(value, &((struct vmm_options *)target)->log_level))
+		return err_set(err, EINVAL, "'%s' is none of error, warn, info and debug", value);
+	return 0;
+}
+
+static int set_io(void *target, const char *value, struct err *err)
+{
+	if (loop_backend_parse(value, &((struct vmm_options *)target)->loop_backend))
+		return err_set(err, EINVAL, "'%s' is none of auto, io_uring and epoll", value);
+	return 0;
+}
+
+static const struct option_setting vmm_settings[] = {
+    {"socket", "PATH", set_socket, "Unix socket to serve; this or --socket-fd is needed"},
+    {"socket-fd", "N", set_socket_fd, "a listening Unix socket that this process inherits"},
+    {"storage-root", "DIR", set_storage_root, "where disk images are created and destroyed"},
+    {"idle-timeout", "SECONDS", set_idle_timeout, "end when no VM was started by then (never)"},
+    {"io", "auto|io_uring|epoll", set_io, "how sockets are served (auto)"},
+    {"log", "error|warn|info|debug", set_log, "how much is logged on standard error (warn)"},
+};
+
+static void vmm_signalled(void *ctx, int sig)
+{
+	log_info("SIG%s", sigabbrev_np(sig));
+	vmm_service_stop(ctx);
+}
+
+static int vmm_listen(const struct vmm_options *o, int *ret_fd, struct err *err)
+{
+	if (o->socket)
+		return unix_listen(o->socket, ret_fd, err);
+	/* again, so that who connects learns that this process serves it, and not its parent */
+	if (listen(o->socket_fd, SOMAXCONN))
+		return err_sys(err, errno, "descriptor %d is no socket to listen on", o->socket_fd);
+	if (fcntl(o->socket_fd, F_SETFD, FD_CLOEXEC))
+		return err_sys(err, errno, "descriptor %d", o->socket_fd);
+	*ret_fd = o->socket_fd;
+	return 0;
+}
+
+/* Says why the VM ended; returns the exit status. */
+static int vmm_outcome(const struct vmm_service *s)
+{
+	if (!s->ended)
+		return LODGE_OK;
+	log_info("VM %s: %s", s->name, s->reason);
+	return s->asked && s->event == MACHINE_STOPPED ? LODGE_OK : outcome_status(s->event);
+}
+
+static int vmm_serve(const struct vmm_options *o, struct err *err)
+{
+	const struct loop_opts loop_opts = {
+	    .backend = o->loop_backend, .entries = VMM_LOOP_ENTRIES, .workers = 1};
+	struct signals signals = SIGNALS_INIT;
+	struct vmm_service *s;
+	struct loop *loop;
+	int fd = -1, res, status = LODGE_FAILED;
+
+	res = loop_new(&loop_opts, &loop, err);
+	if (!res)
+		res = vmm_service_new(loop, o->storage_root, &s, err);
+	if (res)
+		return LODGE_FAILED;
+	res = vmm_listen(o, &fd, err);
+	if (!res)
+		res = signals_open(&signals, loop, vmm_signalled, s, err);
+	if (!res) {
+		ttrpc_server_listen(s->server, fd);
+		vmm_service_idle_timeout(s, o->idle_timeout_s);
+		res = loop_run(loop);
+		if (res)
+			err_sys(err, -res, "the event loop failed");
+		else
+			status = vmm_outcome(s);
+	}
+	if (fd >= 0 && o->socket)
+		unlink(o->socket);
+	signals_close(&signals);
+	vmm_service_free(s);
+	signals_free(&signals);
+	cleanup_fd(&fd);
+	return status;
+}
+
+static struct arguments vmm_arguments(struct vmm_options *options)
+{
+	return (struct arguments){.command = "vmm",
+				  .settings = vmm_settings,
+				  .nsettings = ARRAY_LEN(vmm_settings),
+				  .target = options};
+}
+
+int cmd_vmm(int argc, char **argv)
+{
+	struct vmm_options options = {.socket_fd = -1, .log_level = LOG_LEVEL_WARN};
+	struct arguments args = vmm_arguments(&options);
+	struct err err = ERR_INIT;
+	int res = arguments_parse(&args, argc, argv, NULL, NULL, &err);
+	int status;
+
+	if (res == 1) {
+		cmd_vmm_help();
+		return LODGE_OK;
+	}
+	if (!res && (options.socket != NULL) == (options.socket_fd >= 0))
+		res = err_set(&err, EINVAL, "no socket, or two; say --socket PATH");
+	if (res) {
+		fprintf(stderr, "lodge vmm: %s\n", err.msg);
+		return LODGE_USAGE;
+	}
+	log_init(STDERR_FILENO, options.log_level);
+	status = vmm_serve(&options, &err);
+	if (err.code)
+		fprintf(stderr, "lodge vmm: %s\n", err.msg);
+	return status;
+}
+
+void cmd_vmm_help(void)
+{
+	struct arguments args = vmm_arguments(NULL);
+
+	fputs("usage: lodge vmm --socket PATH [option ...]\n\n"
+	      "Waits on a Unix socket for the call that makes this process a VM (StartVm of\n"
+	      "vm_tools.concierge.VmConcierge, ttrpc), and ends with that VM.\n\nOptions:\n",
+	      stdout);
+	arguments_help(&args, stdout);
+	fputs(
+	    "\nExit status: 0 guest powered off or stopped as asked, 1 failed, 2 wrong arguments,\n"
+	    "3 guest asked for a reboot, 4 guest kernel panicked, 5 triple fault, 6 KVM or the\n"
+	    "host failed the machine.\n",
+	    stdout);
+}

@@ -1,0 +1,36 @@
+/*
+ * CreateDiskImage and DestroyDiskImage, as `lodge vmm` and `lodge serve` answer them: in the
+ * background, one after the other where they come together.
+ *
+ * Threads: the loop's.
+ */
+#ifndef CONTROL_STORAGE_SERVICE_H
+#define CONTROL_STORAGE_SERVICE_H
+
+#include "control/background.h"
+#include "control/storage.h"
+#include "control/ttrpc/server.h"
+
+/* The disks of VMs, as copies. Zeroed: none. */
+struct storage_users {
+	struct storage_user *users;
+	size_t n;
+	bool failed; /* out of memory */
+};
+
+void storage_users_add(struct storage_users *users, const char *vm, const char *path);
+
+struct storage_service {
+	struct background *bg;
+	struct storage storage;
+	/* Adds every disk of every VM. */
+	void (*users)(void *ctx, struct storage_users *users);
+	void *ctx;
+};
+
+void storage_service_create(struct storage_service *service, struct ttrpc_call *call,
+			    const ProtobufCMessage *request);
+void storage_service_destroy(struct storage_service *service, struct ttrpc_call *call,
+			     const ProtobufCMessage *request);
+
+#endif

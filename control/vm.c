@@ -1,0 +1,170 @@
+/* The VM of this process. See control/vm.h. */
+#include "control/vm.h"
+
+#include "base/checked.h"
+#include "control/start_config.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define NS_PER_MS UINT64_C(1000000)
+
+struct vm {
+	struct loop *loop;
+	struct background *bg;
+	struct vm_callbacks callbacks;
+	enum vm_state state;
+
+	struct machine_config config;
+	struct machine *machine;
+	const VmTools__Concierge__StartVmRequest *request;
+	struct background_job make; /* while it runs, config and machine are its thread's */
+	struct err err;
+
+	bool stop_wanted; /* while it starts */
+	uint64_t stop_deadline_ns;
+	struct loop_timer stop_timer;
+
+	enum machine_event event;
+	char reason[ERR_MSG_MAX];
+	struct loop_msg ended_msg;
+};
+
+/* ---- the end ------------------------------------------------------------------------------------
+ */
+
+/* Outside the machine's own callback, so that it can be freed. */
+static void vm_over(struct loop_msg *m)
+{
+	struct vm *vm = container_of(m, struct vm, ended_msg);
+
+	loop_timer_disarm(vm->loop, &vm->stop_timer);
+	machine_free(vm->machine);
+	vm->machine = NULL;
+	vm->state = VM_ENDED;
+	vm->callbacks.ended(vm->callbacks.ctx, vm->event, vm->reason);
+}
+
+static void vm_machine_ended(void *ctx, enum machine_event event, const char *reason)
+{
+	struct vm *vm = ctx;
+
+	vm->event = event;
+	snprintf(vm->reason, sizeof(vm->reason), "%s", reason);
+	loop_defer(vm->loop, &vm->ended_msg);
+}
+
+static void vm_stop_now(struct loop_timer *t)
+{
+	struct vm *vm = container_of(t, struct vm, stop_timer);
+
+	if (vm->machine && !vm->ended_msg.queued)
+		machine_stop(vm->machine);
+}
+
+void vm_stop(struct vm *vm, unsigned timeout_ms)
+{
+	uint64_t deadline_ns = loop_now_ns() + timeout_ms * NS_PER_MS;
+
+	if (vm->state == VM_STARTING) {
+		vm->stop_wanted = true;
+		return;
+	}
+	if (vm->state != VM_RUNNING && vm->state != VM_STOPPING)
+		return;
+	if (vm->state == VM_RUNNING) {
+		vm->state = VM_STOPPING;
+		vm->stop_deadline_ns = deadline_ns;
+		if (timeout_ms)
+			machine_power_button(vm->machine);
+	}
+	vm->stop_deadline_ns = MIN(vm->stop_deadline_ns, deadline_ns);
+	loop_timer_arm(vm->loop, &vm->stop_timer, vm->stop_deadline_ns);
+}
+
+/* ---- the start ----------------------------------------------------------------------------------
+ */
+
+static void vm_make(struct background_job *job)
+{
+	struct vm *vm = container_of(job, struct vm, make);
+	const struct machine_callbacks callbacks = {.ended = vm_machine_ended, .ctx = vm};
+
+	if (start_config(vm->request, &vm->config, &vm->err))
+		return;
+	(void)machine_new(&vm->config, vm->loop, NULL, &callbacks, &vm->machine, &vm->err);
+}
+
+static void vm_made(struct background_job *job)
+{
+	struct vm *vm = container_of(job, struct vm, make);
+
+	if (!vm->err.code && vm->stop_wanted)
+		err_set(&vm->err, ECANCELED, "it was stopped while it was starting");
+	if (!vm->err.code)
+		(void)machine_start(vm->machine, &vm->err);
+	vm->request = NULL;
+	vm->stop_wanted = false;
+	if (vm->err.code) {
+		machine_free(vm->machine);
+		vm->machine = NULL;
+		machine_config_fini(&vm->config);
+		vm->state = VM_IDLE;
+	} else {
+		vm->state = VM_RUNNING;
+	}
+	vm->callbacks.started(vm->callbacks.ctx, &vm->err);
+}
+
+void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request)
+{
+	assert(vm->state == VM_IDLE);
+	vm->state = VM_STARTING;
+	vm->request = request;
+	vm->err = (struct err)ERR_INIT;
+	machine_config_init(&vm->config);
+	background_run(vm->bg, &vm->make);
+}
+
+/* ---- the rest -----------------------------------------------------------------------------------
+ */
+
+enum vm_state vm_state(const struct vm *vm)
+{
+	return vm->state;
+}
+
+const struct machine_config *vm_config(const struct vm *vm)
+{
+	return &vm->config;
+}
+
+int vm_new(struct loop *loop, struct background *bg, const struct vm_callbacks *callbacks,
+	   struct vm **ret_vm)
+{
+	struct vm *vm = calloc(1, sizeof(*vm));
+
+	if (!vm)
+		return -ENOMEM;
+	vm->loop = loop;
+	vm->bg = bg;
+	vm->callbacks = *callbacks;
+	vm->make.work = vm_make;
+	vm->make.done = vm_made;
+	vm->stop_timer.fn = vm_stop_now;
+	vm->ended_msg.fn = vm_over;
+	*ret_vm = vm;
+	return 0;
+}
+
+void vm_free(struct vm *vm)
+{
+	if (!vm)
+		return;
+	assert(!vm->machine);
+	if (vm->state != VM_IDLE)
+		machine_config_fini(&vm->config);
+	free(vm);
+}

@@ -1,0 +1,63 @@
+/*
+ * The VM of this process: made and started in the background, stopped by the ladder.
+ *
+ *   idle --start--> starting --> running --stop, or the guest--> (stopping) --> ended
+ *     ^                |
+ *     +---- failed ----+
+ *
+ * Invariants
+ *  1. vm_start() is followed by `started` exactly once, and after a success by `ended` exactly
+ *     once, never from inside a call. When `ended` comes, the machine is gone: its disks are
+ *     closed and unlocked.
+ *  2. A stop while it starts is kept: the start fails, or the machine ends at once.
+ *
+ * Threads: the loop's.
+ */
+#ifndef CONTROL_VM_H
+#define CONTROL_VM_H
+
+#include "control/background.h"
+#include "proto/vm_concierge.pb-c.h"
+#include "vmm/machine.h"
+
+#define VM_STOP_TIMEOUT_MS 8000 /* the guest's own shutdown, and its exit */
+
+enum vm_state {
+	VM_IDLE,
+	VM_STARTING,
+	VM_RUNNING,
+	VM_STOPPING, /* it has been asked to end */
+	VM_ENDED,
+};
+
+struct vm_callbacks {
+	/* err->code 0: it runs. Otherwise it is idle again, and the message says why. */
+	void (*started)(void *ctx, const struct err *err);
+	/* `reason` is valid during the call. */
+	void (*ended)(void *ctx, enum machine_event event, const char *reason);
+	void *ctx;
+};
+
+struct vm;
+
+int vm_new(struct loop *loop, struct background *bg, const struct vm_callbacks *callbacks,
+	   struct vm **ret_vm);
+
+/* Idle only. `request` lives until `started`. */
+void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request);
+
+/*
+ * Presses the power button, and stops the machine when `timeout_ms` have passed; 0: stops it at
+ * once. Asked again, the earlier end counts. Does nothing unless it starts or runs.
+ */
+void vm_stop(struct vm *vm, unsigned timeout_ms);
+
+enum vm_state vm_state(const struct vm *vm);
+
+/* What it is made of, from `started` on. */
+const struct machine_config *vm_config(const struct vm *vm);
+
+/* After loop_run(); not while it is starting or running. NULL is accepted. */
+void vm_free(struct vm *vm);
+
+#endif

@@ -1,0 +1,347 @@
+/* The calls of `lodge vmm`. See control/vmm_service.h. */
+#include "control/vmm_service.h"
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "control/start_config.h"
+#include "control/unix_socket.h"
+#include "proto/lodge.pb-c.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* For those who wait for the end of the VM to read their answer. */
+#define LEAVE_NS UINT64_C(1000000000)
+/* For files that hang. */
+#define DRAIN_MS 3000
+
+/* ---- what is known of the VM --------------------------------------------------------------------
+ */
+
+/* Fills a VmInfo that borrows its strings; `paths` has room for every disk. */
+static void fill_info(const struct vmm_service *s, VmTools__Concierge__VmInfo *info,
+		      char *paths[MACHINE_DISKS_MAX])
+{
+	static const VmTools__Concierge__VmState states[] = {
+	    [VM_STARTING] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_STARTING,
+	    [VM_RUNNING] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_RUNNING,
+	    [VM_STOPPING] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_STOPPING,
+	    [VM_ENDED] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_UNKNOWN,
+	};
+	const struct machine_config *config = vm_config(s->vm);
+
+	vm_tools__concierge__vm_info__init(info);
+	info->pid = getpid();
+	info->state = states[vm_state(s->vm)];
+	info->name = s->name;
+	if (vm_state(s->vm) == VM_STARTING) /* the config is another thread's */
+		return;
+	info->cpus = config->cpus;
+	info->memory_bytes = config->memory_bytes;
+	for (unsigned i = 0; i < config->ndisks; i++)
+		memcpy(&paths[i], &config->disks[i].image.path, sizeof(paths[i]));
+	info->disk_paths = paths;
+	info->n_disk_paths = config->ndisks;
+}
+
+/* Is this the name of the VM that this process is? */
+static bool is_mine(const struct vmm_service *s, const char *name)
+{
+	enum vm_state state = vm_state(s->vm);
+
+	return state != VM_IDLE && state != VM_ENDED && s->name && !strcmp(s->name, name);
+}
+
+static void add_users(void *ctx, struct storage_users *users)
+{
+	struct vmm_service *s = ctx;
+	const struct machine_config *config = vm_config(s->vm);
+
+	if (vm_state(s->vm) != VM_RUNNING && vm_state(s->vm) != VM_STOPPING)
+		return;
+	for (unsigned i = 0; i < config->ndisks; i++)
+		storage_users_add(users, s->name, config->disks[i].image.path);
+}
+
+/* ---- StartVm ------------------------------------------------------------------------------------
+ */
+
+static void reply_running(struct vmm_service *s, struct ttrpc_call *call)
+{
+	VmTools__Concierge__VmInfo info;
+	char *paths[MACHINE_DISKS_MAX];
+
+	fill_info(s, &info, paths);
+	reply_started(call, &info);
+}
+
+static void vmm_started(void *ctx, const struct err *err)
+{
+	struct vmm_service *s = ctx;
+	struct ttrpc_call *call;
+
+	calls_push(&s->starting, s->first);
+	s->first = NULL;
+	while ((call = calls_pop(&s->starting))) {
+		if (err->code)
+			reply_start_failed(call, err->msg);
+		else
+			reply_running(s, call);
+	}
+	if (err->code) {
+		while ((call = calls_pop(&s->stopping)))
+			reply_stop(call, NULL);
+		free(steal_ptr(&s->name));
+		if (s->asked)
+			loop_stop(s->loop);
+	}
+}
+
+static void start_vm(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	const VmTools__Concierge__StartVmRequest *r =
+	    (const VmTools__Concierge__StartVmRequest *)msg;
+	struct vmm_service *s = ctx;
+	struct err err = ERR_INIT;
+
+	if (start_config_check_name(r->name, &err)) {
+		reply_start_failed(call, err.msg);
+		return;
+	}
+	switch (vm_state(s->vm)) {
+	case VM_IDLE:
+		s->name = strdup(r->name);
+		if (!s->name) {
+			reply_start_failed(call, "out of memory");
+			return;
+		}
+		s->first = call;
+		vm_start(s->vm, r);
+		return;
+	case VM_STARTING:
+		if (!is_mine(s, r->name))
+			break;
+		calls_push(&s->starting, call);
+		return;
+	case VM_RUNNING:
+		if (!is_mine(s, r->name))
+			break;
+		reply_running(s, call);
+		return;
+	case VM_STOPPING:
+	case VM_ENDED:
+		reply_start_failed(call, "the VM of this process is about to end; try again then");
+		return;
+	}
+	err_set(&err, EBUSY, "this process is the VM '%s'; each VM has a process of its own",
+		s->name);
+	reply_start_failed(call, err.msg);
+}
+
+/* ---- the other calls ----------------------------------------------------------------------------
+ */
+
+static void get_vm_info(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	const VmTools__Concierge__GetVmInfoRequest *r =
+	    (const VmTools__Concierge__GetVmInfoRequest *)msg;
+	struct vmm_service *s = ctx;
+	VmTools__Concierge__VmInfo info;
+	char *paths[MACHINE_DISKS_MAX];
+
+	if (!is_mine(s, r->name)) {
+		reply_info(call, NULL);
+		return;
+	}
+	fill_info(s, &info, paths);
+	reply_info(call, &info);
+}
+
+static void stop_vm(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	const VmTools__Concierge__StopVmRequest *r = (const VmTools__Concierge__StopVmRequest *)msg;
+	struct vmm_service *s = ctx;
+	unsigned timeout_ms = r->timeout_ms ? r->timeout_ms : VM_STOP_TIMEOUT_MS;
+	struct err err = ERR_INIT;
+
+	if (!is_mine(s, r->name)) {
+		err_set(&err, ENOENT, "there is no VM '%s'", r->name);
+		reply_stop(call, err.msg);
+		return;
+	}
+	calls_push(&s->stopping, call);
+	vm_stop(s->vm, r->force ? 0 : timeout_ms);
+}
+
+static void list_vms(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	struct vmm_service *s = ctx;
+	Lodge__V1__ListVmsResponse r = LODGE__V1__LIST_VMS_RESPONSE__INIT;
+	VmTools__Concierge__VmInfo info, *list[] = {&info};
+	char *paths[MACHINE_DISKS_MAX];
+
+	(void)msg;
+	if (s->name && is_mine(s, s->name)) {
+		fill_info(s, &info, paths);
+		r.vms = list;
+		r.n_vms = 1;
+	}
+	ttrpc_call_reply(call, &r.base);
+}
+
+static void create_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	storage_service_create(&((struct vmm_service *)ctx)->storage, call, msg);
+}
+
+static void destroy_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	storage_service_destroy(&((struct vmm_service *)ctx)->storage, call, msg);
+}
+
+#define TYPES(name)                                         \
+	&vm_tools__concierge__##name##_request__descriptor, \
+	    &vm_tools__concierge__##name##_response__descriptor
+
+static const struct ttrpc_method concierge_methods[] = {
+    {"StartVm", TYPES(start_vm), 0, start_vm, NULL, NULL, NULL},
+    {"StopVm", TYPES(stop_vm), 0, stop_vm, NULL, NULL, NULL},
+    {"GetVmInfo", TYPES(get_vm_info), 0, get_vm_info, NULL, NULL, NULL},
+    {"CreateDiskImage", TYPES(create_disk_image), 0, create_disk_image, NULL, NULL, NULL},
+    {"DestroyDiskImage", TYPES(destroy_disk_image), 0, destroy_disk_image, NULL, NULL, NULL},
+};
+
+static const struct ttrpc_method vms_methods[] = {
+    {"ListVms", &lodge__v1__list_vms_request__descriptor, &lodge__v1__list_vms_response__descriptor,
+     0, list_vms, NULL, NULL, NULL},
+};
+
+static const struct ttrpc_service concierge = {"vm_tools.concierge.VmConcierge", concierge_methods,
+					       ARRAY_LEN(concierge_methods)};
+static const struct ttrpc_service vms = {"lodge.v1.Vms", vms_methods, ARRAY_LEN(vms_methods)};
+static const struct ttrpc_service *const services[] = {&concierge, &vms, NULL};
+
+/* ---- the end ------------------------------------------------------------------------------------
+ */
+
+static void vmm_leave(void *ctx)
+{
+	loop_stop(((struct vmm_service *)ctx)->loop);
+}
+
+static void vmm_leave_late(struct loop_timer *t)
+{
+	vmm_leave(container_of(t, struct vmm_service, leave));
+}
+
+static void vmm_ended(void *ctx, enum machine_event event, const char *reason)
+{
+	struct vmm_service *s = ctx;
+	struct ttrpc_call *call;
+
+	s->ended = true;
+	s->asked = s->asked || s->stopping.first;
+	s->event = event;
+	snprintf(s->reason, sizeof(s->reason), "%s", reason);
+	while ((call = calls_pop(&s->stopping)))
+		reply_stop(call, NULL);
+	ttrpc_server_drain(s->server, vmm_leave);
+	s->leave.fn = vmm_leave_late;
+	loop_timer_arm(s->loop, &s->leave, loop_now_ns() + LEAVE_NS);
+}
+
+void vmm_service_stop(struct vmm_service *s)
+{
+	switch (vm_state(s->vm)) {
+	case VM_STARTING:
+	case VM_RUNNING:
+	case VM_STOPPING:
+		vm_stop(s->vm, s->asked ? 0 : VM_STOP_TIMEOUT_MS);
+		break;
+	case VM_IDLE:
+	case VM_ENDED:
+		loop_stop(s->loop);
+		break;
+	}
+	s->asked = true;
+}
+
+static void vmm_idle(struct loop_timer *t)
+{
+	struct vmm_service *s = container_of(t, struct vmm_service, idle);
+
+	if (vm_state(s->vm) == VM_IDLE)
+		loop_stop(s->loop);
+}
+
+void vmm_service_idle_timeout(struct vmm_service *s, unsigned seconds)
+{
+	s->idle.fn = vmm_idle;
+	if (seconds)
+		loop_timer_arm(s->loop, &s->idle, loop_now_ns() + seconds * UINT64_C(1000000000));
+}
+
+/* ---- life ---------------------------------------------------------------------------------------
+ */
+
+static bool admit(void *ctx, int fd)
+{
+	(void)ctx;
+	return unix_peer_allowed(fd);
+}
+
+int vmm_service_new(struct loop *loop, const char *storage_root, struct vmm_service **ret_service,
+		    struct err *err)
+{
+	struct vmm_service *s = calloc(1, sizeof(*s));
+	struct vm_callbacks callbacks = {vmm_started, vmm_ended, s};
+	struct ttrpc_server_config config = {
+	    .loop = loop, .services = services, .ctx = s, .admit = admit};
+	int res;
+
+	if (!s) {
+		loop_free(loop);
+		return err_set(err, ENOMEM, "out of memory");
+	}
+	s->loop = loop;
+	s->storage = (struct storage_service){
+	    .bg = &s->bg, .storage = STORAGE_INIT, .users = add_users, .ctx = s};
+	background_init(&s->bg, loop);
+	res = vm_new(loop, &s->bg, &callbacks, &s->vm);
+	if (res)
+		err_set(err, ENOMEM, "out of memory");
+	if (!res && storage_root)
+		res = storage_open(&s->storage.storage, storage_root, err);
+	if (!res)
+		res = ttrpc_server_new(&config, &s->server, err);
+	if (res) {
+		vmm_service_free(s);
+		return res;
+	}
+	*ret_service = s;
+	return 0;
+}
+
+void vmm_service_free(struct vmm_service *s)
+{
+	ttrpc_server_close(s->server);
+	if (s->vm)
+		vm_stop(s->vm, 0);
+	/* what cannot be ended is left to the end of the process */
+	if (!background_drain(&s->bg, DRAIN_MS)) {
+		log_warn("control: a file system does not answer; ending without it");
+		return;
+	}
+	if (s->vm && vm_state(s->vm) != VM_IDLE && vm_state(s->vm) != VM_ENDED)
+		return; /* the loop has failed */
+	loop_free(s->loop);
+	ttrpc_server_free(s->server);
+	vm_free(s->vm);
+	storage_close(&s->storage.storage);
+	free(s->name);
+	free(s);
+}

@@ -1,0 +1,48 @@
+/*
+ * What `lodge vmm` serves: the concierge's calls for the one VM that this process becomes.
+ *
+ * Threads: the loop's.
+ */
+#ifndef CONTROL_VMM_SERVICE_H
+#define CONTROL_VMM_SERVICE_H
+
+#include "control/calls.h"
+#include "control/storage_service.h"
+#include "control/vm.h"
+
+struct vmm_service {
+	struct loop *loop;
+	struct background bg;
+	struct vm *vm;
+	struct ttrpc_server *server;
+	struct storage_service storage;
+
+	char *name; /* of the VM, from StartVm on */
+	struct calls starting;
+	struct ttrpc_call *first; /* whose request is being worked on; not among `starting` */
+	struct calls stopping;
+
+	/* the end; then the loop stops */
+	bool ended;
+	bool asked; /* by StopVm or a signal */
+	enum machine_event event;
+	char reason[ERR_MSG_MAX];
+	struct loop_timer leave;
+	struct loop_timer idle;
+};
+
+/* Takes the loop over, also on failure. `storage_root` may be NULL. */
+int vmm_service_new(struct loop *loop, const char *storage_root, struct vmm_service **ret_service,
+		    struct err *err);
+
+/* The VM is asked to end; without one the loop stops. Asked again: at once. */
+void vmm_service_stop(struct vmm_service *s);
+
+/* The loop stops when there is no VM by then. 0: never. */
+void vmm_service_idle_timeout(struct vmm_service *s, unsigned seconds);
+
+/* After loop_run(): nobody is served any more. Frees the loop as well, and gives work in the
+ * background some seconds to end. */
+void vmm_service_free(struct vmm_service *s);
+
+#endif
