@@ -161,7 +161,7 @@ def test_read_only_disk_is_so_in_the_device(server):
         assert modes and all(int(m.split("flags:")[1].split()[0], 8) & os.O_ACCMODE == os.O_RDONLY for m in modes)
 
 
-def test_qcow2_is_known_or_explained(server):
+def test_a_raw_file_is_no_qcow2(server):
     disk = dict(path=str(server.disk("d")), image_type=1)
     refused(server, str(disk["path"]), name="a", **server.spec(disks=[disk]))
 

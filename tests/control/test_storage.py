@@ -1,10 +1,13 @@
 """CreateDiskImage and DestroyDiskImage, and paths that must not leave the storage root."""
 
+import json
 import os
+import subprocess
 
-from rig import ID, need_kvm
+from rig import ID, have_kvm, need_kvm
 
 KINDS = ["vmm", "serve"]
+QCOW2 = 1
 CREATED, EXISTS, FAILED, DOES_NOT_EXIST, DESTROYED = 1, 2, 3, 4, 5
 BAD_PATHS = ["", "/etc/x", "../x", "a/../x", "./x", "a//b", "a/", "x\ny", "..", "x" * 300, "a/" * 2500 + "x"]
 
@@ -30,6 +33,26 @@ def test_create_and_destroy(server):
             assert not path.exists()
             gone = c.DestroyDiskImage(**where)
             assert (gone.status, gone.failure_reason) == (DOES_NOT_EXIST, "")
+
+
+def test_qcow2_is_what_qemu_img_knows(server):
+    with server.client() as c:
+        where = dict(cryptohome_id=ID, disk_path="d.qcow2")
+        made = c.CreateDiskImage(disk_size=3 << 30, image_type=QCOW2, **where)
+        assert (made.status, made.failure_reason) == (CREATED, ""), made
+        info = json.loads(subprocess.run(["qemu-img", "info", "--output=json", "-f", "qcow2", made.disk_path],
+                                         check=True, capture_output=True).stdout)
+        assert (info["virtual-size"], info["cluster-size"]) == (3 << 30, 65536), info
+        assert info["format-specific"]["data"]["refcount-bits"] == 16
+        subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", made.disk_path], check=True)
+        st = os.stat(made.disk_path)
+        assert (st.st_mode & 0o777, st.st_size < 1 << 20) == (0o600, True)
+        if have_kvm():
+            server.start(c, "a", "spin", disks=[dict(path=made.disk_path, image_type=QCOW2, writable=True)])
+            busy = c.DestroyDiskImage(**where)
+            assert busy.status == FAILED and busy.failure_reason, busy
+            assert c.StopVm(name="a").success
+        assert c.DestroyDiskImage(**where).status == DESTROYED
 
 
 def test_subdirectory_must_exist(server):
