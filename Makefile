@@ -43,7 +43,7 @@ CONTROL := main cmd_run cmd_doctor parse options options_disk escape tty console
 TESTS_BASE    := test_err test_log test_bytes test_checked test_gmem test_loop \
 	test_loop_stream test_loop_event test_loop_pool
 TESTS_DISK    := test_raw test_raw_open test_raw_fault test_qcow2_fault test_qcow2_crash test_qcow2_images test_qcow2_header \
-	test_qcow2_cache test_qcow2_refcount test_qcow2_map test_qcow2_repair test_qcow2_tools
+	test_qcow2_cache test_qcow2_refcount test_qcow2_map test_qcow2_repair test_qcow2_tools test_qcow2_data_file
 TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify test_virtio_hostile \
 	test_blk test_blk_requests test_blk_queues test_blk_raw test_rng
 TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pci \
