@@ -181,7 +181,7 @@ static const struct option_setting disk_keys[] = {
     {"backing_format", "raw|qcow2", disk_set_backing_format,
      "of the first backing file (what the image says)"},
     {"data_file", "FILE", disk_set_data_file,
-     "where a qcow2 image's external data file is (it is not opened by the image's own word)"},
+     "external data file of a qcow2 image (refused without)"},
     {"ro", "on|off", disk_set_ro, "read-only (off)"},
     {"direct", "on|off", disk_set_direct, "go round the host's page cache (off)"},
     {"discard", "on|off", disk_set_discard, "give freed space back to the host (on)"},
