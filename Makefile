@@ -17,13 +17,14 @@ B := build$(if $(SAN),/$(SAN))$(if $(STATIC),/static)
 
 # ---- sources, floor by floor ------------------------------------------------------------------
 
-BASE := err log gmem loop loop_uring loop_ring loop_epoll loop_try loop_workers loop_pool
+BASE := err log json gmem loop loop_spin loop_uring loop_ring loop_epoll loop_try loop_workers loop_pool
 
 DISK := image lock raw raw_probe raw_io raw_sync raw_map \
 	qcow2/header qcow2/extension qcow2/file qcow2/cache qcow2/l2 qcow2/refcount qcow2/alloc \
 	qcow2/commit qcow2/writeback qcow2/table qcow2/engine qcow2/read qcow2/split qcow2/compressed qcow2/inflate qcow2/write qcow2/link qcow2/zero_discard \
 	qcow2/open qcow2/backing qcow2/map qcow2/names qcow2/tools qcow2/create qcow2/resize qcow2/check qcow2/repair \
 	qcow2/snapshot qcow2/store
+DISK += raw_tools copy copy_runs create_file
 
 DEVICES := bus platform \
 	legacy/uart legacy/uart_tx legacy/i8042 legacy/rtc legacy/pvpanic legacy/acpi_pm \
@@ -37,19 +38,22 @@ VMM := config cmdline kvm vcpu memory irq exits thread \
 	x86/boot x86/cpu x86/cpuid x86/cpu_features x86/acpi x86/dsdt x86/aml x86/e820 x86/speed
 
 CONTROL := main cmd_run cmd_doctor parse options options_disk escape tty console \
-	doctor doctor_kvm doctor_io doctor_memory
+	doctor doctor_kvm doctor_io doctor_memory \
+	cmd_disk disk/args disk/progress disk/job disk/options disk/new_image disk/backing disk/create disk/info disk/check disk/resize \
+	disk/convert disk/map disk/rebase disk/commit disk/snapshot disk/discard
 
 # unit tests: tests/unit/<floor>/<name>.c, linked with that floor and those below
-TESTS_BASE    := test_err test_log test_bytes test_checked test_gmem test_loop \
+TESTS_BASE    := test_err test_log test_json test_bytes test_checked test_gmem test_loop \
 	test_loop_stream test_loop_event test_loop_pool
 TESTS_DISK    := test_raw test_raw_open test_raw_fault test_qcow2_fault test_qcow2_crash test_qcow2_images test_qcow2_header \
 	test_qcow2_cache test_qcow2_refcount test_qcow2_map test_qcow2_repair test_qcow2_tools test_qcow2_data_file
+TESTS_DISK    += test_copy test_create_file test_raw_tools
 TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify test_virtio_hostile \
 	test_blk test_blk_requests test_blk_queues test_blk_raw test_rng
 TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pci \
 	$(TESTS_VIRTIO)
 TESTS_VMM     := test_config test_unpack test_kernel test_kernel_bad test_initramfs test_cpuid test_acpi
-TESTS_CONTROL := test_parse test_options test_console test_doctor
+TESTS_CONTROL := test_parse test_options test_console test_doctor test_disk_args
 
 # libFuzzer targets: tests/fuzz/<name>.c
 FUZZ := fuzz_virtq fuzz_blk fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
@@ -215,7 +219,7 @@ fuzz: $(FUZZ_BINS)
 
 # ---- payloads: tiny programs that direct tests boot on /dev/kvm instead of a kernel ----------------
 
-PAYLOADS := hello reset triple-fault panic button spin hostile
+PAYLOADS := hello reset triple-fault panic button spin hostile blk
 PAYLOAD_LIB := start lib pci
 
 PAYLOAD_CFLAGS := -std=gnu17 -O2 -g $(WARN) -ffreestanding -nostdlib -static -fno-pic -no-pie -mno-sse \
@@ -258,7 +262,7 @@ direct: direct-build
 
 # what the house rules forbid fails the build, not a review
 $(B)/.floors-ok: tests/check-floors $(wildcard base/*.[ch] disk/*.[ch] disk/*/*.[ch] devices/*.[ch] devices/*/*.[ch] \
-		vmm/*.[ch] vmm/*/*.[ch] control/*.[ch])
+		vmm/*.[ch] vmm/*/*.[ch] control/*.[ch] control/*/*.[ch])
 	$(call say,CHECK,floors)
 	$(Q)mkdir -p $(@D) && tests/check-floors && touch $@
 
@@ -304,7 +308,7 @@ $(B)/bench/%: tests/bench/%.c | $(LINUX_INCLUDE)/.ok
 	$(Q)mkdir -p $(@D) && $(MUSL_CC) $(GUEST_CFLAGS) -static -s -o $@ $<
 
 .PHONY: bench bench-build
-bench-build: all $(BENCH)
+bench-build: all $(BENCH) $(B)/payload/blk.elf
 
 bench: bench-build
 	$(Q)tests/bench/bench

@@ -430,8 +430,17 @@ static int64_t sleep_ns(const struct loop *loop)
 static int run_round(struct loop *loop, bool last)
 {
 	int64_t timeout_ns = last ? 0 : sleep_ns(loop);
+	uint64_t idle_since = 0;
 	int r;
 
+	if (timeout_ns && loop->spinners) {
+		idle_since = loop_now_ns();
+		r = loop_spin_before_sleep(loop, timeout_ns);
+		if (r < 0)
+			return r;
+		if (r)
+			timeout_ns = 0;
+	}
 	if (timeout_ns) {
 		atomic_store(&loop->may_sleep, true);
 		if (atomic_load(&loop->posted) || atomic_load(&loop->stop))
@@ -439,6 +448,8 @@ static int run_round(struct loop *loop, bool last)
 	}
 	r = loop->ops->round(loop, timeout_ns);
 	atomic_store(&loop->may_sleep, false);
+	if (idle_since)
+		loop_spin_learn(loop, loop_now_ns() - idle_since);
 	run_callbacks(loop);
 	return r;
 }

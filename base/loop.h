@@ -170,6 +170,23 @@ uint64_t loop_now_ns(void);
 void loop_timer_arm(struct loop *loop, struct loop_timer *t, uint64_t deadline_ns);
 void loop_timer_disarm(struct loop *loop, struct loop_timer *t);
 
+/*
+ * What the loop looks at before it sleeps, and, while events follow each other within microseconds,
+ * again and again in place of sleeping (base/loop_spin.c).
+ */
+struct loop_spinner {
+	/* Cheap. true: there was something to do, and it is done or submitted. */
+	bool (*look)(struct loop_spinner *s);
+	/* The loop is about to sleep: from now on an event must wake it. true: one had come before.
+	 */
+	bool (*settle)(struct loop_spinner *s);
+	struct loop_spinner *next; /* private */
+};
+
+/* Owner only; not from within look() or settle(). */
+void loop_spin(struct loop *loop, struct loop_spinner *s);
+void loop_unspin(struct loop *loop, struct loop_spinner *s);
+
 /* A call into the loop's thread. The message is the loop's from posting until `fn` is called. */
 struct loop_msg {
 	void (*fn)(struct loop_msg *m);

@@ -62,6 +62,8 @@ struct loop_ops {
 	 * all) and puts what has completed on loop->done. -errno when the kernel fails the loop.
 	 */
 	int (*round)(struct loop *loop, int64_t timeout_ns);
+	/* Would a round(0) find something? Cheap, without a system call; NULL: cannot be told. */
+	bool (*ready)(struct loop *loop);
 	/* Cancels an active operation. */
 	void (*cancel)(struct loop *loop, struct loop_op *op);
 	/* A watch ends whose operation is idle: no event of the descriptor may arrive any more. */
@@ -82,6 +84,10 @@ struct loop {
 	struct op_list done;
 	struct loop_timer *timers; /* ascending by deadline */
 	struct loop_msg *deferred, **deferred_tail;
+
+	struct loop_spinner *spinners;
+	bool can_spin;
+	uint64_t spin_ns; /* the window now */
 
 	_Atomic(struct loop_msg *) posted; /* newest first */
 	atomic_bool stop;
@@ -168,6 +174,12 @@ static inline short op_poll_events(const struct loop_op *op)
 		return POLLIN;
 	}
 }
+
+/* Looks, then settles. 1: something was found, 0: sleep, -errno: the kernel fails the loop. */
+int loop_spin_before_sleep(struct loop *loop, int64_t timeout_ns);
+
+/* How long it took from wanting to sleep to the next event. */
+void loop_spin_learn(struct loop *loop, uint64_t waited_ns);
 
 int loop_uring_new(const struct loop_opts *opts, struct loop **ret_loop, struct err *err);
 int loop_epoll_new(const struct loop_opts *opts, struct loop **ret_loop, struct err *err);

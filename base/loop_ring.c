@@ -59,8 +59,10 @@ static int restrict_ring(struct io_uring *ring)
 static int create_ring(struct io_uring *ring, unsigned entries)
 {
 	static const unsigned modes[] = {
-	    IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN, /* Linux 6.1 */
-	    IORING_SETUP_COOP_TASKRUN,				     /* Linux 5.19 */
+	    /* Linux 6.1 */
+	    IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
+	    /* Linux 5.19 */
+	    IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
 	    0,
 	};
 	int r = -EINVAL;

@@ -262,6 +262,16 @@ static int uring_round(struct loop *loop, int64_t timeout_ns)
 	return 0;
 }
 
+static bool uring_ready(struct loop *loop)
+{
+	struct loop_uring *u = uring(loop);
+
+	/* the flag: completions that wait for us to enter the kernel (IORING_SETUP_DEFER_TASKRUN)
+	 */
+	return io_uring_cq_ready(&u->ring) ||
+	       (__atomic_load_n(u->ring.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_TASKRUN);
+}
+
 static int uring_start(struct loop *loop)
 {
 	struct loop_uring *u = uring(loop);
@@ -382,6 +392,7 @@ static const struct loop_ops uring_ops = {
     .start = uring_start,
     .stop = uring_stop,
     .round = uring_round,
+    .ready = uring_ready,
     .cancel = uring_cancel,
     .forget = uring_forget,
     .drain = uring_drain,

@@ -21,10 +21,14 @@ enum lodge_exit {
  * exit status. Errors have been printed.
  */
 int cmd_run(int argc, char **argv);
+int cmd_disk(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 
 /* What `lodge help COMMAND` prints, on standard output. */
 void cmd_run_help(void);
+void cmd_disk_help(void);
+/* `lodge help disk COMMAND`; the exit status. */
+int cmd_disk_help_of(const char *word);
 void cmd_doctor_help(void);
 
 #endif

@@ -14,7 +14,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PENDING_BYTES (16 * 1024) /* typed or read, not yet taken by the UART */
+/* Typed or read, not yet taken by the UART: a paste of any usual size. Unused, it takes no memory.
+ */
+#define PENDING_BYTES (1024 * 1024)
 #define READ_BYTES    512
 #define ASYNC_BYTES   4096
 #define BACKGROUND_NS UINT64_C(500000000) /* how often a background process looks again */
@@ -260,7 +262,7 @@ static void in_append(struct console *c, const uint8_t *buf, size_t len)
 		c->pending_off = 0;
 	}
 	if (c->pending_len + len > PENDING_BYTES) {
-		/* only typing gets here: the guest has not read for 16 KiB */
+		/* only typing gets here: the guest has not read for 1 MiB */
 		in_bell(c);
 		return;
 	}

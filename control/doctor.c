@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/json.h"
 #include "control/version.h"
 
 #include <assert.h>
@@ -168,22 +169,6 @@ void doctor_print(const struct doctor *doctor, FILE *out, unsigned columns)
 /* ---- JSON (RFC 8259) ----------------------------------------------------------------------------
  */
 
-static void print_json_string(FILE *out, const char *text)
-{
-	fputc('"', out);
-	for (; *text; text++) {
-		unsigned char c = (unsigned char)*text;
-
-		if (c == '"' || c == '\\')
-			fprintf(out, "\\%c", c);
-		else if (c < ' ' || c > '~') /* texts are ASCII; a file's odd byte stays valid */
-			fprintf(out, "\\u%04x", c);
-		else
-			fputc(c, out);
-	}
-	fputc('"', out);
-}
-
 void doctor_print_json(const struct doctor *doctor, FILE *out)
 {
 	struct utsname uts;
@@ -191,9 +176,9 @@ void doctor_print_json(const struct doctor *doctor, FILE *out)
 	fprintf(out, "{\n  \"version\": \"%s\",\n", LODGE_VERSION);
 	if (uname(&uts) == 0) {
 		fputs("  \"kernel\": ", out);
-		print_json_string(out, uts.release);
+		json_write_string(out, uts.release);
 		fputs(",\n  \"machine\": ", out);
-		print_json_string(out, uts.machine);
+		json_write_string(out, uts.machine);
 		fputs(",\n", out);
 	}
 	fprintf(out, "  \"guests_can_run\": %s,\n  \"items\": [",
@@ -202,12 +187,12 @@ void doctor_print_json(const struct doctor *doctor, FILE *out)
 		const struct doctor_item *item = &doctor->items[i];
 
 		fprintf(out, "%s\n    {\"name\": ", i ? "," : "");
-		print_json_string(out, item->name);
+		json_write_string(out, item->name);
 		fprintf(out, ", \"status\": \"%s\", \"needed\": %s, \"found\": ",
 			status_names[item->status], item->needed ? "true" : "false");
-		print_json_string(out, item->found);
+		json_write_string(out, item->found);
 		fputs(", \"cure\": ", out);
-		print_json_string(out, item->cure);
+		json_write_string(out, item->cure);
 		fputc('}', out);
 	}
 	fputs("\n  ]\n}\n", out);

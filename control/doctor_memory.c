@@ -116,7 +116,7 @@ static bool chosen(char *text, const char **ret_word)
 
 static void memory_transparent(struct doctor *doctor)
 {
-	static const char path[] = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+	static const char path[] = "/sys/kernel/mm/transparent_hugepage/enabled";
 	struct doctor_item *item = doctor_add(doctor, "thp");
 	const char *word;
 	char text[128];
@@ -127,9 +127,8 @@ static void memory_transparent(struct doctor *doctor)
 		return;
 	}
 	doctor_found(item, "transparent huge pages for guest memory: %s", word);
-	if (strcmp(word, "always") != 0 && strcmp(word, "within_size") != 0 &&
-	    strcmp(word, "advise") != 0 && strcmp(word, "force") != 0)
-		doctor_cure(item, DOCTOR_WARN, "faster guests: echo advise > %s", path);
+	if (strcmp(word, "always") != 0 && strcmp(word, "madvise") != 0)
+		doctor_cure(item, DOCTOR_WARN, "faster guests: echo madvise > %s", path);
 }
 
 void doctor_memory(struct doctor *doctor)

@@ -20,10 +20,13 @@ static const struct command {
 	int (*run)(int argc, char **argv);
 	void (*help)(void);
 	const char *summary;
+	int (*help_of)(const char *word); /* explains a command of its own; NULL: has none */
 } commands[] = {
-    {"run", cmd_run, cmd_run_help, "boot a guest with its console on the terminal"},
-    {"doctor", cmd_doctor, cmd_doctor_help, "what this host offers, and what to do about a lack"},
-    {"help", cmd_help, cmd_help_help, "explain a command"},
+    {"run", cmd_run, cmd_run_help, "boot a guest with its console on the terminal", NULL},
+    {"disk", cmd_disk, cmd_disk_help, "make, examine and change disk images", cmd_disk_help_of},
+    {"doctor", cmd_doctor, cmd_doctor_help, "what this host offers, and what to do about a lack",
+     NULL},
+    {"help", cmd_help, cmd_help_help, "explain a command", NULL},
 };
 
 static const struct command *command_find(const char *name)
@@ -75,6 +78,8 @@ static int cmd_help(int argc, char **argv)
 	command = command_find(argv[1]);
 	if (!command)
 		return command_unknown(argv[1]);
+	if (argc > 2 && command->help_of)
+		return command->help_of(argv[2]);
 	command->help();
 	return LODGE_OK;
 }

@@ -84,6 +84,9 @@ enum image_op {
 
 #define IMAGE_FUA	(1u << 0) /* write: durable before it completes */
 #define IMAGE_MAY_UNMAP (1u << 1) /* write zeroes: may give the space back */
+/* write zeroes: the image itself says so, even where it reads as zeroes because what is below does
+ */
+#define IMAGE_EXPLICIT (1u << 2)
 
 /*
  * One request. The caller owns it and fills the first part; offset and length are multiples of

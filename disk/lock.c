@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <time.h>
 
 enum {
 	PERM_CONSISTENT_READ = 1 << 0,
@@ -15,6 +16,11 @@ enum {
 #define PERM_COUNT    4
 #define NEED_BASE     100
 #define UNSHARED_BASE 200
+
+/* A killed process holds its files for some milliseconds more, until the kernel has ended its I/O.
+ */
+#define TRIES	     11
+#define TRY_AGAIN_NS 20000000
 
 /* F_OFD_SETLK of one byte. 0 or -errno. */
 static int set_byte(int fd, int byte)
@@ -52,7 +58,17 @@ static int any_locked(int fd, int base, unsigned perms)
 	return 0;
 }
 
-int image_lock(int fd, bool read_only, struct err *err)
+void image_unlock(int fd)
+{
+	struct flock fl = {.l_type = F_UNLCK,
+			   .l_whence = SEEK_SET,
+			   .l_start = NEED_BASE,
+			   .l_len = UNSHARED_BASE + PERM_COUNT - NEED_BASE};
+
+	(void)fcntl(fd, F_OFD_SETLK, &fl);
+}
+
+static int try_lock(int fd, bool read_only, struct err *err)
 {
 	unsigned need = PERM_CONSISTENT_READ | (read_only ? 0 : PERM_WRITE);
 	unsigned unshared = PERM_WRITE | PERM_RESIZE;
@@ -88,9 +104,18 @@ fail:
 		       -r);
 }
 
-void image_unlock(int fd)
+int image_lock(int fd, bool read_only, struct err *err)
 {
-	struct flock all = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+	for (int n = 1;; n++) {
+		struct err why = {0};
+		int r = try_lock(fd, read_only, &why);
 
-	(void)fcntl(fd, F_OFD_SETLK, &all);
+		if (!r)
+			return 0;
+		if (r != -EAGAIN || n == TRIES)
+			return err_set(err, -r, "%s", why.msg);
+		/* Who waits must not be in the way of others who wait. */
+		image_unlock(fd);
+		nanosleep(&(struct timespec){.tv_nsec = TRY_AGAIN_NS}, NULL);
+	}
 }

@@ -25,15 +25,13 @@
 #include <stdbool.h>
 
 /*
- * Locks the open file. -EAGAIN: another process has it, -ENOLCK: its file system cannot lock. The
- * message has no path; closing the descriptor unlocks.
+ * Locks the open file; waits for 0.2 s where another has it, because one that was killed lets go a
+ * little later than it ends. -EAGAIN: another process has it, -ENOLCK: its file system cannot lock.
+ * The message has no path.
  */
 int image_lock(int fd, bool read_only, struct err *err);
 
-/*
- * Gives the lock up. To be called before close(): an io_uring lets go of the file a little after
- * its last request has completed, and the lock would live as long.
- */
+/* At once, where closing the descriptor waits for I/O that the kernel has yet to end. */
 void image_unlock(int fd);
 
 #endif

@@ -17,10 +17,10 @@
 
 static void raw_free(struct raw *raw)
 {
-	if (raw->locked)
+	if (raw->file.fd >= 0) {
 		image_unlock(raw->file.fd);
-	if (raw->file.fd >= 0)
 		close(raw->file.fd);
+	}
 	free(raw->img.path);
 	free(raw);
 }
@@ -54,7 +54,6 @@ static int open_raw(const struct image_opts *opts, bool container, struct raw **
 		r = image_lock(raw->file.fd, opts->read_only, err);
 		if (r)
 			goto fail;
-		raw->locked = true;
 	}
 	raw->container = container;
 	raw->img.info = raw->file.info;

@@ -10,8 +10,16 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+/* What transparent huge pages are aligned to. */
+#define HUGE_BYTES (2 * MIB)
 
 /* What memory of each kind of page is made of. */
 static const struct page_kind {
@@ -74,12 +82,9 @@ static int memory_failed(const struct machine_config *config, int code, const ch
 	return err_sys(err, code, "cannot %s %llu MiB of guest memory", what, mib);
 }
 
-/* Asks the host for every page now. Kernels before 5.14 do it through the file. */
+/* Asks the host for every page now. Kernels before 5.14 want each written to. */
 static int populate(const struct guest_memory *memory)
 {
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
 	int res;
 
 	do
@@ -87,10 +92,9 @@ static int populate(const struct guest_memory *memory)
 	while (res == -EINTR || res == -EAGAIN);
 	if (res != -EINVAL)
 		return res;
-	do
-		res = fallocate(memory->fd, 0, 0, (off_t)memory->len_bytes) ? -errno : 0;
-	while (res == -EINTR);
-	return res;
+	for (uint64_t at = 0; at < memory->len_bytes; at += 4 * KIB)
+		((volatile uint8_t *)memory->host)[at] = 0;
+	return 0;
 }
 
 static int add_regions(struct guest_memory *memory, struct err *err)
@@ -119,38 +123,67 @@ static int add_regions(struct guest_memory *memory, struct err *err)
 	return 0;
 }
 
-int guest_memory_new(const struct machine_config *config, struct guest_memory *memory,
-		     struct err *err)
+/* Reserved huge pages: from their pool, which may be empty; so the mapping reserves, or the guest
+ * would die of SIGBUS later. */
+static int map_pool(const struct machine_config *config, struct guest_memory *memory,
+		    struct err *err)
 {
-	const struct page_kind *kind = &page_kinds[config->hugepages];
-	/* Huge pages come from a pool that may be empty: there the mapping must reserve, or the
-	 * guest would die of SIGBUS later. Ordinary memory is overcommitted on purpose. */
-	int noreserve = kind->pool ? 0 : MAP_NORESERVE;
+	unsigned flags =
+	    MFD_CLOEXEC | MFD_ALLOW_SEALING | page_kinds[config->hugepages].memfd_flags;
 	void *host;
-	int res;
 
-	res = guest_memory_check(config, err);
-	if (res)
-		return res;
-	memory->len_bytes = config->memory_bytes;
-	memory->fd =
-	    memfd_create(GUEST_MEMORY_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING | kind->memfd_flags);
+	memory->fd = memfd_create(GUEST_MEMORY_NAME, flags);
 	if (memory->fd < 0)
 		return memory_failed(config, errno, "make", err);
 	if (ftruncate(memory->fd, (off_t)memory->len_bytes))
 		return memory_failed(config, errno, "make", err);
 	if (fcntl(memory->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
 		return memory_failed(config, errno, "seal", err);
-	host = mmap(NULL, memory->len_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | noreserve,
-		    memory->fd, 0);
+	host = mmap(NULL, memory->len_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory->fd, 0);
 	if (host == MAP_FAILED)
 		return memory_failed(config, errno, "map", err);
 	memory->host = host;
-	/* Advice only: hosts that give shared memory no huge pages refuse, and a core dump of ours
-	 * is no place for the guest's secrets. */
-	if (!kind->pool)
-		(void)madvise(host, memory->len_bytes, MADV_HUGEPAGE);
-	(void)madvise(host, memory->len_bytes, MADV_DONTDUMP);
+	return 0;
+}
+
+/* Ordinary memory, overcommitted on purpose, and aligned so that all of it can be huge pages. */
+static int map_anonymous(const struct machine_config *config, struct guest_memory *memory,
+			 struct err *err)
+{
+	size_t len = memory->len_bytes, head;
+	uint8_t *at = mmap(NULL, len + HUGE_BYTES, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (at == MAP_FAILED)
+		return memory_failed(config, errno, "map", err);
+	head = -(uintptr_t)at & (HUGE_BYTES - 1);
+	if (head)
+		munmap(at, head);
+	munmap(at + head + len, HUGE_BYTES - head);
+	memory->host = at + head;
+	/* Both are advice, refused by kernels that were built without. */
+	(void)prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, memory->host, len, GUEST_MEMORY_NAME);
+	(void)madvise(memory->host, len, MADV_HUGEPAGE);
+	return 0;
+}
+
+int guest_memory_new(const struct machine_config *config, struct guest_memory *memory,
+		     struct err *err)
+{
+	int res = guest_memory_check(config, err);
+
+	if (res)
+		return res;
+	memory->len_bytes = config->memory_bytes;
+	if (page_kinds[config->hugepages].pool)
+		res = map_pool(config, memory, err);
+	else
+		res = map_anonymous(config, memory, err);
+	if (res)
+		return res;
+	/* A core dump of ours is no place for the guest's secrets, nor a child for its memory. */
+	(void)madvise(memory->host, memory->len_bytes, MADV_DONTDUMP);
+	(void)madvise(memory->host, memory->len_bytes, MADV_DONTFORK);
 	if (config->prealloc) {
 		res = populate(memory);
 		if (res)

@@ -1,9 +1,13 @@
 /*
- * Guest memory: one memfd, mapped whole, populated as the guest touches it.
+ * Guest memory: one mapping, populated as the guest touches it.
  *
- * The mapping shows as "/memfd:lodge-guest-memory" in /proc/PID/smaps, which is how the memory of
- * the guest is told from the monitor's own. The memfd is sealed against resizing, so that no one
- * who is handed it can make an access fault (vhost-user devices, later).
+ * Ordinary memory is anonymous and private, because that is the kind to which hosts give
+ * transparent huge pages by default (shared memory has them switched off almost everywhere): they
+ * make start-up cheaper, and I/O of large requests about twice as fast. Reserved huge pages are a
+ * memfd, sealed against resizing.
+ *
+ * The mapping shows as "lodge-guest-memory" in /proc/PID/smaps where the kernel names mappings,
+ * which is how the memory of the guest is told from the monitor's own.
  *
  * Threads: one; the gmem inside has its own rule.
  */
@@ -21,7 +25,7 @@
 
 struct guest_memory {
 	struct gmem *mem;
-	int fd;
+	int fd; /* -1: anonymous */
 	uint8_t *host;
 	uint64_t len_bytes;
 };

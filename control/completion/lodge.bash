@@ -64,6 +64,49 @@ _lodge_value() { # OPTION WORD
 	esac
 }
 
+_lodge_image_option() { # WORD: name=value of -o
+	case $1 in
+	cluster_size=*) _lodge_words cluster_size= "${1#*=}" 64K 128K 1M 2M ;;
+	version=*) _lodge_words version= "${1#*=}" 2 3 ;;
+	backing=*) _lodge_files backing= "${1#*=}" ;;
+	backing_format=*) _lodge_words backing_format= "${1#*=}" raw qcow2 ;;
+	preallocation=*) _lodge_words preallocation= "${1#*=}" off metadata falloc full ;;
+	refcount_bits=*) _lodge_words refcount_bits= "${1#*=}" 1 2 4 8 16 32 64 ;;
+	extended_l2=* | lazy_refcounts=*) _lodge_words "${1%%=*}=" "${1#*=}" on off ;;
+	compression_type=*) _lodge_words compression_type= "${1#*=}" zlib zstd ;;
+	*) _lodge_words "" "$1" cluster_size= version= backing= backing_format= preallocation= refcount_bits= \
+		extended_l2= compression_type= lazy_refcounts= ;;
+	esac
+}
+
+_lodge_disk_command() { # COMMAND PREVIOUS WORD
+	local long=(--format --progress --quiet --help)
+	case $2 in
+	-f | --format | --from | --to | --backing-format) _lodge_words "" "$3" raw qcow2 ;;
+	-o | --option) _lodge_image_option "$3" ;;
+	--repair) _lodge_words "" "$3" leaks all ;;
+	-b | --backing) _lodge_files "" "$3" ;;
+	*)
+		if [[ $3 != -* ]]; then
+			[[ $1 == snapshot ]] && _lodge_words "" "$3" list
+			_lodge_files "" "$3"
+			return
+		fi
+		case $1 in
+		create) _lodge_words "" "$3" "${long[@]}" --option --backing --backing-format --force --json ;;
+		info | snapshot) _lodge_words "" "$3" --format --json --help ;;
+		check) _lodge_words "" "$3" "${long[@]}" --repair --json ;;
+		resize) _lodge_words "" "$3" "${long[@]}" --option --shrink --json ;;
+		convert) _lodge_words "" "$3" --from --to --option --backing --backing-format --allow-backing --compress \
+			--force --json --progress --quiet --help ;;
+		map) _lodge_words "" "$3" --format --allow-backing --json --help ;;
+		rebase) _lodge_words "" "$3" "${long[@]}" --backing --backing-format --no-backing --allow-backing --unsafe ;;
+		commit | discard-unused) _lodge_words "" "$3" "${long[@]}" --allow-backing --json ;;
+		esac
+		;;
+	esac
+}
+
 _lodge() {
 	local options=(--kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules --init --cpu
 		--console --transport --hugepages --prealloc --io --no-rng --stop-timeout --dry-run --log --help)
@@ -80,9 +123,13 @@ _lodge() {
 	previous=${COMP_WORDS[i - 1]}
 
 	if ((i == 1)); then
-		_lodge_words "" "$whole" run doctor help --help --version
-	elif [[ ${COMP_WORDS[1]} == help ]]; then
-		_lodge_words "" "$whole" run doctor
+		_lodge_words "" "$whole" run disk doctor help --help --version
+	elif [[ ${COMP_WORDS[1]} == help && i -eq 2 ]]; then
+		_lodge_words "" "$whole" run disk doctor
+	elif [[ ${COMP_WORDS[1]} == disk && i -eq 2 || ${COMP_WORDS[*]:1:2} == "help disk" ]]; then
+		_lodge_words "" "$whole" create info check resize convert map rebase commit snapshot discard-unused
+	elif [[ ${COMP_WORDS[1]} == disk ]]; then
+		_lodge_disk_command "${COMP_WORDS[2]}" "$previous" "$whole"
 	elif [[ ${COMP_WORDS[1]} == doctor ]]; then
 		_lodge_words "" "$whole" --json --help
 	elif [[ ${COMP_WORDS[1]} == run ]]; then

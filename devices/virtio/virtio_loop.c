@@ -67,27 +67,57 @@ static void serve(struct virtio_loop_queue *q)
 	int r = 0;
 
 	virtq_kick_disable(q->vq);
-	do {
-		while (budget && !vl->broken && (r = virtq_pop(q->vq, &chain)) == 1) {
-			budget--;
-			hold(vl);
-			r = vl->ops->take(q, &chain);
-			if (r < 0) {
-				unhold(vl);
-				break;
-			}
-		}
-		if (vl->broken)
-			return;
+	q->kicks_off = true;
+	while (budget && !vl->broken && (r = virtq_pop(q->vq, &chain)) == 1) {
+		budget--;
+		hold(vl);
+		r = vl->ops->take(q, &chain);
 		if (r < 0) {
-			protocol_broken(vl);
-			return;
+			unhold(vl);
+			break;
 		}
-		if (!budget) {
-			eventfd_write(vl->dev->kick_fd[q->index], 1);
-			return;
+	}
+	if (vl->broken)
+		return;
+	if (r < 0)
+		protocol_broken(vl);
+	else if (!budget)
+		eventfd_write(vl->dev->kick_fd[q->index], 1);
+}
+
+static bool look(struct loop_spinner *s)
+{
+	struct virtio_loop *vl = container_of(s, struct virtio_loop, spinner);
+	bool found = false;
+
+	for (unsigned i = 0; i < vl->dev->nqueues && !vl->broken; i++) {
+		struct virtio_loop_queue *q = &vl->queues[i];
+
+		if (q->vq && virtq_has_chains(q->vq)) {
+			serve(q);
+			found = true;
 		}
-	} while (virtq_kick_enable(q->vq));
+	}
+	return found;
+}
+
+static bool settle(struct loop_spinner *s)
+{
+	struct virtio_loop *vl = container_of(s, struct virtio_loop, spinner);
+	bool found = false;
+
+	for (unsigned i = 0; i < vl->dev->nqueues && !vl->broken; i++) {
+		struct virtio_loop_queue *q = &vl->queues[i];
+
+		if (!q->vq || !q->kicks_off)
+			continue;
+		q->kicks_off = false;
+		if (virtq_kick_enable(q->vq)) {
+			serve(q);
+			found = true;
+		}
+	}
+	return found;
 }
 
 static void watch_fn(struct loop_watch *w, uint64_t count)
@@ -108,6 +138,7 @@ static void start_fn(struct loop_msg *m)
 {
 	struct virtio_loop *vl = container_of(m, struct virtio_loop, start);
 
+	loop_spin(vl->loop, &vl->spinner);
 	for (unsigned i = 0; i < vl->dev->nqueues; i++) {
 		struct virtio_loop_queue *q = &vl->queues[i];
 
@@ -126,6 +157,7 @@ static void stop_fn(struct loop_msg *m)
 
 	hold(vl); /* so that the last unhold() is the one below, not one in the middle */
 	vl->stopping = true;
+	loop_unspin(vl->loop, &vl->spinner);
 	for (unsigned i = 0; i < vl->dev->nqueues; i++) {
 		if (vl->queues[i].vq)
 			loop_unwatch(&vl->queues[i].watch);
@@ -142,6 +174,7 @@ void virtio_loop_init(struct virtio_loop *vl, const struct virtio_loop_ops *ops,
 	    .loop = loop,
 	    .start.fn = start_fn,
 	    .stop.fn = stop_fn,
+	    .spinner = {.look = look, .settle = settle},
 	    .lock = PTHREAD_MUTEX_INITIALIZER,
 	    .cond = PTHREAD_COND_INITIALIZER,
 	};

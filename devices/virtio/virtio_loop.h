@@ -33,6 +33,7 @@ struct virtio_loop_queue {
 	struct loop_watch watch;
 	struct loop_msg notify;
 	bool notify_pending;
+	bool kicks_off; /* the driver was asked for no doorbells: the loop looks before it sleeps */
 };
 
 struct virtio_loop_ops {
@@ -52,6 +53,7 @@ struct virtio_loop {
 	/* The loop's thread, from start to the end of stop. */
 	struct virtio_loop_queue queues[VIRTIO_QUEUES_MAX];
 	struct loop_msg start, stop;
+	struct loop_spinner spinner;
 	unsigned held;
 	bool broken;
 	bool stopping;

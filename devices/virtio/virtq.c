@@ -328,6 +328,12 @@ bool virtq_should_notify(struct virtq *vq)
 	return (uint16_t)(now - event - 1) < (uint16_t)(now - before);
 }
 
+bool virtq_has_chains(const struct virtq *vq)
+{
+	return !vq->broken &&
+	       ring_load(vq->avail + RING_IDX, memory_order_relaxed) != vq->next_avail;
+}
+
 void virtq_kick_disable(struct virtq *vq)
 {
 	/* With event index the driver kicks when it passes avail_event, which stays behind until

@@ -70,4 +70,7 @@ bool virtq_should_notify(struct virtq *vq);
 void virtq_kick_disable(struct virtq *vq);
 bool virtq_kick_enable(struct virtq *vq);
 
+/* Do chains wait? Cheap, for looking again and again. */
+bool virtq_has_chains(const struct virtq *vq);
+
 #endif

@@ -184,7 +184,7 @@ int qcow2_create(const struct qcow2_create_opts *o, struct err *err)
 
 	if (r)
 		goto fail;
-	fd = open(o->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+	fd = open(o->path, O_RDWR | O_CLOEXEC | (o->into_empty ? 0 : O_CREAT | O_EXCL), 0666);
 	if (fd < 0) {
 		r = errno == EEXIST ? err_set(err, EEXIST, "exists already")
 				    : err_sys(err, errno, "cannot be created");
@@ -196,7 +196,8 @@ int qcow2_create(const struct qcow2_create_opts *o, struct err *err)
 		r = fill(o, err);
 	if (!r)
 		return 0;
-	unlink(o->path);
+	if (!o->into_empty)
+		unlink(o->path);
 fail:
 	err_prefix(err, "disk image %s", o->path);
 	return r;

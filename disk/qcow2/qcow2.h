@@ -54,7 +54,8 @@ const char *qcow2_compression_name(enum qcow2_compression type);
 /* ---- create ---- */
 
 struct qcow2_create_opts {
-	const char *path; /* must not exist yet */
+	const char *path; /* must not exist yet, but for `into_empty` */
+	bool into_empty;  /* an empty file that is the caller's: it stays when this fails */
 	uint64_t
 	    size_bytes; /* rounded up to whole sectors; 0 with `backing_path`: as large as that */
 	bool has_size;	/* false: take the backing file's */
@@ -102,7 +103,8 @@ struct qcow2_info {
 	unsigned snapshots;
 };
 
-/* Facts of the header alone; unsupported features are told, not refused. */
+/* Facts of the header alone, without a lock: of an image that a machine uses, too. Unsupported
+ * features are told, not refused. */
 int qcow2_info(const char *path, struct qcow2_info *ret_info, struct err *err);
 
 /* ---- snapshots ---- */

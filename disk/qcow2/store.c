@@ -63,7 +63,7 @@ static int read_info(const struct image_file *f, struct qcow2_info *info, struct
 
 int qcow2_info(const char *path, struct qcow2_info *ret_info, struct err *err)
 {
-	struct image_opts opts = {.path = path, .read_only = true};
+	struct image_opts opts = {.path = path, .read_only = true, .no_lock = true};
 	struct qcow2_info info = {0};
 	struct image_file f;
 	int r = image_file_open(&opts, &f, err);
@@ -175,13 +175,26 @@ static int store_plain(struct qcow2 *q, uint64_t guest, const uint8_t *data)
 	return r;
 }
 
+/* Plain where compression does not make it smaller. */
+static int pack_and_store(struct qcow2 *q, uint64_t guest, const void *data)
+{
+	autofree uint8_t *packed = q2_zalloc(q->cluster_bytes);
+	uint32_t len;
+	int r;
+
+	if (!packed)
+		return -ENOMEM;
+	r = q2_pack(q, data, packed, &len);
+	if (!r)
+		return store_packed(q, guest, packed, len);
+	return r == -ENOSPC ? store_plain(q, guest, data) : r;
+}
+
 int qcow2_write_compressed(struct image *img, uint64_t offset_bytes, const void *data,
 			   struct err *err)
 {
 	struct qcow2 *q = qcow2_of(img);
-	autofree uint8_t *packed = NULL;
 	struct q2_extent ext;
-	uint32_t len;
 	int r;
 
 	if (img->driver != &image_qcow2_driver || img->info.read_only || img->inflight ||
@@ -192,22 +205,14 @@ int qcow2_write_compressed(struct image *img, uint64_t offset_bytes, const void 
 		return err_set(err, ENOTSUP,
 			       "disk image %s: an external data file holds no compressed clusters",
 			       img->path);
-	packed = q2_zalloc(q->cluster_bytes);
-	if (!packed)
-		return err_set(err, ENOMEM, "no memory");
 	r = q2_tool_table(q, offset_bytes);
 	if (!r)
 		r = Q2_SYNC(q, q2_map(q, offset_bytes, 1, &ext));
 	if (!r && (ext.kind != Q2_UNALLOCATED || ext.host))
 		return err_set(err, EEXIST, "disk image %s: the cluster at %llu is in use",
 			       img->path, (unsigned long long)offset_bytes);
-	if (!r) {
-		r = q2_pack(q, data, packed, &len);
-		if (!r)
-			r = store_packed(q, offset_bytes, packed, len);
-		else if (r == -ENOSPC)
-			r = store_plain(q, offset_bytes, data);
-	}
+	if (!r)
+		r = pack_and_store(q, offset_bytes, data);
 	return r ? err_sys(err, -r, "disk image %s: cannot be written", img->path) : 0;
 }
 

@@ -48,6 +48,8 @@ static uint64_t done_len(const struct q2_op *op, const struct q2_extent *ext, en
 		return ext->kind == Q2_UNALLOCATED || (ext->kind == Q2_ZERO && !ext->host)
 			   ? ext->len
 			   : 0;
+	if (op->req->flags & IMAGE_EXPLICIT && ext->kind == Q2_UNALLOCATED)
+		return 0;
 	if (!q2_reads_zero(q, ext, op->pos))
 		return 0;
 	if (ext->kind == Q2_ZERO)

@@ -4,6 +4,7 @@
 usage: measure.py boot NAME=VMM:KERNEL...   nanoseconds from fork to the first line of init, files cached
        measure.py memory VMM KERNEL         bytes of PSS beside guest memory, idle, one CPU, one disk
        measure.py io PATTERNS SECONDS ROUNDS KERNEL VMM:KERNEL...   operations a second of each in turn
+       measure.py payload PATTERNS SECONDS ROUNDS VMM...   the same of a payload in user mode
        measure.py cpu KERNEL                microseconds of CPU before the first guest instruction
 """
 import os
@@ -11,6 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 
 sys.path.insert(0, os.path.dirname(__file__))
 import cpio  # noqa: E402
@@ -74,16 +76,33 @@ def memory(folder, vmm, kernel):
         process.kill()
 
 
+def output_until_done(command, last_line):
+    """Console output up to this line. Not every machine monitor ends when its guest switches off: then it is ended."""
+    output = b""
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        guard = threading.Timer(600, process.kill)
+        guard.start()
+        for line in process.stdout:
+            output += line
+            if last_line in line:
+                break
+        process.kill()
+        guard.cancel()
+    return output
+
+
+def print_rates(vmm, patterns, output):
+    seen = re.findall(rb"io (\w+) (\d+) (\d+)", output)
+    if len(seen) != len(patterns.split("+")):
+        sys.exit(f"{vmm}: no figures in its output:\n{output.decode(errors='replace')}")
+    for name, done, ns in seen:
+        print(f"io_{vmm}_{name.decode()}", int(done) * 1e9 / int(ns))
+
+
 def io_once(folder, vmm, kernel, patterns, seconds):
     command = getattr(vmms, vmm)(kernel, make_initrd(folder), f"bench=io={patterns},{seconds}", 256,
                                  disk=os.path.join(folder, "bench.img"))
-    out = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                         timeout=600, check=False)
-    seen = re.findall(rb"io (\w+) (\d+) (\d+)", out.stdout)
-    if len(seen) != len(patterns.split("+")):
-        sys.exit(f"{vmm}: no figures in its output:\n{out.stdout.decode(errors='replace')}")
-    for name, done, ns in seen:
-        print(f"io_{vmm}_{name.decode()}", int(done) * 1e9 / int(ns))
+    print_rates(vmm, patterns, output_until_done(command, b"bench-init: done"))
 
 
 def io(folder, patterns, seconds, rounds, *pairs):
@@ -92,6 +111,21 @@ def io(folder, patterns, seconds, rounds, *pairs):
         for pair in pairs:
             vmm, kernel = pair.split(":")
             io_once(folder, vmm, kernel, patterns, seconds)
+
+
+def tsc_khz():
+    """The rate of the processor's time-stamp counter, as the kernel shows it; guests see the same."""
+    with open("/proc/cpuinfo", encoding="ascii") as file:
+        return int(float(re.search(r"cpu MHz\s*: ([\d.]+)", file.read()).group(1)) * 1000)
+
+
+def payload(folder, patterns, seconds, rounds, *names):
+    """The same patterns from a payload in user mode, which needs no hardware that runs guest kernels."""
+    disk, words = make_disk(folder), f"blk={patterns},{int(seconds) * 1000} tsc={tsc_khz()}"
+    for _ in range(int(rounds)):
+        for vmm in names:
+            command = getattr(vmms, vmm + "_payload")("build/payload/blk.elf", words, disk)
+            print_rates(vmm, patterns, output_until_done(command, b"done"))
 
 
 def cpu(folder, kernel):
@@ -109,5 +143,5 @@ def cpu(folder, kernel):
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(dir="/tmp") as work:
-        {"boot": boot, "memory": memory, "io": io, "cpu": cpu}[sys.argv[1]](work, *sys.argv[2:])
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/var/tmp")) as work:
+        {"boot": boot, "memory": memory, "io": io, "payload": payload, "cpu": cpu}[sys.argv[1]](work, *sys.argv[2:])

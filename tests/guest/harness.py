@@ -23,10 +23,6 @@ MODULES = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_rng", "pvpanic_mmi
 DEADLINE_S = float(os.environ.get("LODGE_TEST_DEADLINE", "90"))
 
 
-# In the lab, TCG gives every kernel a warning with its trace about XSAVE; see test_boot.UNAVOIDABLE_TRACE.
-QUIRKS = "noxsave" if os.environ.get("LAB") == "1" else ""
-
-
 class Failure(Exception):
     """A test found a fault."""
 
@@ -36,16 +32,16 @@ class Skip(Exception):
 
 
 class Test:
-    """`alone`: after all others, one at a time."""
+    """One function with one value of each of its variants."""
 
-    def __init__(self, name, function, arguments, alone):
-        self.name, self.function, self.arguments, self.alone = name, function, arguments, alone
+    def __init__(self, name, function, arguments):
+        self.name, self.function, self.arguments = name, function, arguments
 
 
 TESTS = []
 
 
-def test(alone=False, **variants):
+def test(**variants):
     """Registers a function, once for each combination of its variants."""
     def register(function):
         topic = function.__module__.removeprefix("test_")
@@ -53,7 +49,7 @@ def test(alone=False, **variants):
             name = f"{topic}.{function.__name__}"
             if values:
                 name += "[" + ",".join(str(v) for v in values) + "]"
-            TESTS.append(Test(name, function, dict(zip(variants, values)), alone))
+            TESTS.append(Test(name, function, dict(zip(variants, values))))
         return function
     return register
 
@@ -242,6 +238,7 @@ class Vm:
             os.close(self.slave)  # the last user: the reader sees the end
             self.console.thread.join(5)
             os.close(self.terminal)
+            self.terminal = None
         self.console.paused.set()
 
 
@@ -296,7 +293,7 @@ class Context:
 
     def guest(self, commands, *arguments, disks=(), cpus=1, memory="256M", cmdline="", **options):
         """A guest that runs `commands` (init/guest.h) and powers off; `disks` are values of --disk."""
-        words = f"loglevel=5 {QUIRKS} {cmdline} test={'+'.join(commands.split())}"
+        words = f"loglevel=5 {cmdline} test={'+'.join(commands.split())}"
         disks = itertools.chain.from_iterable(("--disk", disk) for disk in disks)
         return self.lodge("--kernel", environment("LODGE_GUEST_KERNEL"), "--initrd", self.artefacts.initrd(),
                           "--cpus", cpus, "--memory", memory, "--cmdline", words, *disks, *arguments, **options)

@@ -5,9 +5,6 @@ usage: suite.py [-k PATTERN] [-v] [-l] [-j JOBS] [-r TIMES] [--out DIR]
 
 -k runs the tests whose name holds PATTERN (a regular expression), -l lists them, -v shows every
 guest's console, -r runs each TIMES times. The console logs of failed tests stay in DIR/NAME/.
-
-In the lab, whose emulated processors are shared by all guests, a test that failed is run once more,
-alone, and counts as it ends then; a line FLAKY names each that passed at the second try.
 """
 import argparse
 import concurrent.futures
@@ -32,7 +29,7 @@ def parse_arguments():
     parser.add_argument("-k", metavar="PATTERN", default="")
     parser.add_argument("-v", action="store_true")
     parser.add_argument("-l", action="store_true")
-    parser.add_argument("-j", metavar="JOBS", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("-j", metavar="JOBS", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("-r", metavar="TIMES", type=int, default=1)
     parser.add_argument("--out", metavar="DIR",
                         default=os.environ.get("LAB_OUT") or os.path.join(harness.TOP, "build/guest-logs"))
@@ -54,9 +51,8 @@ class Run:
         self.folder = folder
         self.lock = threading.Lock()
         self.counts = {"ok": 0, "FAIL": 0, "SKIP": 0}
-        self.failed = []
 
-    def one(self, number, test, again=False):
+    def one(self, number, test):
         folder = os.path.join(self.folder, f"t{number}")
         os.mkdir(folder)
         context = harness.Context(folder, self.artefacts)
@@ -79,10 +75,6 @@ class Run:
         shutil.rmtree(folder, ignore_errors=True)
         with self.lock:
             self.counts[outcome] += 1
-            if outcome == "FAIL":
-                self.failed.append((number, test))
-            elif again:
-                outcome = "FLAKY"
             if outcome == "SKIP":
                 print(f"SKIP {test.name}: {detail[0]}", flush=True)
                 return
@@ -91,20 +83,8 @@ class Run:
                 print(f"     | {line}", flush=True)
 
     def all(self, tests):
-        together = [item for item in enumerate(tests) if not item[1].alone]
         with concurrent.futures.ThreadPoolExecutor(max(1, self.arguments.j)) as pool:
-            list(pool.map(lambda item: self.one(*item), together))
-        for number, test in enumerate(tests):
-            if test.alone:
-                self.one(number, test)
-        if os.environ.get("LAB") == "1":
-            self.again()
-
-    def again(self):
-        failed, self.failed = self.failed, []
-        self.counts["FAIL"] = 0
-        for number, test in failed:
-            self.one(number, test, again=True)
+            list(pool.map(lambda item: self.one(*item), enumerate(tests)))
 
 
 def main():

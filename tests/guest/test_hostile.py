@@ -34,15 +34,13 @@ def still_works(context, commands, *arguments, **options):
     return vm
 
 
-# Alone: two such guests at once, port I/O from user space being checked against the TSS in each, have
-# brought down the kernel of the lab's host (nested SVM under TCG).
-@test(seed=[1, 2], alone=True)
+@test(seed=[1, 2])
 def ports(context, seed):
     """Every port is read; those of our devices get nonsense, in items and in strings."""
     still_works(context, f"ports:6000,{seed}", cmdline=RELAXED).report("ports written")
 
 
-@test(seed=[1, 2], alone=True)
+@test(seed=[1, 2])
 def uart(context, seed):
     """The serial port's registers. The guest's kernel must not know of the port: its interrupt handler would
     believe what it reads there. So the guest tells by its disk."""
@@ -64,7 +62,7 @@ def holds(image, offset, byte):
         return file.read(4096) == bytes([byte]) * 4096
 
 
-@test(seed=[1, 2], alone=True)
+@test(seed=[1, 2])
 def pci_config(context, seed):
     """Configuration space of every function, through both mechanisms."""
     still_works(context, f"config:8000,{seed}", cmdline=RELAXED).report("config written")

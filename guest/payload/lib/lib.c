@@ -7,15 +7,20 @@
 #define PM_RESET     0x602
 #define PM_S5	     (5 << 2 | 1 << 5) /* sleep type 5, enable */
 #define ZERO_CMDLINE 0x228
+#define PVH_CMDLINE  24
 
 const uint8_t *payload_zero_page;
+uint32_t payload_pvh_info;
 volatile uint64_t interrupts[VECTOR_LAST - VECTOR_FIRST + 1];
 
 const char *payload_cmdline(void)
 {
 	uint32_t at;
 
-	memcpy(&at, payload_zero_page + ZERO_CMDLINE, sizeof(at));
+	if (payload_pvh_info)
+		memcpy(&at, (const uint8_t *)(uintptr_t)payload_pvh_info + PVH_CMDLINE, sizeof(at));
+	else
+		memcpy(&at, payload_zero_page + ZERO_CMDLINE, sizeof(at));
 	return (const char *)(uintptr_t)at;
 }
 

@@ -19,8 +19,12 @@ void payload_main(void);
 /* Optional, at privilege level 0, before payload_main(). */
 void payload_kernel(void);
 
-/* The machine's zero page (struct boot_params) and its command line. */
+/*
+ * The machine's zero page (struct boot_params) and its command line. Where the payload was entered
+ * by PVH there is a struct hvm_start_info instead, at this address.
+ */
 extern const uint8_t *payload_zero_page;
+extern uint32_t payload_pvh_info;
 const char *payload_cmdline(void);
 
 /* ---- ports and registers ---- */

@@ -1,6 +1,7 @@
 /*
  * Entry of a payload, by Linux' 64-bit boot protocol: long mode, flat segments, RSI = zero page,
- * privilege level 0. Everything that needs level 0 happens here, once.
+ * privilege level 0. Everything that needs level 0 happens here, once. Other machine monitors enter
+ * by PVH instead: see start_pvh.
  *
  * GDT: 0x10 kernel code, 0x18 kernel data, 0x20 user data, 0x28 user code, 0x30 TSS.
  */
@@ -18,8 +19,9 @@
 	.section .text.start, "ax"
 	.globl	_start
 _start:
-	leaq	kernel_stack_end(%rip), %rsp
 	movq	%rsi, payload_zero_page(%rip)
+start64:
+	leaq	kernel_stack_end(%rip), %rsp
 	leaq	pml4(%rip), %rax
 	movq	%rax, %cr3
 	lgdt	gdt_pointer(%rip)
@@ -89,6 +91,29 @@ _start:
 	iretq
 
 	.weak	payload_kernel
+
+/*
+ * Entry by PVH (Xen's docs/misc/pvh.pandoc; the note at the end tells of it): 32 bits, no paging,
+ * EBX = hvm_start_info, whose command line is at 24. Goes to 64 bits with our own tables.
+ */
+	.code32
+start_pvh:
+	movl	%ebx, payload_pvh_info
+	lgdt	gdt_pointer
+	movl	%cr4, %eax
+	orl	$0x20, %eax		/* PAE */
+	movl	%eax, %cr4
+	movl	$pml4, %eax
+	movl	%eax, %cr3
+	movl	$0xc0000080, %ecx	/* EFER: long mode */
+	rdmsr
+	orl	$0x100, %eax
+	wrmsr
+	movl	%cr0, %eax
+	orl	$0x80000000, %eax	/* paging */
+	movl	%eax, %cr0
+	ljmp	$KERNEL_CS, $start64
+	.code64
 
 /*
  * One stub for each vector: those below 32 end the payload with a message, those from VECTOR_FIRST
@@ -196,5 +221,11 @@ kernel_stack_end:
 user_stack:
 	.skip	65536
 user_stack_end:
+
+	.section .note.pvh, "a", @note	/* name "Xen", type 18: XEN_ELFNOTE_PHYS32_ENTRY */
+	.align	4
+	.long	4, 8, 18
+	.asciz	"Xen"
+	.quad	start_pvh
 
 	.section .note.GNU-stack, "", @progbits

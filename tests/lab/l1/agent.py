@@ -124,6 +124,8 @@ class Command:
             return pid
         argv = job["argv"]
         try:
+            # Not on processor 0, which QEMU damages while it runs a guest (see qemu.sh).
+            os.sched_setaffinity(0, os.sched_getaffinity(0) - {0} or {0})
             os.setsid()
             for number, fd in enumerate((stdin, stdout, stderr)):
                 os.dup2(fd, number, inheritable=True)
