@@ -58,7 +58,7 @@ TESTS_BASE    := test_err test_log test_json test_bytes test_checked test_gmem t
 	test_loop_stream test_loop_event test_loop_pool
 TESTS_PROTO   := test_pb
 TESTS_DISK    := test_raw test_raw_open test_raw_fault test_qcow2_fault test_qcow2_crash test_qcow2_images test_qcow2_header \
-	test_qcow2_cache test_qcow2_refcount test_qcow2_map test_qcow2_repair test_qcow2_tools
+	test_qcow2_cache test_qcow2_refcount test_qcow2_map test_qcow2_repair test_qcow2_tools test_qcow2_data_file
 TESTS_DISK    += test_copy test_create_file test_raw_tools
 TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify test_virtio_hostile \
 	test_blk test_blk_requests test_blk_queues test_blk_raw test_rng

@@ -191,7 +191,8 @@ static bool run_file_taken(const void *ctx, const struct stat *st)
 	const struct machine_config *m = ctx;
 
 	for (unsigned i = 0; i < m->ndisks; i++) {
-		if (same_file(m->disks[i].image.path, st))
+		if (same_file(m->disks[i].image.path, st) ||
+		    same_file(m->disks[i].image.data_file, st))
 			return true;
 	}
 	return same_file(m->kernel, st) || same_file(m->initrd, st);

@@ -70,6 +70,20 @@ static int disk_set_backing_format(void *target, const char *value, struct err *
 	return 0;
 }
 
+static int disk_set_data_file(void *target, const char *value, struct err *err)
+{
+	struct disk_target *t = target;
+	char *path = NULL;
+	int rc;
+
+	if (!*value)
+		return err_set(err, EINVAL, "is empty; name a file or a block device");
+	rc = options_set_string(&path, value, err);
+	if (!rc)
+		t->disk->image.data_file = path;
+	return rc;
+}
+
 static int disk_set_ro(void *target, const char *value, struct err *err)
 {
 	struct disk_target *t = target;
@@ -157,6 +171,8 @@ static const struct option_setting disk_keys[] = {
      "open the backing files that a qcow2 image names (off)"},
     {"backing_format", "raw|qcow2", disk_set_backing_format,
      "of the first backing file (what the image says)"},
+    {"data_file", "FILE", disk_set_data_file,
+     "external data file of a qcow2 image (refused without)"},
     {"ro", "on|off", disk_set_ro, "read-only (off)"},
     {"direct", "on|off", disk_set_direct, "go round the host's page cache (off)"},
     {"discard", "on|off", disk_set_discard, "give freed space back to the host (on)"},
@@ -232,6 +248,8 @@ static int disk_add(struct machine_config *machine, const char *list, bool root,
 	if (!rc && t.disk->image.format != IMAGE_QCOW2 &&
 	    (t.disk->image.backing || t.disk->image.has_backing_format))
 		rc = err_set(err, EINVAL, "backing files belong to format=qcow2");
+	if (!rc && t.disk->image.format != IMAGE_QCOW2 && t.disk->image.data_file)
+		rc = err_set(err, EINVAL, "data_file belongs to format=qcow2");
 	err_prefix(err, "%s", option);
 	return rc;
 }

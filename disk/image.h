@@ -53,6 +53,11 @@ struct image_opts {
 	bool backing;
 	bool has_backing_format;
 	enum image_format backing_format;
+	/*
+	 * Where the guest's data is, for an image that keeps it in a file of its own; such an image
+	 * is refused without. The name that the image has for it is only told, never opened.
+	 */
+	const char *data_file;
 	/* memory for cached L2 tables, for each image of the chain; 0: enough for the whole image
 	 * up to QCOW2_CACHE_BYTES_DEFAULT */
 	uint64_t cache_bytes;

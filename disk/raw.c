@@ -54,7 +54,6 @@ static int open_raw(const struct image_opts *opts, bool container, struct raw **
 		r = image_lock(raw->file.fd, opts->read_only, err);
 		if (r)
 			goto fail;
-		raw->locked = true;
 	}
 	raw->container = container;
 	raw->img.info = raw->file.info;

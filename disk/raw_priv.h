@@ -34,7 +34,6 @@ struct raw {
 	struct image img;
 	struct raw_file file;
 	bool container; /* holds another format: no fixed end, see image_file_open() */
-	bool locked;
 	bool no_discard;
 	bool can_punch; /* false as soon as the host refuses it */
 	bool can_zero_range;

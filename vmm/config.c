@@ -36,7 +36,9 @@ void machine_config_fini(struct machine_config *config)
 	free(config->init);
 	for (unsigned i = 0; i < config->ncpu_masked; i++)
 		free(config->cpu_masked[i]);
-	for (unsigned i = 0; i < config->ndisks; i++)
+	for (unsigned i = 0; i < config->ndisks; i++) {
 		free_path(config->disks[i].image.path);
+		free_path(config->disks[i].image.data_file);
+	}
 	memset(config, 0, sizeof(*config));
 }

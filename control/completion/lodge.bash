@@ -25,12 +25,14 @@ _lodge_files() { # PREFIX WORD
 _lodge_disk() { # WORD, with ROOT=1 the keys of the root too
 	local last=${1##*,} before=
 	[[ $1 == *,* ]] && before=${1%,*},
-	local keys=(path= format=raw ro=on direct=on discard=off cache=writethrough serial= queues=)
+	local keys=(path= format= backing=on backing_format= data_file= ro=on direct=on discard=off cache=writethrough
+		serial= queues=)
 	[[ $ROOT ]] && keys+=(fstype= partition=)
 	case $last in
 	path=*) _lodge_files "${before}path=" "${last#path=}" ;;
-	format=*) _lodge_words "${before}format=" "${last#*=}" raw ;;
-	ro=* | direct=* | discard=*) _lodge_words "$before${last%%=*}=" "${last#*=}" on off ;;
+	data_file=*) _lodge_files "${before}data_file=" "${last#*=}" ;;
+	format=* | backing_format=*) _lodge_words "$before${last%%=*}=" "${last#*=}" raw qcow2 ;;
+	backing=* | ro=* | direct=* | discard=*) _lodge_words "$before${last%%=*}=" "${last#*=}" on off ;;
 	cache=*) _lodge_words "${before}cache=" "${last#*=}" writeback writethrough ;;
 	fstype=*) _lodge_words "${before}fstype=" "${last#*=}" ext4 xfs btrfs ;;
 	*) _lodge_words "$before" "$last" "${keys[@]}" ;;

@@ -215,6 +215,8 @@ static void release(struct qcow2 *q, uint64_t offset, uint64_t bytes, bool is_ta
 
 void q2_release(struct qcow2 *q, uint64_t offset, uint64_t bytes)
 {
+	if (offset & Q2_IN_DATA_FILE) /* each cluster has its place there for ever */
+		return;
 	release(q, offset, bytes, false);
 }
 

@@ -95,6 +95,18 @@ static void check_entry(struct q2_check *c, struct q2_entry e, uint64_t guest, b
 	uint64_t host = e.word & Q2_OFFSET_MASK;
 	uint32_t len;
 
+	if (q2_is_external(q)) { /* without refcounts */
+		if (e.word & Q2_COMPRESSED || (host && host != guest)) {
+			q2_check_problem(c,
+					 "guest offset 0x%llx: entry 0x%llx is none of an external "
+					 "data file",
+					 (ull)guest, (ull)e.word);
+			corrupt(c);
+		} else if (active && e.word & (Q2_OFFSET_MASK | Q2_COPIED)) {
+			c->result.allocated_clusters++;
+		}
+		return;
+	}
 	if (e.word & Q2_COMPRESSED) {
 		q2_entry_compressed(q, e.word, &host, &len);
 		if (e.word & Q2_COPIED || host < q->cluster_bytes ||

@@ -345,7 +345,8 @@ static int do_step(struct qcow2 *q, const struct q2_step *s, const void *buf)
 		q2_commit_wrote(q, s, r);
 		break;
 	case Q2_STEP_SYNC:
-		r = q2_sync(&q->file);
+		r = q->data.img ? q2_sync(&q->data) : 0;
+		r = r ? r : q2_sync(&q->file);
 		q->sync_failed = r != 0;
 		break;
 	case Q2_STEP_READ:

@@ -83,10 +83,12 @@ static void flush(struct q2_op *op)
 {
 	struct qcow2 *q = op->q;
 
-	if (q2_is_dirty(q) || q->engine->wb.running)
+	if (q->sync_failed) /* of one file: the other's next flush would not know */
+		q2_finish(op, -EIO);
+	else if (q2_is_dirty(q) || q->engine->wb.running)
 		q2_commit(op, ended);
 	else
-		q2_io_file(op, IMAGE_FLUSH, 0, 0, ended);
+		q2_io_file(op, IMAGE_FLUSH, q2_is_external(q) ? Q2_IN_DATA_FILE : 0, 0, ended);
 }
 
 static void changed(struct q2_op *op)
@@ -315,10 +317,8 @@ static void prepare_io(struct q2_op *op, enum image_op what, uint64_t offset, ui
 }
 
 /* Past image_submit(), which looks for what cannot be here. */
-static void submit_file(struct qcow2 *q, struct image_req *io)
+static void submit_file(struct image *file, struct image_req *io)
 {
-	struct image *file = q->file.img;
-
 	io->p.img = file;
 	file->inflight++;
 	file->driver->submit(file, io);
@@ -328,14 +328,15 @@ void q2_io_file(struct q2_op *op, enum image_op what, uint64_t offset, uint64_t 
 		void (*step)(struct q2_op *op))
 {
 	struct q2_engine *e = op->q->engine;
+	bool external = offset & Q2_IN_DATA_FILE;
 
-	prepare_io(op, what, offset, len, step);
+	prepare_io(op, what, offset & ~Q2_IN_DATA_FILE, len, step);
 	if (what != IMAGE_FLUSH) {
 		op->in_gen = true;
 		op->gen = (uint8_t)e->gen;
 		e->io[e->gen]++;
 	}
-	submit_file(op->q, &op->io);
+	submit_file(external ? op->q->data.img : op->q->file.img, &op->io);
 }
 
 void q2_io_backing(struct q2_op *op, uint64_t offset, uint64_t len, void (*step)(struct q2_op *op))

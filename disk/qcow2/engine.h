@@ -110,6 +110,7 @@ struct q2_writeback {
 	struct q2_step pending; /* waits for the writes before it */
 	bool has_pending;
 	bool in_grace;
+	bool data_synced; /* the data file, before the image's own */
 	int res;
 	struct q2_table *load;
 	uint8_t *memory;
@@ -162,7 +163,8 @@ struct q2_busy *q2_busy_find(struct qcow2 *q, uint64_t start, uint64_t end);
 void q2_hold(struct q2_op *op, uint64_t start, uint64_t end);
 void q2_unhold(struct q2_op *op);
 
-/* I/O of op->iov at an offset of the file, or of the backing image; then `step`. */
+/* I/O of op->iov at an offset of the file (or of the data file, where the offset says so), or of
+ * the backing image; then `step`. */
 void q2_io_file(struct q2_op *op, enum image_op what, uint64_t offset, uint64_t len,
 		void (*step)(struct q2_op *op));
 void q2_io_backing(struct q2_op *op, uint64_t offset, uint64_t len, void (*step)(struct q2_op *op));

@@ -6,6 +6,9 @@
 
 typedef unsigned long long ull;
 
+/* A place in a data file has one bit less: see Q2_IN_DATA_FILE. */
+#define DATA_FILE_BYTES_MAX (UINT64_C(1) << 54)
+
 static int parse_v3(struct q2_header *h, const struct q2_header_disk *d, size_t len,
 		    struct err *err)
 {
@@ -86,6 +89,28 @@ bool q2_header_l1_needed(unsigned cluster_bits, bool extl2, uint64_t size_bytes,
 	return true;
 }
 
+static int check_data_file(const struct q2_header *h, bool has_data, struct err *err)
+{
+	bool external = h->incompatible & Q2_INCOMPAT_DATA_FILE;
+
+	if (external && !has_data)
+		return err_set(
+		    err, ENOTSUP,
+		    "keeps its data in an external file, which it calls '%s'; state where "
+		    "that is with data_file=PATH",
+		    h->data_file);
+	if (external && h->size_bytes > DATA_FILE_BYTES_MAX)
+		return err_set(err, ENOTSUP,
+			       "size is %llu; with an external data file %llu are possible",
+			       (ull)h->size_bytes, (ull)DATA_FILE_BYTES_MAX);
+	if (external && h->snapshots)
+		return err_set(err, ENOTSUP,
+			       "has %u internal snapshots and an external data file, which is not "
+			       "supported",
+			       h->snapshots);
+	return 0;
+}
+
 static int check_features(const struct q2_header *h, struct err *err)
 {
 	bool has_compression = h->incompatible & Q2_INCOMPAT_COMPRESSION;
@@ -101,11 +126,6 @@ static int check_features(const struct q2_header *h, struct err *err)
 			       "is encrypted (crypt_method %u), which is not supported; convert it "
 			       "with qemu-img",
 			       h->crypt_method);
-	if (h->incompatible & Q2_INCOMPAT_DATA_FILE)
-		return err_set(err, ENOTSUP,
-			       "keeps its data in an external file ('%s'), which is not supported; "
-			       "convert it with qemu-img",
-			       h->data_file);
 	if (has_compression != (h->compression != Q2_COMPRESSION_ZLIB))
 		return err_set(err, EINVAL, "compression_type is %u while its feature bit is %d",
 			       h->compression, has_compression);
@@ -138,11 +158,13 @@ static int check_table(const struct q2_header *h, const char *name, uint64_t off
 	return 0;
 }
 
-int q2_header_check(const struct q2_header *h, uint64_t file_bytes, struct err *err)
+int q2_header_check(const struct q2_header *h, uint64_t file_bytes, bool has_data, struct err *err)
 {
 	uint64_t cluster = UINT64_C(1) << h->cluster_bits, needed;
 	int r = check_features(h, err);
 
+	if (!r)
+		r = check_data_file(h, has_data, err);
 	if (r)
 		return r;
 	if (!q2_header_l1_needed(h->cluster_bits, h->incompatible & Q2_INCOMPAT_EXTL2,

@@ -47,8 +47,8 @@ int q2_header_parse(const void *buf, size_t len, struct q2_header *ret_header, s
 int q2_header_parse_extensions(struct q2_header *h, const uint8_t *first, struct err *err);
 
 /* Is this image one that can be used? -ENOTSUP names the feature; -EINVAL: a table beyond its limit
- * or outside the file, which is `file_bytes` long. */
-int q2_header_check(const struct q2_header *h, uint64_t file_bytes, struct err *err);
+ * or outside the file, which is `file_bytes` long. `has_data`: where its data file is, is known. */
+int q2_header_check(const struct q2_header *h, uint64_t file_bytes, bool has_data, struct err *err);
 
 /* Puts the fields that change while an image is in use into `first`. */
 void q2_header_store(const struct q2_header *h, uint8_t *first);

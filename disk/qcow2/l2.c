@@ -20,13 +20,19 @@ struct q2_entry q2_entry_load(const struct qcow2 *q, const struct q2_table *t, u
 {
 	const uint8_t *p = t->data + index_in_piece(q, guest) * q->entry_bytes;
 
-	return (struct q2_entry){be64_load(p), q->extl2 ? be64_load(p + 8) : 0};
+	struct q2_entry e = {be64_load(p), q->extl2 ? be64_load(p + 8) : 0};
+
+	if (q2_is_external(q) && !(e.word & Q2_COMPRESSED) && e.word & (Q2_OFFSET_MASK | Q2_COPIED))
+		e.word |= Q2_IN_DATA_FILE;
+	return e;
 }
 
 void q2_entry_store(struct qcow2 *q, struct q2_table *t, uint64_t guest, struct q2_entry e)
 {
 	uint8_t *p = t->data + index_in_piece(q, guest) * q->entry_bytes;
 
+	if (q2_is_external(q))
+		e.word &= ~Q2_IN_DATA_FILE;
 	be64_store(p, e.word);
 	if (q->extl2)
 		be64_store(p + 8, e.bitmap);
@@ -85,11 +91,27 @@ uint64_t q2_entry_make_compressed(const struct qcow2 *q, uint64_t offset, uint32
 	return Q2_COMPRESSED | (last - first) << x | offset;
 }
 
+/* With a data file everything lies in that, where the guest has it. */
+static int check_external(struct qcow2 *q, uint64_t guest, struct q2_entry e)
+{
+	uint64_t host = e.word & Q2_OFFSET_MASK;
+
+	if (e.word & Q2_COMPRESSED)
+		return q2_broken(q, "L2 entry for 0x%llx: compressed, with an external data file",
+				 (ull)guest);
+	if (host && host != (align_down(guest, q->cluster_bytes) | Q2_IN_DATA_FILE))
+		return q2_broken(q, "L2 entry for 0x%llx: its place in the data file is 0x%llx",
+				 (ull)guest, (ull)(host & ~Q2_IN_DATA_FILE));
+	return 0;
+}
+
 int q2_entry_check(struct qcow2 *q, uint64_t guest, struct q2_entry e)
 {
 	uint64_t host = e.word & Q2_OFFSET_MASK;
 	uint32_t len;
 
+	if (q2_is_external(q) && check_external(q, guest, e))
+		return -EIO;
 	if (e.word & Q2_COMPRESSED) {
 		q2_entry_compressed(q, e.word, &host, &len);
 		if (host < q->cluster_bytes || host >= q->file_end)
@@ -105,7 +127,7 @@ int q2_entry_check(struct qcow2 *q, uint64_t guest, struct q2_entry e)
 	if (q->extl2 && q2_bitmap_alloc(e.bitmap) && !host)
 		return q2_broken(q, "L2 entry for 0x%llx: allocated subclusters without a cluster",
 				 (ull)guest);
-	if (!host)
+	if (!host || q2_is_external(q))
 		return 0;
 	if (q2_in_cluster(q, host) || host >= q->file_end)
 		return q2_broken(q, "L2 entry for 0x%llx is 0x%llx, %s", (ull)guest, (ull)e.word,

@@ -226,6 +226,10 @@ int q2_zero_range(struct qcow2 *q, uint64_t pos, uint64_t end, enum q2_zero_how 
 	if (r)
 		return r;
 	assert(t && !q->frozen);
+	if (how != Q2_ZERO_EMPTY && q->h.autoclear & Q2_AUTOCLEAR_RAW_DATA) {
+		*ret_len = end - pos; /* the data file has to say it, too */
+		return -ENOTSUP;
+	}
 	/* the last cluster may be cut by the end of the disk */
 	if (q2_in_cluster(q, pos) || (next - pos < cluster && next != q->img.info.size_bytes)) {
 		*ret_len = next - pos;

@@ -15,7 +15,8 @@ static int map_one(struct qcow2 *q, uint64_t offset, uint64_t len, struct image_
 			       (unsigned long long)offset);
 	ret->len_bytes = ext.len;
 	ret->compressed = ext.kind == Q2_COMPRESSED_DATA;
-	ret->has_host_offset = ext.host && ext.kind != Q2_UNALLOCATED && !ret->compressed;
+	ret->has_host_offset =
+	    ext.host && ext.kind != Q2_UNALLOCATED && !ret->compressed && !q2_is_external(q);
 	ret->host_offset_bytes = ret->has_host_offset ? ext.host : 0;
 	*ret_below = ext.kind == Q2_UNALLOCATED;
 	if (*ret_below)

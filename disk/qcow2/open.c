@@ -24,6 +24,7 @@ void q2_free(struct qcow2 *q)
 	q2_cache_free(&q->ref_cache);
 	q2_inflate_free(q);
 	image_close(q->backing);
+	image_close(q->data.img);
 	image_close(q->file.img);
 	free(q->freed.runs);
 	free(q->freeing.runs);
@@ -36,8 +37,8 @@ void q2_free(struct qcow2 *q)
 	free(q);
 }
 
-static int read_header(struct qcow2 *q, const struct q2_open_how *how, bool read_only,
-		       struct err *err)
+static int read_header(struct qcow2 *q, const struct q2_open_how *how,
+		       const struct image_opts *opts, struct err *err)
 {
 	uint8_t start[512];
 	size_t len = (size_t)MIN(q->file.size_bytes, (uint64_t)sizeof(start));
@@ -58,12 +59,12 @@ static int read_header(struct qcow2 *q, const struct q2_open_how *how, bool read
 		return err_sys(err, -r, "its header cannot be read");
 	r = q2_header_parse_extensions(&q->h, q->first, err);
 	if (!r)
-		r = q2_header_check(&q->h, q->file.size_bytes, err);
+		r = q2_header_check(&q->h, q->file.size_bytes, opts->data_file || how->check, err);
 	if (r)
 		return r;
 	if (!(q->h.incompatible & Q2_INCOMPAT_CORRUPT) || how->check)
 		return 0;
-	if (!read_only)
+	if (!opts->read_only)
 		return err_set(err, EROFS,
 			       "is marked corrupt; open it read-only, or repair it with lodge disk "
 			       "check");
@@ -71,8 +72,31 @@ static int read_header(struct qcow2 *q, const struct q2_open_how *how, bool read
 	return 0;
 }
 
+/* The caller's, wherever the image itself says that it is. */
+static int open_data(struct qcow2 *q, const struct image_opts *opts, struct err *err)
+{
+	struct image_opts data = *opts;
+	int r;
+
+	if (opts->data_file && !q2_is_external(q))
+		return err_set(err, EINVAL, "keeps its data itself; do without data_file");
+	if (!opts->data_file)
+		return 0;
+	data.path = opts->data_file;
+	r = image_file_open(&data, &q->data, err);
+	if (r) {
+		err_prefix(err, "data file %s", opts->data_file);
+		return r;
+	}
+	if (q->data.dev == q->file.dev && q->data.ino == q->file.ino)
+		return err_set(err, EINVAL, "is given as its own data file");
+	return 0;
+}
+
 static int set_geometry(struct qcow2 *q, struct err *err)
 {
+	uint32_t align = MAX(q->file.align_bytes, q->data.align_bytes);
+
 	q->extl2 = q->h.incompatible & Q2_INCOMPAT_EXTL2;
 	q->entry_bytes = q->extl2 ? 16 : 8;
 	q->l2_bits = q->cluster_bits - (q->extl2 ? 4 : 3);
@@ -82,12 +106,12 @@ static int set_geometry(struct qcow2 *q, struct err *err)
 	q->refblock_bits = q->cluster_bits + 3 - q->h.refcount_order;
 	q->file_end = align_up(q->file.size_bytes, q->cluster_bytes);
 	q->zero_from = q->file.is_regular ? q->file_end : UINT64_MAX;
-	if (q->file.align_bytes > UINT32_C(1) << q->sub_bits)
+	if (align > UINT32_C(1) << q->sub_bits)
 		return err_set(
 		    err, EINVAL,
 		    "has (sub)clusters of %u bytes, less than the %u that direct I/O needs "
 		    "there; do without direct I/O",
-		    1u << q->sub_bits, q->file.align_bytes);
+		    1u << q->sub_bits, align);
 	return 0;
 }
 
@@ -146,7 +170,7 @@ static int make_caches(struct qcow2 *q, const struct image_opts *opts, bool with
 
 static void set_info(struct qcow2 *q, const struct image_opts *opts)
 {
-	const struct image_info *file = &q->file.img->info;
+	const struct image_info *file = &(q->data.img ? q->data : q->file).img->info;
 	struct image_info *info = &q->img.info;
 
 	*info = (struct image_info){
@@ -170,6 +194,7 @@ static void set_info(struct qcow2 *q, const struct image_opts *opts)
 /* What a writer does before its first write. */
 static int prepare_writing(struct qcow2 *q, struct err *err)
 {
+	uint64_t kept = q2_is_external(q) ? Q2_AUTOCLEAR_RAW_DATA : 0;
 	int r;
 
 	if (q->h.incompatible & Q2_INCOMPAT_DIRTY) {
@@ -178,10 +203,10 @@ static int prepare_writing(struct qcow2 *q, struct err *err)
 		if (r)
 			return r;
 	}
-	if (!q->h.autoclear)
+	if (!(q->h.autoclear & ~kept))
 		return 0;
 	/* they promise something that is true no longer once data is written */
-	q->h.autoclear = 0;
+	q->h.autoclear &= kept;
 	r = q2_header_write(q);
 	return r ? err_sys(err, -r, "its header cannot be written") : 0;
 }
@@ -198,7 +223,9 @@ int q2_open_one(const struct image_opts *opts, const struct q2_open_how *how, st
 	q->img.path = strdup(opts->path);
 	r = q->img.path ? image_file_open(opts, &q->file, err) : err_set(err, ENOMEM, "no memory");
 	if (!r)
-		r = read_header(q, how, opts->read_only, err);
+		r = read_header(q, how, opts, err);
+	if (!r)
+		r = open_data(q, opts, err);
 	if (!r)
 		r = set_geometry(q, err);
 	if (!r)
@@ -274,7 +301,12 @@ static int driver_attach(struct image *img, struct loop *loop, struct err *err)
 		q2_engine_free(q);
 		return r;
 	}
-	r = q->backing ? image_attach(q->backing, loop, err) : 0;
+	r = q->data.img ? image_attach(q->data.img, loop, err) : 0;
+	if (!r && q->backing) {
+		r = image_attach(q->backing, loop, err);
+		if (r && q->data.img)
+			image_detach(q->data.img);
+	}
 	if (r) {
 		image_detach(q->file.img);
 		q2_engine_free(q);
@@ -292,6 +324,8 @@ static void driver_detach(struct image *img)
 	q2_inflate_detach(q);
 	if (q->backing)
 		image_detach(q->backing);
+	if (q->data.img)
+		image_detach(q->data.img);
 	image_detach(q->file.img);
 	q2_engine_free(q);
 }

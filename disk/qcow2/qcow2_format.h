@@ -91,7 +91,8 @@ _Static_assert(offsetof(struct q2_header_disk, compression_type) == Q2_HEADER_V3
 
 #define Q2_COMPAT_LAZY_REFCOUNTS (UINT64_C(1) << 0)
 
-#define Q2_AUTOCLEAR_BITMAPS (UINT64_C(1) << 0)
+#define Q2_AUTOCLEAR_BITMAPS  (UINT64_C(1) << 0)
+#define Q2_AUTOCLEAR_RAW_DATA (UINT64_C(1) << 1) /* the data file alone is the disk, too */
 
 #define Q2_COMPRESSION_ZLIB 0
 #define Q2_COMPRESSION_ZSTD 1

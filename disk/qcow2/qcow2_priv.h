@@ -32,6 +32,13 @@
 /* Pieces of tables in memory: small, so that little is read and written; never above a cluster. */
 #define Q2_UNIT_BYTES_MAX 4096u
 
+/*
+ * An external data file holds each cluster at its guest offset, which may be 0. In memory such a
+ * place has this bit, the highest that an entry's offset can have: so 0 is nowhere, as ever, and
+ * whoever does I/O knows which file is meant. Set by q2_entry_load(), removed by q2_entry_store().
+ */
+#define Q2_IN_DATA_FILE (UINT64_C(1) << 55)
+
 /* Answers of the pure functions besides 0 and -errno. */
 enum {
 	Q2_NEED_READ = 1, /* q->want: a piece of a table that is not in memory */
@@ -60,6 +67,7 @@ struct q2_inflate; /* disk/qcow2/inflate.c */
 struct qcow2 {
 	struct image img;
 	struct image_file file;
+	struct image_file data; /* img NULL: none, data lies in `file` */
 	struct q2_header h;
 	uint8_t *first; /* the first cluster */
 	bool header_dirty;
@@ -122,6 +130,12 @@ static inline struct qcow2 *qcow2_of(struct image *img)
 static inline uint64_t q2_cluster_of(const struct qcow2 *q, uint64_t offset)
 {
 	return offset >> q->cluster_bits;
+}
+
+/* Is the guest's data in a file of its own? (A check does without it.) */
+static inline bool q2_is_external(const struct qcow2 *q)
+{
+	return q->h.incompatible & Q2_INCOMPAT_DATA_FILE;
 }
 
 static inline uint64_t q2_in_cluster(const struct qcow2 *q, uint64_t offset)

@@ -273,7 +273,8 @@ int q2_check_copied(struct q2_check *c)
 			q->l1_dirty[i * 8 / q->unit_bytes] = 1;
 			q->l1_any_dirty = true;
 		}
-		r = fix_l2(c, table, i * q2_l2_span(q), buf);
+		if (!q2_is_external(q))
+			r = fix_l2(c, table, i * q2_l2_span(q), buf);
 	}
 	return r ? r : q2_tool_commit(q);
 }

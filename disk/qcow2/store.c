@@ -201,6 +201,10 @@ int qcow2_write_compressed(struct image *img, uint64_t offset_bytes, const void 
 	    q2_in_cluster(q, offset_bytes) || offset_bytes >= img->info.size_bytes)
 		return err_set(err, EINVAL, "disk image %s: no compressed cluster can be at %llu",
 			       img->path, (unsigned long long)offset_bytes);
+	if (q2_is_external(q))
+		return err_set(err, ENOTSUP,
+			       "disk image %s: an external data file holds no compressed clusters",
+			       img->path);
 	r = q2_tool_table(q, offset_bytes);
 	if (!r)
 		r = Q2_SYNC(q, q2_map(q, offset_bytes, 1, &ext));

@@ -222,6 +222,11 @@ static int take_clusters(struct qcow2 *q, struct q2_run *run)
 
 	if (run->reuse)
 		return 0;
+	if (q2_is_external(q)) {
+		run->host = run->guest | Q2_IN_DATA_FILE;
+		run->fresh = false;
+		return 0;
+	}
 	r = q2_alloc(q, run->clusters, &run->host, &count);
 	if (r)
 		return r;

@@ -12,11 +12,11 @@
 
 static void go_on(struct qcow2 *q);
 
-static void submit_file(struct qcow2 *q, struct image_req *io)
+static void submit_to(struct image *file, struct image_req *io)
 {
-	io->p.img = q->file.img;
-	q->file.img->inflight++;
-	q->file.img->driver->submit(q->file.img, io);
+	io->p.img = file;
+	file->inflight++;
+	file->driver->submit(file, io);
 }
 
 static void begin(struct qcow2 *q)
@@ -85,7 +85,7 @@ static void write_table(struct qcow2 *q, struct q2_write *w)
 	    .niov = 1,
 	    .done = written,
 	};
-	submit_file(q, &w->io);
+	submit_to(q->file.img, &w->io);
 }
 
 static void alone_done(struct image_req *io, int res)
@@ -95,6 +95,11 @@ static void alone_done(struct image_req *io, int res)
 	struct qcow2 *q = wb->writes[0].q;
 
 	(void)e;
+	if (!wb->data_synced && !res) {
+		wb->data_synced = true;
+		submit_to(q->file.img, io);
+		return;
+	}
 	wb->inflight--;
 	if (io->op == IMAGE_FLUSH && res)
 		q->sync_failed = true;
@@ -147,7 +152,9 @@ static void do_alone(struct qcow2 *q, const struct q2_step *s)
 		wb->req.niov = 1;
 	}
 	wb->inflight++;
-	submit_file(q, &wb->req);
+	/* tables refer to the data file, too: what they say of it has to be there */
+	wb->data_synced = what != IMAGE_FLUSH || !q2_is_external(q);
+	submit_to(wb->data_synced ? q->file.img : q->data.img, &wb->req);
 }
 
 void q2_grace_over(struct qcow2 *q)

@@ -19,8 +19,9 @@ static enum q2_zero_how how_of(const struct q2_op *op)
 {
 	if (op->req->op == IMAGE_DISCARD)
 		return Q2_ZERO_DISCARD;
-	return op->req->flags & IMAGE_MAY_UNMAP && !op->q->no_discard ? Q2_ZERO_UNMAP
-								      : Q2_ZERO_KEEP;
+	return op->req->flags & IMAGE_MAY_UNMAP && !op->q->no_discard && !q2_is_external(op->q)
+		   ? Q2_ZERO_UNMAP
+		   : Q2_ZERO_KEEP;
 }
 
 static void end(struct q2_op *op, int res)
@@ -41,10 +42,14 @@ static uint64_t done_len(const struct q2_op *op, const struct q2_extent *ext, en
 	const struct qcow2 *q = op->q;
 	uint64_t cluster = q->cluster_bytes, in_cluster = q2_in_cluster(q, op->pos);
 
+	if (how == Q2_ZERO_DISCARD && q2_is_external(q))
+		return ext->len;    /* nothing is given up there */
 	if (how == Q2_ZERO_DISCARD) /* old data, here the backing file's, is a right answer */
 		return ext->kind == Q2_UNALLOCATED || (ext->kind == Q2_ZERO && !ext->host)
 			   ? ext->len
 			   : 0;
+	if (op->req->flags & IMAGE_EXPLICIT && ext->kind == Q2_UNALLOCATED)
+		return 0;
 	if (!q2_reads_zero(q, ext, op->pos))
 		return 0;
 	if (op->req->flags & IMAGE_EXPLICIT && ext->kind == Q2_UNALLOCATED)

@@ -43,7 +43,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	first = calloc(1, (size_t)1 << h.cluster_bits);
 	memcpy(first, data, MIN(size, (size_t)1 << h.cluster_bits));
 	if (!q2_header_parse_extensions(&h, first, &err)) {
-		(void)q2_header_check(&h, UINT64_C(1) << 30, &err);
+		(void)q2_header_check(&h, UINT64_C(1) << 30, size & 1, &err);
 		rewrite(h, first);
 	}
 	free(first);

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define FILE_CLUSTERS 256
-#define STEPS	      64
+#define STEPS	      24
 
 static const uint8_t *contents;
 static size_t contents_len;
@@ -24,8 +24,13 @@ static bool supply(struct qcow2 *q)
 
 	if (!t)
 		return false;
-	for (uint32_t i = 0; i < q->unit_bytes; i++)
-		t->data[i] = contents[(q->want.offset + i) % contents_len];
+	for (uint32_t at = 0; at < q->unit_bytes;) {
+		size_t from = (size_t)(q->want.offset + at) % contents_len;
+		uint32_t n = (uint32_t)MIN(contents_len - from, (size_t)(q->unit_bytes - at));
+
+		memcpy(t->data + at, contents + from, n);
+		at += n;
+	}
 	t->state = Q2_TABLE_VALID;
 	return true;
 }
@@ -83,7 +88,7 @@ static bool set_up(struct qcow2 *q, const uint8_t *geometry)
 {
 	q->extl2 = geometry[0] & 1;
 	q->h.version = geometry[0] & 2 && !q->extl2 ? 2 : 3;
-	q->cluster_bits = q->extl2 ? 14 : 9 + geometry[1] % 8;
+	q->cluster_bits = q->extl2 ? 14 : 9 + geometry[1] % 4;
 	q->cluster_bytes = 1u << q->cluster_bits;
 	q->entry_bytes = q->extl2 ? 16 : 8;
 	q->l2_bits = q->cluster_bits - (q->extl2 ? 4 : 3);
