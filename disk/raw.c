@@ -17,10 +17,10 @@
 
 static void raw_free(struct raw *raw)
 {
-	if (raw->locked)
+	if (raw->file.fd >= 0) {
 		image_unlock(raw->file.fd);
-	if (raw->file.fd >= 0)
 		close(raw->file.fd);
+	}
 	free(raw->img.path);
 	free(raw);
 }
