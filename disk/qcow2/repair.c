@@ -49,17 +49,43 @@ static int compare_one(struct q2_check *c, uint64_t cluster, uint64_t want, bool
 	return 0;
 }
 
+/* Goes on behind the piece of a block that begins here, if it is all zeroes: most are. */
+static int skip_zeroes(struct q2_check *c, uint64_t *cluster)
+{
+	struct qcow2 *q = c->q;
+	uint64_t per_unit = (uint64_t)q->unit_bytes * 8 / q->ref_bits, block = 0;
+	uint64_t in_block = *cluster & ((UINT64_C(1) << q->refblock_bits) - 1);
+	struct q2_table *t;
+	int r = q2_check_spend(c, q->unit_bytes);
+
+	if (!r)
+		r = q2_refblock(q, *cluster, &block);
+	if (r || !block)
+		return r;
+	r = Q2_SYNC(
+	    q, q2_table_get(q, &q->ref_cache, block + in_block / per_unit * q->unit_bytes, &t));
+	if (!r && !t->data[0] && !memcmp(t->data, t->data + 1, q->unit_bytes - 1))
+		*cluster += per_unit;
+	return r;
+}
+
 /* Refcounts of clusters behind the end of the file, which nothing can refer to. */
 static int compare_behind(struct q2_check *c, bool *ret_changed)
 {
 	struct qcow2 *q = c->q;
 	uint64_t per_block = UINT64_C(1) << q->refblock_bits, cluster = c->clusters;
+	uint64_t per_unit = (uint64_t)q->unit_bytes * 8 / q->ref_bits;
 	int r = 0;
 
 	while (!r && cluster >> q->refblock_bits < q->reftable_entries) {
-		if (!q->reftable[cluster >> q->refblock_bits])
+		if (!q->reftable[cluster >> q->refblock_bits]) {
 			cluster = align_down(cluster, per_block) + per_block;
-		else
+			continue;
+		}
+		if (!(cluster % per_unit))
+			r = skip_zeroes(c, &cluster);
+		if (!r && cluster >> q->refblock_bits < q->reftable_entries &&
+		    q->reftable[cluster >> q->refblock_bits])
 			r = compare_one(c, cluster++, 0, ret_changed);
 	}
 	return r;
@@ -68,12 +94,18 @@ static int compare_behind(struct q2_check *c, bool *ret_changed)
 static int compare_all(struct q2_check *c, bool *ret_missing)
 {
 	struct qcow2 *q = c->q;
+	uint64_t per_unit = (uint64_t)q->unit_bytes * 8 / q->ref_bits;
 	bool changed = false;
 	int r = 0;
 
 	for (uint64_t i = 0; i < c->clusters; i++) {
 		uint64_t n = i >> q->refblock_bits;
 
+		c->at = q->h.l1_entries + i;
+		if (!(i % per_unit))
+			r = q2_check_spend(c, q->unit_bytes);
+		if (r)
+			return r;
 		if (c->refs[i] && (n >= q->reftable_entries || !q->reftable[n])) {
 			q2_check_problem(c,
 					 "corrupt: cluster %llu has no refcount block and %u "
@@ -197,6 +229,7 @@ int q2_check_compare(struct q2_check *c)
 	bool missing = false;
 	int r = 0;
 
+	c->repairing = c->repair;
 	if (!c->refcounts_unusable)
 		r = compare_all(c, &missing);
 	if (r || !(c->refcounts_unusable || missing) || !(c->repair & QCOW2_REPAIR_ALL))
@@ -273,7 +306,11 @@ int q2_check_copied(struct q2_check *c)
 			q->l1_dirty[i * 8 / q->unit_bytes] = 1;
 			q->l1_any_dirty = true;
 		}
-		if (!q2_is_external(q))
+		if (q2_is_external(q) || c->tables[q2_cluster_of(q, table)])
+			continue;
+		c->tables[q2_cluster_of(q, table)] = 1; /* once is enough */
+		r = q2_check_spend(c, q->cluster_bytes);
+		if (!r)
 			r = fix_l2(c, table, i * q2_l2_span(q), buf);
 	}
 	return r ? r : q2_tool_commit(q);
@@ -303,9 +340,13 @@ static int run(struct q2_check *c)
 
 int q2_rebuild_refcounts(struct qcow2 *q, struct err *err)
 {
-	struct q2_check c = {.q = q, .repair = QCOW2_REPAIR_ALL};
+	struct q2_check c = {.q = q, .repair = QCOW2_REPAIR_ALL, .limit = Q2_REBUILD_BYTES_MAX};
 	int r = run(&c);
 
+	if (r == -EFBIG)
+		return err_set(err, EFBIG,
+			       "was not closed, and its tables are too large to be set right now; "
+			       "repair it with lodge disk check");
 	if (r)
 		return err_sys(err, -r, "its refcounts cannot be rebuilt");
 	if (c.unfixable)
@@ -319,7 +360,7 @@ int q2_rebuild_refcounts(struct qcow2 *q, struct err *err)
 int qcow2_check(const char *path, unsigned repair, const struct qcow2_check_ops *ops,
 		struct qcow2_check_result *ret_result, struct err *err)
 {
-	struct q2_check c = {.ops = ops, .repair = repair};
+	struct q2_check c = {.ops = ops, .repair = repair, .limit = UINT64_MAX};
 	int r = q2_tool_open(path, !repair, true, &c.q, err);
 
 	if (r)

@@ -21,8 +21,8 @@ static void copy_text(char *to, size_t size, const uint8_t *from, size_t len)
 	to[n] = 0;
 }
 
-/* An entry is bounded: fixed part, extra data, two strings of 16-bit lengths. */
-#define ENTRY_MAX (sizeof(struct q2_snapshot_disk) + Q2_SNAPSHOT_EXTRA_MAX + 2 * 65536u)
+/* What follows an entry's fixed part is bounded: extra data, two strings of 16-bit lengths. */
+#define ENTRY_MAX (Q2_SNAPSHOT_EXTRA_MAX + 2 * 65536u)
 
 static int read_entry(struct qcow2 *q, uint64_t *at, uint8_t *buf, struct entry *ret,
 		      struct err *err)
@@ -30,12 +30,10 @@ static int read_entry(struct qcow2 *q, uint64_t *at, uint8_t *buf, struct entry 
 	struct q2_snapshot_disk d;
 	uint32_t extra, id_len, name_len;
 	const uint8_t *p = buf;
-	int r = q2_pread(&q->file, buf, ENTRY_MAX, *at);
+	int r = q2_pread(&q->file, &d, sizeof(d), *at);
 
 	if (r)
 		return err_sys(err, -r, "its snapshot table cannot be read");
-	memcpy(&d, p, sizeof(d));
-	p += sizeof(d);
 	extra = be32_get(d.extra_len);
 	id_len = be16_get(d.id_len);
 	name_len = be16_get(d.name_len);
@@ -46,6 +44,9 @@ static int read_entry(struct qcow2 *q, uint64_t *at, uint8_t *buf, struct entry 
 	if (be32_get(d.l1_entries) > Q2_L1_BYTES_MAX / 8)
 		return err_set(err, EINVAL, "a snapshot's l1_size is %u entries; %llu are possible",
 			       be32_get(d.l1_entries), (unsigned long long)(Q2_L1_BYTES_MAX / 8));
+	r = q2_pread(&q->file, buf, (size_t)extra + id_len + name_len, *at + sizeof(d));
+	if (r)
+		return err_sys(err, -r, "its snapshot table cannot be read");
 	*ret = (struct entry){
 	    .l1_offset = be64_get(d.l1_offset),
 	    .l1_entries = be32_get(d.l1_entries),
@@ -124,7 +125,7 @@ int q2_check_snapshots(struct q2_check *c)
 			c->unfixable = true;
 			return 0;
 		}
-		r = q2_check_l1(c, e.l1_offset, e.l1_entries, false);
+		r = q2_check_l1(c, e.l1_offset, e.l1_entries);
 	}
 	if (!r && at > q->h.snapshots_offset &&
 	    !q2_check_ref(c, q->h.snapshots_offset, at - q->h.snapshots_offset))

@@ -237,6 +237,57 @@ static void looking_changes_nothing(void **state)
 	assert_memory_equal(before, after, (size_t)st.st_size);
 }
 
+/* Tens of thousands of entries that name one table of 2 MiB: 64 GiB if each were followed. */
+static void tables_are_read_once(void **state)
+{
+	enum { ENTRIES = 32768 };
+	struct fixture *f = *state;
+	struct err err = ERR_INIT;
+	uint64_t offset, count;
+	struct qcow2 *q;
+
+	qcow2_make(f, (struct qcow2_create_opts){.size_bytes = (uint64_t)ENTRIES << 39,
+						 .cluster_bytes = 2u << 20});
+	q = begin(f);
+	assert_int_equal(Q2_SYNC(q, q2_alloc(q, 1, &offset, &count)), 0);
+	assert_int_equal(ftruncate(q->file.fd, (off_t)q->file_end), 0);
+	for (uint64_t i = 0; i < ENTRIES; i++)
+		q->l1[i] = offset | Q2_COPIED;
+	memset(q->l1_dirty, 1, ENTRIES * 8 / q->unit_bytes);
+	q->l1_any_dirty = true;
+	finish(q);
+	alarm(30);
+	assert_true(qcow2_check(f->path, QCOW2_REPAIR_ALL, NULL, &(struct qcow2_check_result){0},
+				&err) == 0);
+	qcow2_assert_sound(f, false);
+}
+
+/* Snapshots whose L1 tables are all the same one: said, and not followed again and again. */
+static void snapshots_share_no_l1_table(void **state)
+{
+	enum { SNAPSHOTS = 4000 };
+	struct fixture *f = *state;
+	uint64_t offset;
+	struct qcow2 *q;
+	uint8_t entry[56] = {0};
+
+	make(f, (struct qcow2_create_opts){0});
+	q = begin(f);
+	assert_int_equal(q2_alloc_contiguous(q, SNAPSHOTS * sizeof(entry) / CLUSTER + 1, &offset),
+			 0);
+	be64_store(entry, q->h.l1_offset);
+	be32_store(entry + 8, 512);
+	be32_store(entry + 36, 16);
+	be64_store(entry + 48, BYTES);
+	for (uint64_t i = 0; i < SNAPSHOTS; i++)
+		assert_int_equal(q2_pwrite(&q->file, entry, 56, offset + i * 56), 0);
+	be64_store(q->first + 64, offset);
+	be32_store(q->first + 60, SNAPSHOTS);
+	assert_int_equal(q2_pwrite(&q->file, q->first, 512, 0), 0);
+	finish(q);
+	assert_true(check(f, 0).corruptions > 100);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -247,6 +298,8 @@ int main(void)
 	    QCOW2_TEST(narrow_refcounts_are_made_anew),
 	    QCOW2_TEST(doubly_used_clusters_are_shared),
 	    QCOW2_TEST(looking_changes_nothing),
+	    QCOW2_TEST(tables_are_read_once),
+	    QCOW2_TEST(snapshots_share_no_l1_table),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
