@@ -19,6 +19,8 @@ LODGE = os.environ.get("LODGE_BINARY", os.path.join(TOP, "build/lodge"))
 GUEST_INIT = os.path.join(TOP, "build/tests/guest/guest-init")
 # Modules of a distribution's kernel that test guests need.
 MODULES = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_rng", "pvpanic_mmio", "button", "evdev", "rtc_cmos")
+# No guest here has less memory, and nothing of lodge's own is as large.
+GUEST_MAPPING_MIN = 100 << 20
 # An emulated host is slow, and more so with sanitizers: deadlines are for the slowest.
 DEADLINE_S = float(os.environ.get("LODGE_TEST_DEADLINE", "90"))
 
@@ -212,12 +214,17 @@ class Vm:
             if word in self.errors.text():
                 raise Failure(f"lodge: {word} (see its standard error)")
 
-    def status_kib(self, field):
-        with open(f"/proc/{self.pid}/status", encoding="ascii") as file:
+    def own_kib(self):
+        """Anonymous memory of lodge's own: that of the guest is one large mapping."""
+        total, own = 0, True
+        with open(f"/proc/{self.pid}/smaps", encoding="ascii", errors="replace") as file:
             for line in file:
-                if line.startswith(field + ":"):
-                    return int(line.split()[1])
-        raise Failure(f"/proc/{self.pid}/status has no {field}")
+                head = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
+                if head:
+                    own = int(head[2], 16) - int(head[1], 16) < GUEST_MAPPING_MIN
+                elif own and line.startswith("Anonymous:"):
+                    total += int(line.split()[1])
+        return total
 
     def cpu_seconds(self):
         with open(f"/proc/{self.pid}/stat", encoding="ascii") as file:

@@ -109,10 +109,10 @@ def flood_to_slow_reader(context):
     vm = context.guest("wait:go flood:30000 hello", cmdline="quiet")
     vm.wait_for("@ waiting go")
     vm.console.paused.clear()
-    before = vm.status_kib("RssAnon")
+    before = vm.own_kib()
     vm.send("\n")
     time.sleep(5)  # the guest fills every buffer on the way and waits
-    grown = vm.status_kib("RssAnon") - before
+    grown = vm.own_kib() - before
     vm.console.paused.set()
     vm.ends(0, 200)
     flood_is_whole(vm.console.text(), 30000)
