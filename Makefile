@@ -244,7 +244,7 @@ $(addprefix $(B)/fuzz/,fuzz_virtq fuzz_blk): \
 # stands on the same platform as the unit tests
 $(B)/fuzz/fuzz_devices: $(B)/fuzz/obj/tests/unit/fake_platform.o
 
--include $(FUZZ_OBJS:.o=.d)
+-include $(FUZZ_OBJS:.o=.d) $(patsubst %,$(B)/fuzz/obj/tests/fuzz/%.d,$(FUZZ))
 
 .PHONY: fuzz
 fuzz: $(FUZZ_BINS)

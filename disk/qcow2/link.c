@@ -64,8 +64,12 @@ int q2_plan_write(struct qcow2 *q, uint64_t pos, uint64_t end, bool *ret_in_plac
 	e = q2_entry_load(q, t, pos);
 	run.clusters = 1;
 	run.reuse = keeps_cluster(e);
-	if (run.reuse)
+	if (run.reuse) {
 		run.host = e.word & Q2_OFFSET_MASK;
+		/* not into a subcluster that is there: others may write to it in place meanwhile,
+		 * and what is copied around the data would undo that */
+		end = MIN(end, pos + ret_ext->len);
+	}
 	while (!run.reuse && run.guest + run.clusters * q->cluster_bytes < end) {
 		uint64_t guest = run.guest + run.clusters * q->cluster_bytes;
 

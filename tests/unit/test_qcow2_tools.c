@@ -272,6 +272,37 @@ static void compressed_clusters_read_in_parallel(void **state)
 	free(got);
 }
 
+/*
+ * Two writes in flight, of different sectors of one subcluster that is there: one of them begins in
+ * a subcluster before it that is not. Neither may store again what the other one writes.
+ */
+static void writes_side_by_side_in_a_subcluster(void **state)
+{
+	enum { SUB = CLUSTER / 32 };
+	struct fixture *f = *state;
+	static uint8_t over[SUB + 512], beside[512];
+	struct iovec iov[] = {{over, sizeof(over)}, {beside, sizeof(beside)}};
+	struct waited w[2];
+	int left = 2;
+
+	qcow2_make(f, (struct qcow2_create_opts){.size_bytes = MIB, .extended_l2 = true});
+	qcow2_open(f, (struct image_opts){0});
+	write_bytes(f, SUB, SUB, 1);
+	memset(over, 2, sizeof(over));
+	memset(beside, 3, sizeof(beside));
+	w[0] = waited_new(f, IMAGE_WRITE, 0, sizeof(over), &iov[0], 1);
+	w[1] = waited_new(f, IMAGE_WRITE, SUB + 1024, sizeof(beside), &iov[1], 1);
+	for (int i = 0; i < 2; i++) {
+		w[i].left = &left;
+		image_submit(f->img, &w[i].req);
+	}
+	assert_int_equal(loop_run(f->loop), 0);
+	assert_bytes(f, 0, SUB + 512, 2);
+	assert_bytes(f, SUB + 512, 512, 1);
+	assert_bytes(f, SUB + 1024, 512, 3);
+	assert_bytes(f, SUB + 1536, SUB - 1536, 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -284,6 +315,7 @@ int main(void)
 	    QCOW2_TEST(compressed_clusters_map_one_by_one),
 	    QCOW2_TEST(emptied_images_show_their_backing_file),
 	    QCOW2_TEST(compressed_clusters_read_in_parallel),
+	    QCOW2_TEST(writes_side_by_side_in_a_subcluster),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
