@@ -9,7 +9,7 @@
 
 Each method of the services is a method here: fields as keyword arguments in, the response message
 out. RpcError: the call itself failed (a ttrpc status). One thread at a time; a call waits for its
-answer. Calls at the same time: start() and wait().
+answer. Calls at the same time: begin() and finish(). Streams: stream() and open().
 """
 
 import socket
@@ -19,6 +19,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, json_format, messag
 
 DATA_MAX = 4 << 20
 REQUEST, RESPONSE, DATA = 1, 2, 3
+REMOTE_CLOSED, REMOTE_OPEN, NO_DATA = 1, 2, 4  # flags
 CODES = {
     0: "OK", 1: "CANCELLED", 2: "UNKNOWN", 3: "INVALID_ARGUMENT", 4: "DEADLINE_EXCEEDED", 5: "NOT_FOUND",
     6: "ALREADY_EXISTS", 7: "PERMISSION_DENIED", 8: "RESOURCE_EXHAUSTED", 9: "FAILED_PRECONDITION", 10: "ABORTED",
@@ -35,7 +36,7 @@ _SCHEMA = {
         DiskImageType| DISK_IMAGE_RAW=0, DISK_IMAGE_QCOW2=1
         DiskImage: path=1 string, mount_point=2 string, fstype=3 string, flags=4 uint64, data=5 string,
             writable=6 bool, do_mount=7 bool, image_type=8 DiskImageType, direct=100 bool, serial=101 string
-        VmState| VM_STATE_UNKNOWN=0, VM_STATE_STARTING=1, VM_STATE_RUNNING=2, VM_STATE_STOPPING=3
+        VmState| VM_STATE_UNKNOWN=0, VM_STATE_STARTING=1, VM_STATE_RUNNING=2, VM_STATE_STOPPING=3, VM_STATE_PAUSED=100
         VmInfo: ipv4_address=1 fixed32, pid=2 int32, cid=3 int64, state=100 VmState, name=101 string, cpus=102 uint32,
             memory_bytes=103 uint64, disk_paths=104 *string
         VmTransport| VM_TRANSPORT_PCI=0, VM_TRANSPORT_MMIO=1
@@ -56,10 +57,56 @@ _SCHEMA = {
         DestroyDiskImageResponse: status=1 DiskImageStatus, failure_reason=3 string
     """,
     "lodge.v1": """
+        GetServerInfoRequest:
+        GetServerInfoResponse: version=1 string, pid=2 int32, uptime_ns=3 uint64, vms=4 uint32, read_only=5 bool
         ListVmsRequest:
         ListVmsResponse: vms=1 *.vm_tools.concierge.VmInfo
-        StopAllVmsRequest:
+        StopAllVmsRequest: timeout_ms=1 uint32, force=2 bool
         StopAllVmsResponse:
+        VmEnd| VM_END_UNKNOWN=0, VM_END_POWEROFF=1, VM_END_REBOOT=2, VM_END_PANIC=3, VM_END_CRASH=4,
+            VM_END_STOPPED=5, VM_END_START_FAILED=6, VM_END_ERROR=7, VM_END_KILLED=8
+        WaitVmRequest: name=1 string
+        WaitVmResponse: end=1 VmEnd, reason=2 string, exit_status=3 int32
+        WatchEventsRequest: name=1 string
+        VmEvent: time_ns=1 uint64, name=2 string, state=3 .vm_tools.concierge.VmState, pid=4 int32, initial=5 bool,
+            end=6 VmEnd, reason=7 string, exit_status=8 int32, initial_done=9 bool
+        ReadConsoleRequest: name=1 string, replay_bytes_max=2 uint64, no_replay=3 bool, no_follow=4 bool
+        ConsoleInput: open=1 ReadConsoleRequest, data=2 bytes, line_break=3 bool
+        ConsoleOutput: data=1 bytes, dropped_bytes=2 uint64
+        PauseVmRequest: name=1 string
+        PauseVmResponse:
+        ResumeVmRequest: name=1 string
+        ResumeVmResponse:
+        ResizeVmDiskRequest: name=1 string, disk=2 uint32, size_bytes=3 uint64
+        ResizeVmDiskResponse: old_size_bytes=1 uint64
+        GetMetricsRequest: name=1 string
+        GetMetricsResponse: vms=1 *VmMetrics
+        GetMetricsTextResponse: text=1 string
+        VmMetrics: name=1 string, pid=2 int32, uptime_ns=3 uint64, resident_bytes=4 uint64, memory_bytes=5 uint64,
+            vcpus=6 *VcpuMetrics, disks=7 *BlockMetrics, networks=8 *NetworkMetrics, console=9 ConsoleMetrics,
+            cpu_time_ns=10 uint64
+        VcpuMetrics: cpu_time_ns=1 uint64, exits=2 *ExitMetrics
+        ExitMetrics: reason=1 string, count=2 uint64
+        BlockMetrics: device=1 string, path=2 string, read=3 BlockOperationMetrics, write=4 BlockOperationMetrics,
+            flush=5 BlockOperationMetrics, discard=6 BlockOperationMetrics, write_zeroes=7 BlockOperationMetrics,
+            in_flight=8 uint64
+        BlockOperationMetrics: operations=1 uint64, bytes=2 uint64, errors=3 uint64, latency=4 *uint64,
+            latency_sum_ns=5 uint64
+        NetworkMetrics: device=1 string, rx_packets=2 uint64, rx_bytes=3 uint64, rx_dropped=4 uint64,
+            tx_packets=5 uint64, tx_bytes=6 uint64, tx_dropped=7 uint64
+        ConsoleMetrics: out_bytes=1 uint64, in_bytes=2 uint64
+        GetDiskImageInfoRequest: cryptohome_id=1 string, disk_path=2 string,
+            storage_location=3 .vm_tools.concierge.StorageLocation, image_type=4 .vm_tools.concierge.DiskImageType
+        GetDiskImageInfoResponse: path=1 string, size_bytes=2 uint64, allocated_bytes=3 uint64, in_use=4 bool
+        ResizeDiskImageRequest: cryptohome_id=1 string, disk_path=2 string,
+            storage_location=3 .vm_tools.concierge.StorageLocation, image_type=4 .vm_tools.concierge.DiskImageType,
+            size_bytes=5 uint64, shrink=6 bool
+        ResizeDiskImageResponse: old_size_bytes=1 uint64
+        CheckDiskImageRequest: cryptohome_id=1 string, disk_path=2 string,
+            storage_location=3 .vm_tools.concierge.StorageLocation, image_type=4 .vm_tools.concierge.DiskImageType,
+            repair=5 bool
+        CheckDiskImageResponse: corruptions=1 uint64, leaks=2 uint64, corruptions_fixed=3 uint64,
+            leaks_fixed=4 uint64, clusters=5 uint64, allocated_clusters=6 uint64
     """,
     "ttrpc": """
         Request: service=1 string, method=2 string, payload=3 bytes, timeout_nano=4 int64, metadata=5 *KeyValue
@@ -70,11 +117,14 @@ _SCHEMA = {
     """,
 }
 
-_SERVICES = {
-    "vm_tools.concierge.VmConcierge": ("vm_tools.concierge", ["StartVm", "StopVm", "GetVmInfo", "CreateDiskImage",
-                                                              "DestroyDiskImage"]),
-    "lodge.v1.Vms": ("lodge.v1", ["ListVms", "StopAllVms"]),
-}
+# package, service, then methods whose messages are METHODRequest and METHODResponse, or as said
+_SERVICES = """
+    vm_tools.concierge VmConcierge: StartVm, StopVm, GetVmInfo, CreateDiskImage, DestroyDiskImage
+    lodge.v1 Vms: GetServerInfo, ListVms, StopAllVms, WaitVm, WatchEvents WatchEventsRequest VmEvent,
+        ReadConsole ReadConsoleRequest ConsoleOutput, AttachConsole ConsoleInput ConsoleOutput, PauseVm, ResumeVm,
+        ResizeVmDisk, GetMetrics, GetMetricsText GetMetricsRequest GetMetricsTextResponse, GetDiskImageInfo,
+        ResizeDiskImage, CheckDiskImage
+"""
 
 
 def _entries(text):
@@ -90,7 +140,7 @@ def _entries(text):
 def _file(package, text, imports):
     field = descriptor_pb2.FieldDescriptorProto
     entries = list(_entries(text))
-    enums = {name for name, is_enum, _ in entries if is_enum}
+    _enums.update(f".{package}.{name}" for name, is_enum, _ in entries if is_enum)
     file = descriptor_pb2.FileDescriptorProto(name=package + ".py", package=package, syntax="proto3", dependency=imports)
     for name, is_enum, parts in entries:
         if is_enum:
@@ -108,11 +158,12 @@ def _file(package, text, imports):
             if hasattr(field, "TYPE_" + kind.upper()):
                 f.type = getattr(field, "TYPE_" + kind.upper())
             else:
-                f.type = field.TYPE_ENUM if kind in enums else field.TYPE_MESSAGE
                 f.type_name = kind if kind[0] == "." else f".{package}.{kind}"
+                f.type = field.TYPE_ENUM if f.type_name in _enums else field.TYPE_MESSAGE
     return file
 
 
+_enums = set()
 _pool = descriptor_pool.DescriptorPool()
 for _package, _text in _SCHEMA.items():
     _pool.Add(_file(_package, _text, ["vm_tools.concierge.py"] if _package == "lodge.v1" else []))
@@ -128,6 +179,21 @@ def message(name):
 
 def to_json(msg):
     return json_format.MessageToJson(msg, preserving_proto_field_name=True)
+
+
+def _methods():
+    """name -> (service, class of the request, class of the response)"""
+    methods = {}
+    for line in _SERVICES.replace(",\n", ",").splitlines():
+        if line.strip():
+            package, service = line.partition(":")[0].split()
+            for name, *types in (part.split() for part in line.partition(":")[2].split(",")):
+                types = types or (name + "Request", name + "Response")
+                methods[name] = (f"{package}.{service}", *(message(f"{package}.{t}") for t in types))
+    return methods
+
+
+METHODS = _methods()
 
 
 class RpcError(Exception):
@@ -146,7 +212,7 @@ class Lodge:
         self.sock = sock
         self._stream = -1
         self._replies = {}
-        self._methods = {m: (service, package) for service, (package, ms) in _SERVICES.items() for m in ms}
+        self._messages = {}
 
     def __enter__(self):
         return self
@@ -178,19 +244,25 @@ class Lodge:
 
     # ---- calls ----
 
-    def start(self, service, method, payload, timeout_ns=0):
+    def start(self, service, method, payload, timeout_ns=0, flags=0):
         """Sends a call of packed bytes; wait() takes the stream id that it returns."""
         self._stream += 2
         request = message("ttrpc.Request")(service=service, method=method, payload=payload, timeout_nano=timeout_ns)
-        self.send_frame(self._stream, REQUEST, 0, request.SerializeToString())
+        self.send_frame(self._stream, REQUEST, flags, request.SerializeToString())
         return self._stream
+
+    def _pump(self):
+        """Takes one frame in."""
+        got, kind, flags, data = self.receive_frame()
+        if kind == RESPONSE:
+            self._replies[got] = message("ttrpc.Response").FromString(data)
+        elif kind == DATA and not flags & NO_DATA:
+            self._messages.setdefault(got, []).append(data)
 
     def wait(self, stream):
         """The packed answer to a call."""
         while stream not in self._replies:
-            got, kind, _, data = self.receive_frame()
-            if kind == RESPONSE:
-                self._replies[got] = message("ttrpc.Response").FromString(data)
+            self._pump()
         response = self._replies.pop(stream)
         if response.status.code:
             raise RpcError(response.status.code, response.status.message)
@@ -200,15 +272,49 @@ class Lodge:
         return self.finish(method, self.begin(method, timeout_ns, **fields))
 
     def begin(self, method, timeout_ns=0, **fields):
-        service, package = self._methods[method]
-        request = message(f"{package}.{method}Request")(**fields)
-        return self.start(service, method, request.SerializeToString(), timeout_ns)
+        service, request, _ = METHODS[method]
+        return self.start(service, method, request(**fields).SerializeToString(), timeout_ns)
 
     def finish(self, method, stream):
-        _, package = self._methods[method]
-        return message(f"{package}.{method}Response").FromString(self.wait(stream))
+        return METHODS[method][2].FromString(self.wait(stream))
+
+    def stream(self, method, timeout_ns=0, **fields):
+        """What a method sends, message by message (WatchEvents, ReadConsole), until it ends."""
+        return self._received(method, self.begin(method, timeout_ns, **fields))
+
+    def _received(self, method, stream):
+        while True:
+            for data in self._messages.pop(stream, []):
+                yield METHODS[method][2].FromString(data)
+            if stream in self._replies:
+                self.wait(stream)
+                return
+            if stream not in self._messages:
+                self._pump()
+
+    def open(self, method):
+        """A method with a stream in both directions (AttachConsole): a Duplex."""
+        return Duplex(self, method, self.start(METHODS[method][0], method, b"", flags=REMOTE_OPEN))
 
     def __getattr__(self, name):
-        if name.startswith("_") or name not in self._methods:
+        if name.startswith("_") or name not in METHODS:
             raise AttributeError(name)
         return lambda **fields: self.call(name, **fields)
+
+
+class Duplex:
+    """send() messages, and iterate over those that come."""
+
+    def __init__(self, lodge, method, stream):
+        self._lodge, self._method, self._id = lodge, method, stream
+
+    def send(self, **fields):
+        data = METHODS[self._method][1](**fields).SerializeToString()
+        self._lodge.send_frame(self._id, DATA, 0, data)
+
+    def end(self):
+        """No more messages."""
+        self._lodge.send_frame(self._id, DATA, REMOTE_CLOSED | NO_DATA, b"")
+
+    def __iter__(self):
+        return self._lodge._received(self._method, self._id)
