@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "control/arguments.h"
 #include "control/command.h"
+#include "control/sandbox/sandbox.h"
 #include "control/serve_run.h"
 #include "control/signals.h"
 #include "control/unix_socket.h"
@@ -25,6 +26,7 @@ struct serve_options {
 	enum log_level log_level;
 	enum loop_backend loop_backend;
 	bool leave_vms;
+	const char *sandbox;
 };
 
 static int set_socket(void *target, const char *value, struct err *err)
@@ -57,6 +59,16 @@ static int set_leave_vms(void *target, const char *value, struct err *err)
 	return 0;
 }
 
+static int set_sandbox(void *target, const char *value, struct err *err)
+{
+	bool on;
+
+	if (sandbox_parse(value, &on))
+		return err_set(err, EINVAL, "'%s' is neither on nor off", value);
+	((struct serve_options *)target)->sandbox = value;
+	return 0;
+}
+
 static int set_log(void *target, const char *value, struct err *err)
 {
 	struct serve_options *o = target;
@@ -79,6 +91,7 @@ static const struct option_setting serve_settings[] = {
     {"runtime-dir", "DIR", set_runtime_dir, "what runs; absolute, is made; needed"},
     {"storage-root", "DIR", set_storage_root, "where disk images are created and destroyed"},
     {"leave-vms", NULL, set_leave_vms, "VMs stay when the server ends"},
+    {"sandbox", "on|off", set_sandbox, "lock the processes of VMs in (on)"},
     {"io", "auto|io_uring|epoll", set_io, "how sockets are served (auto)"},
     {"log", "error|warn|info|debug", set_log, "how much is logged on standard error (warn)"},
 };
@@ -96,7 +109,8 @@ static int serve_run(const struct serve_options *o, struct err *err)
 	struct serve_setup setup = {.runtime_dir = o->runtime_dir,
 				    .storage_root = o->storage_root,
 				    .log_level = o->log_text,
-				    .leave_vms = o->leave_vms};
+				    .leave_vms = o->leave_vms,
+				    .sandbox = o->sandbox};
 	struct signals signals = SIGNALS_INIT;
 	struct serve *serve;
 	int res = unix_listen(o->socket, &setup.listen_fd, err);
@@ -132,7 +146,8 @@ static struct arguments serve_arguments(struct serve_options *options)
 
 int cmd_serve(int argc, char **argv)
 {
-	struct serve_options options = {.log_text = "warn", .log_level = LOG_LEVEL_WARN};
+	struct serve_options options = {
+	    .log_text = "warn", .log_level = LOG_LEVEL_WARN, .sandbox = "on"};
 	struct arguments args = serve_arguments(&options);
 	struct err err = ERR_INIT;
 	int res = arguments_parse(&args, argc, argv, NULL, NULL, &err);

@@ -7,8 +7,10 @@
 #include "base/log.h"
 #include "control/arguments.h"
 #include "control/command.h"
+#include "control/kept_file.h"
 #include "control/outcome.h"
 #include "control/parse.h"
+#include "control/sandbox/sandbox.h"
 #include "control/signals.h"
 #include "control/unix_socket.h"
 #include "control/vmm_service.h"
@@ -29,6 +31,7 @@ struct vmm_options {
 	unsigned idle_timeout_s; /* 0: for ever */
 	enum log_level log_level;
 	enum loop_backend loop_backend;
+	bool sandbox;
 };
 
 static int set_socket(void *target, const char *value, struct err *err)
@@ -77,12 +80,20 @@ static int set_io(void *target, const char *value, struct err *err)
 	return 0;
 }
 
+static int set_sandbox(void *target, const char *value, struct err *err)
+{
+	if (sandbox_parse(value, &((struct vmm_options *)target)->sandbox))
+		return err_set(err, EINVAL, "'%s' is neither on nor off", value);
+	return 0;
+}
+
 static const struct option_setting vmm_settings[] = {
     {"socket", "PATH", set_socket, "Unix socket to serve; this or --socket-fd is needed"},
     {"socket-fd", "N", set_socket_fd, "a listening Unix socket that this process inherits"},
     {"storage-root", "DIR", set_storage_root, "where disk images are created and destroyed"},
     {"idle-timeout", "SECONDS", set_idle_timeout, "end when no VM was started by then (never)"},
     {"io", "auto|io_uring|epoll", set_io, "how sockets are served (auto)"},
+    {"sandbox", "on|off", set_sandbox, "lock this process in before the guest runs (on)"},
     {"log", "error|warn|info|debug", set_log, "how much is logged on standard error (warn)"},
 };
 
@@ -116,19 +127,29 @@ static int vmm_outcome(const struct vmm_service *s)
 
 static int vmm_serve(const struct vmm_options *o, struct err *err)
 {
-	const struct loop_opts loop_opts = {
-	    .backend = o->loop_backend, .entries = VMM_LOOP_ENTRIES, .workers = 1};
+	struct loop_opts loop_opts = {.backend = o->loop_backend,
+				      .entries = VMM_LOOP_ENTRIES,
+				      .workers = 1,
+				      .use = LOOP_USE_STREAMS};
+	struct kept_file socket = KEPT_FILE_INIT;
+	struct sandbox sandbox;
 	struct signals signals = SIGNALS_INIT;
 	struct vmm_service *s;
 	struct loop *loop;
 	int fd = -1, res, status = LODGE_FAILED;
 
-	res = loop_new(&loop_opts, &loop, err);
+	res = sandbox_init(&sandbox, o->sandbox, err);
+	loop_opts.threads = sandbox_threads(&sandbox);
 	if (!res)
-		res = vmm_service_new(loop, o->storage_root, &s, err);
+		res = loop_new(&loop_opts, &loop, err);
+	if (!res)
+		res = vmm_service_new(loop, o->storage_root, &sandbox, &s, err);
 	if (res)
 		return LODGE_FAILED;
 	res = vmm_listen(o, &fd, err);
+	if (!res && o->socket)
+		res = kept_file_open(&socket, o->socket, err);
+	sandbox_keep_dir(&sandbox, socket.dir_fd);
 	if (!res)
 		res = signals_open(&signals, loop, vmm_signalled, s, err);
 	if (!res) {
@@ -140,8 +161,8 @@ static int vmm_serve(const struct vmm_options *o, struct err *err)
 		else
 			status = vmm_outcome(s);
 	}
-	if (fd >= 0 && o->socket)
-		unlink(o->socket);
+	kept_file_remove(&socket);
+	kept_file_close(&socket);
 	signals_close(&signals);
 	vmm_service_free(s);
 	signals_free(&signals);
@@ -159,7 +180,8 @@ static struct arguments vmm_arguments(struct vmm_options *options)
 
 int cmd_vmm(int argc, char **argv)
 {
-	struct vmm_options options = {.socket_fd = -1, .log_level = LOG_LEVEL_WARN};
+	struct vmm_options options = {
+	    .socket_fd = -1, .log_level = LOG_LEVEL_WARN, .sandbox = true};
 	struct arguments args = vmm_arguments(&options);
 	struct err err = ERR_INIT;
 	int res = arguments_parse(&args, argc, argv, NULL, NULL, &err);

@@ -235,6 +235,7 @@ int serve_new(const struct serve_setup *setup, struct serve **ret_serve, struct 
 	s->loop = setup->loop;
 	s->runtime_dir = setup->runtime_dir;
 	s->log_level = setup->log_level;
+	s->sandbox = setup->sandbox;
 	s->leave_vms = setup->leave_vms;
 	s->listen_fd = setup->listen_fd;
 	s->lock_fd = -1;

@@ -68,6 +68,7 @@ struct serve {
 	const char *runtime_dir; /* absolute */
 	int lock_fd;
 	const char *log_level; /* of the VMs */
+	const char *sandbox;   /* likewise */
 
 	struct serve_vm *vms;
 	unsigned nvms;

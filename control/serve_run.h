@@ -14,7 +14,8 @@ struct serve_setup {
 	const char *runtime_dir;  /* absolute; these strings outlive the server */
 	const char *storage_root; /* NULL: none */
 	const char *log_level;
-	bool leave_vms; /* at the end */
+	bool leave_vms;	     /* at the end */
+	const char *sandbox; /* of the VMs: "on" or "off" */
 };
 
 /* Takes the loop over, also on failure. Finds the VMs of a former server again; clients are

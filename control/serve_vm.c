@@ -268,7 +268,8 @@ static int spawn(struct serve_vm *vm, int socket_fd, struct err *err)
 {
 	char name[] = "lodge", command[] = "vmm", option[] = "--socket-fd", log[] = "--log";
 	char fd_text[16], level[16], idle[] = "--idle-timeout=" IDLE_TIMEOUT_S;
-	char *argv[] = {name, command, option, fd_text, log, level, idle, NULL};
+	char sandbox[32];
+	char *argv[] = {name, command, option, fd_text, log, level, idle, sandbox, NULL};
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
 	sigset_t none;
@@ -276,6 +277,7 @@ static int spawn(struct serve_vm *vm, int socket_fd, struct err *err)
 
 	snprintf(fd_text, sizeof(fd_text), "%d", CHILD_FD);
 	snprintf(level, sizeof(level), "%s", vm->serve->log_level);
+	snprintf(sandbox, sizeof(sandbox), "--sandbox=%s", vm->serve->sandbox);
 	sigemptyset(&none);
 	posix_spawn_file_actions_init(&actions);
 	posix_spawnattr_init(&attr);

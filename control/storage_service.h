@@ -33,4 +33,8 @@ void storage_service_create(struct storage_service *service, struct ttrpc_call *
 void storage_service_destroy(struct storage_service *service, struct ttrpc_call *call,
 			     const ProtobufCMessage *request);
 
+/* Answers that it failed. */
+void storage_service_refuse_create(struct ttrpc_call *call, const char *reason);
+void storage_service_refuse_destroy(struct ttrpc_call *call, const char *reason);
+
 #endif

@@ -17,6 +17,7 @@
 #define CONTROL_VM_H
 
 #include "control/background.h"
+#include "control/sandbox/sandbox.h"
 #include "proto/vm_concierge.pb-c.h"
 #include "vmm/machine.h"
 
@@ -40,8 +41,9 @@ struct vm_callbacks {
 
 struct vm;
 
-int vm_new(struct loop *loop, struct background *bg, const struct vm_callbacks *callbacks,
-	   struct vm **ret_vm);
+/* `sandbox` is entered, on the loop's thread as well, when the VM has opened all that it needs. */
+int vm_new(struct loop *loop, struct background *bg, struct sandbox *sandbox,
+	   const struct vm_callbacks *callbacks, struct vm **ret_vm);
 
 /* Idle only. `request` lives until `started`. */
 void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request);

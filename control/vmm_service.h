@@ -14,6 +14,7 @@ struct vmm_service {
 	struct loop *loop;
 	struct background bg;
 	struct vm *vm;
+	struct sandbox *sandbox;
 	struct ttrpc_server *server;
 	struct storage_service storage;
 
@@ -31,9 +32,10 @@ struct vmm_service {
 	struct loop_timer idle;
 };
 
-/* Takes the loop over, also on failure. `storage_root` may be NULL. */
-int vmm_service_new(struct loop *loop, const char *storage_root, struct vmm_service **ret_service,
-		    struct err *err);
+/* Takes the loop over, also on failure. `storage_root` may be NULL; `sandbox` is entered when a VM
+ * starts. */
+int vmm_service_new(struct loop *loop, const char *storage_root, struct sandbox *sandbox,
+		    struct vmm_service **ret_service, struct err *err);
 
 /* The VM is asked to end; without one the loop stops. Asked again: at once. */
 void vmm_service_stop(struct vmm_service *s);
