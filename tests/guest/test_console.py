@@ -1,12 +1,10 @@
 """The serial console on a terminal, on pipes and in a file."""
-import fcntl
 import os
 import re
-import struct
 import termios
 import time
 
-from harness import check, equal, test
+from harness import DEADLINE_S, check, equal, test
 
 
 def checksum(data):
@@ -147,10 +145,12 @@ def paste(context, delay, terminal):
         # as a terminal emulator pastes: as fast as the terminal takes it
         for start in range(0, len(data), 512):
             vm.send(data[start:start + 512])
-            while struct.unpack("i", fcntl.ioctl(vm.slave, termios.FIONREAD, bytes(4)))[0] > 2048:
+            end = time.monotonic() + DEADLINE_S
+            while vm.unread_input() > 2048:
+                check(time.monotonic() < end, f"lodge does not read its input (byte {start})")
                 time.sleep(0.001)
     else:
-        vm.send(data)
+        vm.send(data, 300)
     vm.finish(300)
     equal(vm.report("drained"), f"{len(data)} {checksum(data):08x}", "bytes that arrived")
 
