@@ -117,7 +117,7 @@ class Reader:
 class Vm:
     """One `lodge run`. Its console is a pipe, or a terminal with `terminal`."""
 
-    def __init__(self, context, number, arguments, terminal=False, prefix=(), closed_input=False):
+    def __init__(self, context, number, arguments, terminal=False, prefix=(), closed_input=False, pipe_bytes=65536):
         self.arguments = [*prefix, LODGE, "run", *arguments]
         self.position = 0
         log = os.path.join(context.folder, f"console{number}.log")
@@ -133,6 +133,7 @@ class Vm:
             output = self.terminal
         else:
             output, output_write = os.pipe()
+            fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, pipe_bytes)
             stdin = subprocess.DEVNULL if closed_input else subprocess.PIPE
             self.process = subprocess.Popen(self.arguments, stdin=stdin, stdout=output_write, stderr=error_write)
             os.close(output_write)
