@@ -46,7 +46,7 @@ TTRPC := frame conn server call client
 
 CONTROL := $(addprefix ttrpc/,$(TTRPC)) \
 	arguments background calls config_check signals unix_socket \
-	start_config storage storage_service vm vmm_service cmd_vmm \
+	start_config storage storage_service vm vm_end events vmm_service vmm_vms cmd_vmm \
 	serve serve_vm serve_find cmd_serve \
 	main cmd_run cmd_doctor parse options options_disk escape tty console \
 	doctor doctor_kvm doctor_io doctor_memory \

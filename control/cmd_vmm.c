@@ -7,7 +7,6 @@
 #include "base/log.h"
 #include "control/arguments.h"
 #include "control/command.h"
-#include "control/outcome.h"
 #include "control/parse.h"
 #include "control/signals.h"
 #include "control/unix_socket.h"
@@ -110,8 +109,8 @@ static int vmm_outcome(const struct vmm_service *s)
 {
 	if (!s->ended)
 		return LODGE_OK;
-	log_info("VM %s: %s", s->name, s->reason);
-	return s->asked && s->event == MACHINE_STOPPED ? LODGE_OK : outcome_status(s->event);
+	log_info("VM %s: %s", s->name, s->end.reason);
+	return s->end.exit_status;
 }
 
 static int vmm_serve(const struct vmm_options *o, struct err *err)

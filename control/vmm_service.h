@@ -7,8 +7,10 @@
 #define CONTROL_VMM_SERVICE_H
 
 #include "control/calls.h"
+#include "control/events.h"
 #include "control/storage_service.h"
 #include "control/vm.h"
+#include "control/vm_end.h"
 
 struct vmm_service {
 	struct loop *loop;
@@ -20,13 +22,15 @@ struct vmm_service {
 	char *name; /* of the VM, from StartVm on */
 	struct calls starting;
 	struct ttrpc_call *first; /* whose request is being worked on; not among `starting` */
-	struct calls stopping;
+	struct calls stopping, stopping_all, waiting;
+	struct events events;
+	uint64_t began_ns;
 
 	/* the end; then the loop stops */
 	bool ended;
-	bool asked; /* by StopVm or a signal */
-	enum machine_event event;
-	char reason[ERR_MSG_MAX];
+	bool stop_called; /* by StopVm */
+	bool asked;	  /* by a signal, or, when it has ended, by StopVm */
+	struct vm_end end;
 	struct loop_timer leave;
 	struct loop_timer idle;
 };
