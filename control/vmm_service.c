@@ -5,7 +5,6 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "control/start_config.h"
-#include "control/unix_socket.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -137,6 +136,7 @@ static void start_vm(void *ctx, struct ttrpc_call *call, const ProtobufCMessage 
 {
 	const VmTools__Concierge__StartVmRequest *r =
 	    (const VmTools__Concierge__StartVmRequest *)msg;
+	const struct identity *identity = access_identity(call);
 	struct vmm_service *s = ctx;
 	struct err err = ERR_INIT;
 
@@ -152,7 +152,7 @@ static void start_vm(void *ctx, struct ttrpc_call *call, const ProtobufCMessage 
 			return;
 		}
 		s->first = call;
-		vm_start(s->vm, r);
+		vm_start(s->vm, r, identity ? identity : s->files_of);
 		vmm_say_state(s);
 		return;
 	case VM_STARTING:
@@ -323,19 +323,36 @@ void vmm_service_idle_timeout(struct vmm_service *s, unsigned seconds)
 /* ---- life ---------------------------------------------------------------------------------------
  */
 
-static bool admit(void *ctx, int fd)
+static void *admit(void *ctx, int fd)
 {
-	(void)ctx;
-	return unix_peer_allowed(fd);
+	return access_admit(((struct vmm_service *)ctx)->access, fd);
 }
 
-int vmm_service_new(struct loop *loop, const char *storage_root, struct vmm_service **ret_service,
+static void leave(void *ctx, void *peer)
+{
+	(void)ctx;
+	access_leave(peer);
+}
+
+static bool permit(void *ctx, const void *peer, const struct ttrpc_method *method,
+		   const ProtobufCMessage *request, struct err *err)
+{
+	(void)ctx;
+	return access_permits(peer, method, request, err);
+}
+
+int vmm_service_new(const struct vmm_setup *setup, struct vmm_service **ret_service,
 		    struct err *err)
 {
 	struct vmm_service *s = calloc(1, sizeof(*s));
 	struct vm_callbacks callbacks = {vmm_started, vmm_ended, s};
-	struct ttrpc_server_config config = {
-	    .loop = loop, .services = services, .ctx = s, .admit = admit};
+	struct loop *loop = setup->loop;
+	struct ttrpc_server_config config = {.loop = loop,
+					     .services = services,
+					     .ctx = s,
+					     .admit = admit,
+					     .leave = leave,
+					     .permit = permit};
 	int res;
 
 	if (!s) {
@@ -343,6 +360,8 @@ int vmm_service_new(struct loop *loop, const char *storage_root, struct vmm_serv
 		return err_set(err, ENOMEM, "out of memory");
 	}
 	s->loop = loop;
+	s->access = setup->access;
+	s->files_of = setup->files_of;
 	s->began_ns = loop_now_ns();
 	s->storage = (struct storage_service){
 	    .bg = &s->bg, .storage = STORAGE_INIT, .users = add_users, .ctx = s};
@@ -350,8 +369,8 @@ int vmm_service_new(struct loop *loop, const char *storage_root, struct vmm_serv
 	res = vm_new(loop, &s->bg, &callbacks, &s->vm);
 	if (res)
 		err_set(err, ENOMEM, "out of memory");
-	if (!res && storage_root)
-		res = storage_open(&s->storage.storage, storage_root, err);
+	if (!res && setup->storage_root)
+		res = storage_open(&s->storage.storage, setup->storage_root, err);
 	if (!res)
 		res = ttrpc_server_new(&config, &s->server, err);
 	if (res) {

@@ -20,6 +20,7 @@ static void get_server_info(void *ctx, struct ttrpc_call *call, const ProtobufCM
 	r.pid = getpid();
 	r.uptime_ns = loop_now_ns() - s->began_ns;
 	r.vms = vmm_exists(s);
+	r.read_only = access_is_read_only(call);
 	ttrpc_call_reply(call, &r.base);
 }
 
