@@ -258,7 +258,7 @@ static int run_start(struct run *run, struct err *err)
 				      .use = LOOP_USE_STREAMS};
 	int rc;
 
-	rc = sandbox_init(&run->sandbox, run->options.sandbox, err);
+	rc = sandbox_init(&run->sandbox, run->options.sandbox, true, err);
 	if (rc)
 		return rc;
 	loop_opts.threads = callbacks.threads = sandbox_threads(&run->sandbox);

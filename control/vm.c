@@ -2,10 +2,13 @@
 #include "control/vm.h"
 
 #include "base/checked.h"
+#include "base/cleanup.h"
 #include "control/start_config.h"
+#include "vmm/kvm.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>
@@ -23,6 +26,8 @@ struct vm {
 	struct machine_config config;
 	struct machine *machine;
 	const VmTools__Concierge__StartVmRequest *request;
+	bool has_identity;
+	struct identity identity;   /* with whose rights it is made */
 	struct background_job make; /* while it runs, config and machine are its thread's */
 	struct err err;
 
@@ -118,9 +123,8 @@ static int vm_lock_in(void *ctx, struct err *err)
 	return sandbox_enter(vm->sandbox, THREAD_CONTROL, err);
 }
 
-static void vm_make(struct background_job *job)
+static void vm_make_machine(struct vm *vm)
 {
-	struct vm *vm = container_of(job, struct vm, make);
 	const struct machine_callbacks callbacks = {.ended = vm_machine_ended,
 						    .lock_in = vm_lock_in,
 						    .ctx = vm,
@@ -129,6 +133,31 @@ static void vm_make(struct background_job *job)
 	if (start_config(vm->request, &vm->config, &vm->err))
 		return;
 	(void)machine_new(&vm->config, vm->loop, NULL, &callbacks, &vm->machine, &vm->err);
+}
+
+/* All files are opened with the rights of the one who asks, but KVM's device, which is ours. */
+static void vm_make(struct background_job *job)
+{
+	struct vm *vm = container_of(job, struct vm, make);
+	struct identity before;
+	autofd int kvm_fd = -1;
+
+	if (vm->err.code)
+		return;
+	if (!vm->has_identity) {
+		vm_make_machine(vm);
+		return;
+	}
+	kvm_fd = open(KVM_DEVICE, O_RDWR | O_CLOEXEC);
+	vm->config.kvm_fd = kvm_fd < 0 ? 0 : kvm_fd; /* then machine_new() says why */
+	if (!identity_assume(&vm->identity, &before, &vm->err))
+		vm_make_machine(vm);
+	/* this thread has done its work, and may no more change who it is */
+	if (sandbox_entered(vm->sandbox))
+		identity_fini(&before);
+	else
+		identity_resume(&before);
+	vm->config.kvm_fd = 0;
 }
 
 static void vm_made(struct background_job *job)
@@ -141,6 +170,8 @@ static void vm_made(struct background_job *job)
 		machine_start(vm->machine);
 	vm->request = NULL;
 	vm->stop_wanted = false;
+	identity_fini(&vm->identity);
+	vm->has_identity = false;
 	if (vm->err.code) {
 		machine_free(vm->machine);
 		vm->machine = NULL;
@@ -152,7 +183,8 @@ static void vm_made(struct background_job *job)
 	vm->callbacks.started(vm->callbacks.ctx, &vm->err);
 }
 
-void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request)
+void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request,
+	      const struct identity *identity)
 {
 	assert(vm->state == VM_IDLE);
 	vm->state = VM_STARTING;
@@ -160,6 +192,9 @@ void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request)
 	vm->request = request;
 	vm->err = (struct err)ERR_INIT;
 	machine_config_init(&vm->config);
+	vm->has_identity = identity != NULL;
+	if (identity && identity_copy(identity, &vm->identity))
+		err_set(&vm->err, ENOMEM, "out of memory");
 	background_run(vm->bg, &vm->make);
 }
 

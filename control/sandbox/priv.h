@@ -44,7 +44,7 @@ int sandbox_compile(const struct sandbox_rule *rules, size_t n, enum thread_role
 		    int kept_dir_fd, struct sock_filter *out);
 
 /* root.c: what sandbox_init() and sandbox_enter() do about files. */
-enum sandbox_root sandbox_root_prepare(void);
+enum sandbox_root sandbox_root_prepare(bool userns);
 /* 0 or -errno */
 int sandbox_root_empty(void);
 int sandbox_landlock(int kept_dir_fd);

@@ -21,6 +21,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* How users look that a user namespace does not know (/proc/sys/kernel/overflowuid): the user of
+ * that number could not be told from them. */
+#define OVERFLOW_UID 65534
+
 static bool have_capabilities(void)
 {
 	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -54,11 +58,11 @@ static int enter_userns(void)
 	return res ? res : write_file("/proc/self/gid_map", map);
 }
 
-enum sandbox_root sandbox_root_prepare(void)
+enum sandbox_root sandbox_root_prepare(bool userns)
 {
 	if (have_capabilities())
 		return SANDBOX_ROOT_EMPTY;
-	if (!enter_userns())
+	if (userns && geteuid() != OVERFLOW_UID && !enter_userns())
 		return SANDBOX_ROOT_USERNS;
 	return sandbox_landlock_abi() ? SANDBOX_ROOT_LANDLOCK : SANDBOX_ROOT_NONE;
 }

@@ -42,7 +42,7 @@ static void thread_begins(const struct thread_hook *hook, enum thread_role role)
 		sandbox_die("cannot be locked in", err.code);
 }
 
-int sandbox_init(struct sandbox *s, bool on, struct err *err)
+int sandbox_init(struct sandbox *s, bool on, bool userns, struct err *err)
 {
 	static const uint32_t action = SECCOMP_RET_TRAP;
 
@@ -54,7 +54,7 @@ int sandbox_init(struct sandbox *s, bool on, struct err *err)
 			       "this host's kernel has no seccomp, which locks the VM's process "
 			       "in; use one that has, or say --sandbox off for guests that you "
 			       "trust");
-	s->root = sandbox_root_prepare();
+	s->root = sandbox_root_prepare(userns);
 	if (sandbox_trap_install())
 		return err_sys(err, errno, "cannot set the handler of SIGSYS");
 	return 0;

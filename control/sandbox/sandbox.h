@@ -45,10 +45,11 @@ struct sandbox {
 int sandbox_parse(const char *value, bool *ret_on);
 
 /*
- * Enters a user namespace where that is needed and possible. `sandbox` outlives all threads. With
- * `on` false all that follows does nothing. -ENOSYS: the host has no seccomp.
+ * Enters a user namespace where that is needed, `userns` allows it, and the host does. There all
+ * users but this process's own look the same. `sandbox` outlives all threads. With `on` false all
+ * that follows does nothing. -ENOSYS: the host has no seccomp.
  */
-int sandbox_init(struct sandbox *sandbox, bool on, struct err *err);
+int sandbox_init(struct sandbox *sandbox, bool on, bool userns, struct err *err);
 
 /* Before the first thread enters. `dir_fd` stays open. */
 void sandbox_keep_dir(struct sandbox *sandbox, int dir_fd);

@@ -3,11 +3,15 @@
 A test is a function with the decorator `test`; it gets a Context and the values of its variants, and
 fails by raising. Every wait has a deadline, and a guest that passes it is killed and shown.
 """
+import fcntl
 import itertools
 import os
 import re
+import select
 import shutil
+import struct
 import subprocess
+import termios
 import threading
 import time
 
@@ -21,6 +25,9 @@ GUEST_INIT = os.path.join(TOP, "build/tests/guest/guest-init")
 MODULES = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_rng", "pvpanic_mmio", "button", "evdev", "rtc_cmos")
 # No guest here has less memory, and nothing of lodge's own is as large.
 GUEST_MAPPING_MIN = 100 << 20
+# For tests that mean I/O errors to happen: the guest's kernel tells of them at level 3, and its lines
+# would fall into those of the reports.
+NO_ERRORS = "loglevel=3"
 # An emulated host is slow, and more so with sanitizers: deadlines are for the slowest.
 DEADLINE_S = float(os.environ.get("LODGE_TEST_DEADLINE", "90"))
 
@@ -110,7 +117,7 @@ class Reader:
 class Vm:
     """One `lodge run`. Its console is a pipe, or a terminal with `terminal`."""
 
-    def __init__(self, context, number, arguments, terminal=False, prefix=(), closed_input=False):
+    def __init__(self, context, number, arguments, terminal=False, prefix=(), closed_input=False, pipe_bytes=65536):
         self.arguments = [*prefix, LODGE, "run", *arguments]
         self.position = 0
         log = os.path.join(context.folder, f"console{number}.log")
@@ -126,6 +133,7 @@ class Vm:
             output = self.terminal
         else:
             output, output_write = os.pipe()
+            fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, pipe_bytes)
             stdin = subprocess.DEVNULL if closed_input else subprocess.PIPE
             self.process = subprocess.Popen(self.arguments, stdin=stdin, stdout=output_write, stderr=error_write)
             os.close(output_write)
@@ -167,11 +175,22 @@ class Vm:
                 except subprocess.TimeoutExpired:
                     pass
 
-    def send(self, data):
+    def send(self, data, deadline_s=DEADLINE_S):
+        """Types `data`, as fast as lodge takes it."""
         if isinstance(data, str):
             data = data.encode()
+        end = time.monotonic() + deadline_s
         while data:
-            data = data[os.write(self.input, data):]
+            writable = select.select([], [self.input], [], max(0, end - time.monotonic()))[1]
+            if not writable:
+                self.save_stacks()
+                raise Failure(f"lodge did not take its input within {deadline_s:.0f} s ({len(data)} bytes are left)")
+            # not more than a pipe or terminal that is writable takes at once
+            data = data[os.write(self.input, data[:select.PIPE_BUF if self.terminal is None else 256]):]
+
+    def unread_input(self):
+        """Bytes typed into the terminal that lodge has not read."""
+        return struct.unpack("i", fcntl.ioctl(self.slave, termios.FIONREAD, bytes(4)))[0]
 
     def finish(self, deadline_s=DEADLINE_S):
         """Waits for the end of the process; returns its exit status (-N: signal N)."""

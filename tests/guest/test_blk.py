@@ -2,7 +2,7 @@
 import os
 
 import pattern
-from harness import check, digest_matches, equal, test
+from harness import NO_ERRORS, check, digest_matches, equal, test
 
 MIB = 1 << 20
 
@@ -110,7 +110,8 @@ def edges(context, transport):
     size = 3 * MIB + 512
     image = context.pattern_disk("disk", size)
     vm = context.guest(f"blkverify:vda,0,{size} pread:vda,{size - 512},512 pwrite:vda,{size - 512},512,0x41 fsync:vda "
-                       f"pread:vda,{size},512", "--transport", transport, disks=[f"path={image},format=raw"]).ends(0)
+                       f"pread:vda,{size},512", "--transport", transport, cmdline=NO_ERRORS,
+                       disks=[f"path={image},format=raw"]).ends(0)
     outcomes = [line.split()[-1] for line in vm.reports("pread") + vm.reports("pwrite") + vm.reports("fsync")]
     equal(outcomes, ["errno=0", "errno=5", "errno=0", "errno=0"], "outcomes")
     equal(os.path.getsize(image), size, "size of the image")

@@ -4,7 +4,7 @@ import os
 import subprocess
 
 import devmapper
-from harness import check, digest_matches, equal, need_root, test
+from harness import NO_ERRORS, check, digest_matches, equal, need_root, test
 
 MIB = 1 << 20
 
@@ -38,7 +38,7 @@ def full(context, io):
             file.truncate(16 * MIB)
         vm = context.guest("pwrite:vda,0,1M,0x11 fsync:vda pwrite:vda,1M,8M,0x22 pread:vda,0,1M "
                            "blkio:vdb,0,4M,2,40,1 wait:room pwrite:vda,8M,1M,0x33 fsync:vda pread:vda,8M,1M", "--io", io,
-                           cpus=2, disks=[f"path={image},format=raw", f"path={other},format=raw"])
+                           cmdline=NO_ERRORS, cpus=2, disks=[f"path={image},format=raw", f"path={other},format=raw"])
         vm.wait_for("@ waiting room")
         subprocess.run(["mount", "-o", "remount,size=32M", folder], check=True)
         vm.send("\n")
@@ -63,7 +63,8 @@ def fails_and_heals(context, io, transport):
                                "pread:vda,8M,64K pwrite:vda,8M,64K,0x33 pread:vda,0,64K pwrite:vda,4M,1M,0x44 "
                                "blkio:vdb,0,4M,2,40,1 wait:heal "
                                "pwrite:vda,8M,64K,0x55 fsync:vda pread:vda,8M,64K", "--io", io, "--transport", transport,
-                               cpus=2, disks=[f"path={device.path},format=raw,direct=on", f"path={other},format=raw"])
+                               cmdline=NO_ERRORS, cpus=2,
+                               disks=[f"path={device.path},format=raw,direct=on", f"path={other},format=raw"])
             vm.wait_for("@ waiting fail")
             device.fail(8 * MIB // 512, MIB // 512)
             vm.send("\n")
@@ -88,7 +89,7 @@ def flush_fails(context, io):
         try:
             # through the host's page cache: the write itself succeeds there, only the flush meets the disk
             vm = context.guest("wait:fail pwrite:vda,1M,1M,0x11 fsync:vda wait:heal pwrite:vda,1M,1M,0x22 fsync:vda",
-                               "--io", io, disks=[f"path={device.path},format=raw"])
+                               "--io", io, cmdline=NO_ERRORS, disks=[f"path={device.path},format=raw"])
             vm.wait_for("@ waiting fail")
             device.fail()
             vm.send("\n")
@@ -107,7 +108,7 @@ def truncated(context, io):
     """The image file shrinks under the guest: reads behind its end fail or give zeroes, and nothing hangs."""
     image = context.pattern_disk("disk", 4 * MIB)
     vm = context.guest("pread:vda,2M,64K wait:cut pread:vda,2M,64K pread:vda,0,64K pwrite:vda,3M,64K,0x66 fsync:vda",
-                       "--io", io, disks=[f"path={image},format=raw"])
+                       "--io", io, cmdline=NO_ERRORS, disks=[f"path={image},format=raw"])
     vm.wait_for("@ waiting cut")
     os.truncate(image, MIB)
     vm.send("\n")
