@@ -290,8 +290,10 @@ static const struct ttrpc_method concierge_methods[] = {
     {"StartVm", TYPES(start_vm), 0, start_vm, NULL, NULL, start_cancelled},
     {"StopVm", TYPES(stop_vm), 0, stop_vm, NULL, NULL, stop_cancelled},
     {"GetVmInfo", TYPES(get_vm_info), 0, get_vm_info, NULL, NULL, NULL},
-    {"CreateDiskImage", TYPES(create_disk_image), 0, create_disk_image, NULL, NULL, NULL},
-    {"DestroyDiskImage", TYPES(destroy_disk_image), 0, destroy_disk_image, NULL, NULL, NULL},
+    {"CreateDiskImage", TYPES(create_disk_image), 0, create_disk_image, NULL, NULL,
+     storage_service_cancelled},
+    {"DestroyDiskImage", TYPES(destroy_disk_image), 0, destroy_disk_image, NULL, NULL,
+     storage_service_cancelled},
 };
 
 static const struct ttrpc_service concierge = {"vm_tools.concierge.VmConcierge", concierge_methods,
