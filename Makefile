@@ -45,13 +45,13 @@ VMM := config cmdline kvm vcpu memory irq exits gate \
 TTRPC := frame conn server call client
 
 CONTROL := $(addprefix ttrpc/,$(TTRPC)) \
-	$(addprefix sandbox/,sandbox filter table root trap) kept_file \
+	$(addprefix sandbox/,sandbox filter table root trap probe) kept_file \
 	arguments background calls config_check signals unix_socket \
 	access identity server_options \
 	start_config storage storage_edit storage_service vm vm_end events vmm_service vmm_vms cmd_vmm \
 	serve serve_vm serve_spawn serve_find serve_pass serve_metrics config_file service_manager cmd_serve \
 	main cmd_run cmd_doctor parse options options_disk escape tty console \
-	doctor doctor_kvm doctor_io doctor_memory \
+	doctor doctor_sandbox doctor_kvm doctor_io doctor_memory \
 	cmd_disk disk/args disk/progress disk/job disk/options disk/new_image disk/backing disk/create disk/info disk/check disk/resize \
 	disk/convert disk/map disk/rebase disk/commit disk/snapshot disk/discard
 
@@ -392,7 +392,7 @@ deps:
 deps-build:
 	$(Q)tests/install-packages $(DEPS_BUILD)
 
-MAN := $(wildcard man/*.[18])
+MAN := $(wildcard man/*.[178])
 
 .PHONY: install
 install: $(B)/lodge
