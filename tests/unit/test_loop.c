@@ -500,7 +500,7 @@ static void ring_refuses_other_operations(void **state)
 	struct io_uring ring;
 
 	(void)state;
-	if (loop_ring_new(&ring, 8, &err)) {
+	if (loop_ring_new(&ring, 8, LOOP_USE_ALL, &err)) {
 		print_message("SKIP: this kernel refuses io_uring\n");
 		skip();
 	}
@@ -512,6 +512,45 @@ static void ring_refuses_other_operations(void **state)
 	io_uring_cqe_seen(&ring, cqe);
 	assert_true(io_uring_register_files(&ring, (int[]){0}, 1) < 0);
 	io_uring_queue_exit(&ring);
+}
+
+/* A loop for files has no sockets, and one for streams writes to no disk. */
+static void rings_are_for_their_use(void **state)
+{
+	static const struct {
+		enum loop_use use;
+		int send, writev; /* of a descriptor that is not open */
+	} cases[] = {
+	    {LOOP_USE_ALL, -EBADF, -EBADF},
+	    {LOOP_USE_FILES, -EACCES, -EBADF},
+	    {LOOP_USE_STREAMS, -EBADF, -EACCES},
+	};
+	struct iovec iov = {.iov_base = "x", .iov_len = 1};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct err err = ERR_INIT;
+		struct io_uring_cqe *cqe;
+		struct io_uring ring;
+
+		if (loop_ring_new(&ring, 8, cases[i].use, &err)) {
+			print_message("SKIP: this kernel refuses io_uring\n");
+			skip();
+		}
+		assert_int_equal(loop_ring_enable(&ring), 0);
+		for (int n = 0; n < 2; n++) {
+			if (n)
+				io_uring_prep_writev(io_uring_get_sqe(&ring), 1000, &iov, 1, 0);
+			else
+				io_uring_prep_sendmsg(io_uring_get_sqe(&ring), 1000, &msg, 0);
+			assert_int_equal(io_uring_submit_and_wait(&ring, 1), 1);
+			assert_int_equal(io_uring_peek_cqe(&ring, &cqe), 0);
+			assert_int_equal(cqe->res, n ? cases[i].writev : cases[i].send);
+			io_uring_cqe_seen(&ring, cqe);
+		}
+		io_uring_queue_exit(&ring);
+	}
 }
 
 int main(void)
@@ -532,6 +571,7 @@ int main(void)
 	    cmocka_unit_test(bad_options_are_refused),
 	    cmocka_unit_test(auto_falls_back_to_epoll),
 	    cmocka_unit_test(ring_refuses_other_operations),
+	    cmocka_unit_test(rings_are_for_their_use),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
