@@ -15,11 +15,22 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* The sanitizers look at /proc when they report, and at the end. */
+/* The sanitizers look at /proc when they report, and trace the process at its end. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define NEEDS_PROC true
 #else
 #define NEEDS_PROC false
+#endif
+
+#ifdef __SANITIZE_ADDRESS__
+/* The search for leaks is a process that traces this one, which cannot be where it is locked in:
+ * leaks are looked for with --sandbox off. */
+static atomic_bool is_locked_in;
+int __lsan_is_turned_off(void);
+int __lsan_is_turned_off(void)
+{
+	return atomic_load(&is_locked_in);
+}
 #endif
 
 int sandbox_parse(const char *value, bool *ret_on)
@@ -102,7 +113,7 @@ static int lock_process(struct sandbox *s, struct err *err)
 	if (sandbox_trap_install())
 		return err_sys(err, errno, "cannot set the handler of SIGSYS");
 	/* guest memory is not for other processes of this user, nor for core files */
-	if (prctl(PR_SET_DUMPABLE, 0))
+	if (!NEEDS_PROC && prctl(PR_SET_DUMPABLE, 0))
 		return err_sys(err, errno, "cannot become undumpable");
 	if (!getrlimit(RLIMIT_NOFILE, &files)) {
 		files.rlim_max = files.rlim_cur;
@@ -172,6 +183,9 @@ int sandbox_enter(struct sandbox *s, enum thread_role role, struct err *err)
 		if (res)
 			return res;
 		atomic_store_explicit(&s->entered, true, memory_order_release);
+#ifdef __SANITIZE_ADDRESS__
+		atomic_store(&is_locked_in, true);
+#endif
 	}
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		return err_sys(err, errno, "cannot give up new privileges");

@@ -15,7 +15,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "clients" / "python"))
 import lodge  # noqa: E402
 
-B = pathlib.Path(os.environ.get("B", TOP / "build"))
+B = pathlib.Path(os.environ.get("B", TOP / "build")).resolve()
 DEADLINE_S = 30
 ID = "0123456789abcdef"
 
