@@ -102,19 +102,39 @@ static void watch_cancelled(void *ctx, struct ttrpc_call *call)
 	events_cancelled(&((struct vmm_service *)ctx)->events, call);
 }
 
+/* May the storage be looked at? Otherwise the call is over. */
+static bool storage_open_for(struct vmm_service *s, struct ttrpc_call *call)
+{
+	struct err err = ERR_INIT;
+
+	if (!vmm_locked_in(s, &err))
+		return true;
+	ttrpc_call_fail(call, TTRPC_FAILED_PRECONDITION, "%s", err.msg);
+	return false;
+}
+
 static void get_disk_image_info(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
 {
-	storage_service_info(&((struct vmm_service *)ctx)->storage, call, msg);
+	struct vmm_service *s = ctx;
+
+	if (storage_open_for(s, call))
+		storage_service_info(&s->storage, call, msg);
 }
 
 static void resize_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
 {
-	storage_service_resize(&((struct vmm_service *)ctx)->storage, call, msg);
+	struct vmm_service *s = ctx;
+
+	if (storage_open_for(s, call))
+		storage_service_resize(&s->storage, call, msg);
 }
 
 static void check_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
 {
-	storage_service_check(&((struct vmm_service *)ctx)->storage, call, msg);
+	struct vmm_service *s = ctx;
+
+	if (storage_open_for(s, call))
+		storage_service_check(&s->storage, call, msg);
 }
 
 /* ---- the table ----------------------------------------------------------------------------------
