@@ -14,6 +14,7 @@
 struct vm {
 	struct loop *loop;
 	struct background *bg;
+	const struct uart_sink *console;
 	struct vm_callbacks callbacks;
 	enum vm_state state;
 
@@ -94,7 +95,7 @@ static void vm_make(struct background_job *job)
 
 	if (start_config(vm->request, &vm->config, &vm->err))
 		return;
-	(void)machine_new(&vm->config, vm->loop, NULL, &callbacks, &vm->machine, &vm->err);
+	(void)machine_new(&vm->config, vm->loop, vm->console, &callbacks, &vm->machine, &vm->err);
 }
 
 static void vm_made(struct background_job *job)
@@ -136,13 +137,18 @@ enum vm_state vm_state(const struct vm *vm)
 	return vm->state;
 }
 
+struct machine *vm_machine(const struct vm *vm)
+{
+	return vm->machine;
+}
+
 const struct machine_config *vm_config(const struct vm *vm)
 {
 	return &vm->config;
 }
 
-int vm_new(struct loop *loop, struct background *bg, const struct vm_callbacks *callbacks,
-	   struct vm **ret_vm)
+int vm_new(struct loop *loop, struct background *bg, const struct uart_sink *console,
+	   const struct vm_callbacks *callbacks, struct vm **ret_vm)
 {
 	struct vm *vm = calloc(1, sizeof(*vm));
 
@@ -150,6 +156,7 @@ int vm_new(struct loop *loop, struct background *bg, const struct vm_callbacks *
 		return -ENOMEM;
 	vm->loop = loop;
 	vm->bg = bg;
+	vm->console = console;
 	vm->callbacks = *callbacks;
 	vm->make.work = vm_make;
 	vm->make.done = vm_made;

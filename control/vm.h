@@ -40,8 +40,9 @@ struct vm_callbacks {
 
 struct vm;
 
-int vm_new(struct loop *loop, struct background *bg, const struct vm_callbacks *callbacks,
-	   struct vm **ret_vm);
+/* `console` gets the output of the serial port, from machine_new() to `ended`. */
+int vm_new(struct loop *loop, struct background *bg, const struct uart_sink *console,
+	   const struct vm_callbacks *callbacks, struct vm **ret_vm);
 
 /* Idle only. `request` lives until `started`. */
 void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request);
@@ -53,6 +54,9 @@ void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request);
 void vm_stop(struct vm *vm, unsigned timeout_ms);
 
 enum vm_state vm_state(const struct vm *vm);
+
+/* Between `started` and `ended`. */
+struct machine *vm_machine(const struct vm *vm);
 
 /* What it is made of, from `started` on. */
 const struct machine_config *vm_config(const struct vm *vm);

@@ -10,12 +10,14 @@
 #include "control/events.h"
 #include "control/storage_service.h"
 #include "control/vm.h"
+#include "control/vm_console.h"
 #include "control/vm_end.h"
 
 struct vmm_service {
 	struct loop *loop;
 	struct background bg;
 	struct vm *vm;
+	struct vm_console *console;
 	struct ttrpc_server *server;
 	struct storage_service storage;
 
