@@ -48,7 +48,7 @@ CONTROL := $(addprefix ttrpc/,$(TTRPC)) \
 	$(addprefix sandbox/,sandbox filter table root trap) kept_file \
 	arguments background calls config_check signals unix_socket \
 	access identity server_options \
-	start_config storage storage_edit storage_service vm vm_end events vmm_service vmm_vms cmd_vmm \
+	start_config storage storage_edit storage_service vm vm_end events console_ring vm_console vmm_service vmm_vms cmd_vmm \
 	serve serve_vm serve_spawn serve_find serve_pass serve_metrics config_file service_manager cmd_serve \
 	main cmd_run cmd_doctor parse options options_disk escape tty console \
 	doctor doctor_kvm doctor_io doctor_memory \
@@ -67,7 +67,7 @@ TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify tes
 TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pci \
 	$(TESTS_VIRTIO)
 TESTS_VMM     := test_config test_unpack test_kernel test_kernel_bad test_initramfs test_cpuid test_acpi
-TESTS_CONTROL := test_ttrpc_server test_ttrpc_client test_parse test_options test_console test_doctor test_disk_args
+TESTS_CONTROL := test_ttrpc_server test_ttrpc_client test_vm_console test_parse test_options test_console test_doctor test_disk_args
 
 # libFuzzer targets: tests/fuzz/<name>.c
 FUZZ := fuzz_virtq fuzz_blk fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
@@ -262,7 +262,7 @@ fuzz: $(FUZZ_BINS)
 
 # ---- payloads: tiny programs that direct tests boot on /dev/kvm instead of a kernel ----------------
 
-PAYLOADS := hello reset triple-fault panic button spin hostile blk
+PAYLOADS := echo hello reset triple-fault panic button spin hostile blk
 PAYLOAD_LIB := start lib pci
 
 PAYLOAD_CFLAGS := -std=gnu17 -O2 -g $(WARN) -ffreestanding -nostdlib -static -fno-pic -no-pie -mno-sse \
