@@ -9,6 +9,7 @@ SAN     ?=
 STATIC  ?=
 PREFIX  ?= /usr/local
 DESTDIR ?=
+SYSCONFDIR ?= /etc
 CC      ?= cc
 CLANG   ?= clang
 MUSL_CC ?= musl-gcc
@@ -401,6 +402,11 @@ install: $(B)/lodge
 		install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; done
 	install -D -m 0644 control/completion/lodge.bash \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/lodge
+	install -D -m 0644 systemd/lodge.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/lodge.socket
+	sed 's,@BINDIR@,$(PREFIX)/bin,; s,@SYSCONFDIR@,$(SYSCONFDIR),' systemd/lodge.service.in \
+		>$(DESTDIR)$(PREFIX)/lib/systemd/system/lodge.service
+	test -e $(DESTDIR)$(SYSCONFDIR)/lodge/serve.conf || \
+		install -D -m 0644 systemd/serve.conf $(DESTDIR)$(SYSCONFDIR)/lodge/serve.conf
 	install -D -m 0644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/lodge/LICENSE
 
 .PHONY: clean help
