@@ -17,7 +17,7 @@ VmTools__Concierge__VmState vmm_wire_state(const struct vmm_service *s);
 void vmm_fill_info(const struct vmm_service *s, VmTools__Concierge__VmInfo *info,
 		   char *paths[MACHINE_DISKS_MAX]);
 
-/* From the start of a VM on, this process opens no more files; `err` says so. */
+/* From the start of a VM on, this process opens no more files: then `err` says so. */
 bool vmm_locked_in(const struct vmm_service *s, struct err *err);
 
 /* As vm_stop(). There is a VM. */
