@@ -46,13 +46,13 @@ VMM := config cmdline kvm vcpu memory irq exits gate \
 TTRPC := frame conn server call client
 
 CONTROL := $(addprefix ttrpc/,$(TTRPC)) \
-	$(addprefix sandbox/,sandbox filter table root trap) kept_file \
+	$(addprefix sandbox/,sandbox filter table root trap probe) kept_file \
 	arguments background calls config_check signals unix_socket \
 	access identity server_options \
 	start_config storage storage_edit storage_service vm vm_end events console_ring vm_console vmm_service vmm_vms cmd_vmm \
 	serve serve_vm serve_spawn serve_find serve_pass serve_metrics config_file service_manager cmd_serve \
 	main cmd_run cmd_doctor parse options options_disk escape tty console \
-	doctor doctor_kvm doctor_io doctor_memory \
+	doctor doctor_sandbox doctor_kvm doctor_io doctor_memory \
 	cmd_disk disk/args disk/progress disk/job disk/options disk/new_image disk/backing disk/create disk/info disk/check disk/resize \
 	disk/convert disk/map disk/rebase disk/commit disk/snapshot disk/discard
 
@@ -68,7 +68,7 @@ TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify tes
 TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pci \
 	$(TESTS_VIRTIO)
 TESTS_VMM     := test_config test_unpack test_kernel test_kernel_bad test_initramfs test_cpuid test_acpi
-TESTS_CONTROL := test_ttrpc_server test_ttrpc_client test_vm_console test_parse test_options test_console test_doctor test_disk_args
+TESTS_CONTROL := test_sandbox test_ttrpc_server test_ttrpc_client test_vm_console test_parse test_options test_console test_doctor test_disk_args
 
 # libFuzzer targets: tests/fuzz/<name>.c
 FUZZ := fuzz_virtq fuzz_blk fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
@@ -393,7 +393,7 @@ deps:
 deps-build:
 	$(Q)tests/install-packages $(DEPS_BUILD)
 
-MAN := $(wildcard man/*.[18])
+MAN := $(wildcard man/*.[178])
 
 .PHONY: install
 install: $(B)/lodge

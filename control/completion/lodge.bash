@@ -59,6 +59,7 @@ _lodge_value() { # OPTION WORD
 	--hugepages) _lodge_words "" "$2" 2M 1G ;;
 	--io) _lodge_words "" "$2" auto io_uring epoll ;;
 	--log) _lodge_words "" "$2" error warn info debug ;;
+	--sandbox) _lodge_words "" "$2" on off ;;
 	--memory) _lodge_words "" "$2" 256M 512M 1G 2G 4G ;;
 	*) return 1 ;; # --cpus, --cmdline, --stop-timeout: nothing to offer; or no option with a value
 	esac
@@ -111,6 +112,7 @@ _lodge_server_value() { # OPTION WORD
 	case $1 in
 	--socket | --runtime-dir | --storage-root | --config) _lodge_files "" "$2" ;;
 	--io) _lodge_words "" "$2" auto io_uring epoll ;;
+	--sandbox) _lodge_words "" "$2" on off ;;
 	--log) _lodge_words "" "$2" error warn info debug ;;
 	--socket-mode) _lodge_words "" "$2" 0600 0660 0666 ;;
 	--allow-uid | --read-only-uid) mapfile -t COMPREPLY < <(compgen -u -- "$2") ;;
@@ -123,9 +125,9 @@ _lodge_server_value() { # OPTION WORD
 
 _lodge() {
 	local options=(--kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules --init --cpu
-		--console --transport --hugepages --prealloc --io --no-rng --stop-timeout --dry-run --log --help)
+		--console --transport --hugepages --prealloc --io --no-rng --stop-timeout --sandbox --dry-run --log --help)
 	local server_options=(--socket --socket-mode --socket-group --allow-uid --allow-group --read-only-uid --read-only-group
-		--storage-root --io --log --help)
+		--storage-root --sandbox --io --log --help)
 	[[ ${COMP_WORDS[1]} == serve ]] && server_options+=(--config --check-config --runtime-dir --leave-vms --vm-cpus --vm-memory
 		--vm-transport)
 	[[ ${COMP_WORDS[1]} == vmm ]] && server_options+=(--socket-fd --idle-timeout --files-of)
