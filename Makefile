@@ -44,7 +44,11 @@ VMM := config cmdline kvm vcpu memory irq exits thread \
 
 TTRPC := frame conn server call client
 
-CONTROL := $(addprefix ttrpc/,$(TTRPC)) \
+# the commands that ask a server, and the client that liblodge.a is as well
+REMOTE := remote print table start stop look watch change console metrics top image
+CONTROL_CLIENT := client
+
+CONTROL := $(addprefix ttrpc/,$(TTRPC)) $(addprefix client/,$(CONTROL_CLIENT)) $(addprefix remote/,$(REMOTE)) \
 	arguments background calls config_check signals unix_socket \
 	access identity server_options \
 	start_config storage storage_edit storage_service vm vm_end events vmm_service vmm_vms cmd_vmm \
