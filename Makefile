@@ -106,7 +106,7 @@ say = $(if $(V),,@printf '  %-7s %s\n' $(1) $(2))
 # ---- build ------------------------------------------------------------------------------------
 
 .PHONY: all
-all: $(B)/lodge
+all: $(B)/lodge $(B)/liblodge.a
 
 obj = $(patsubst %,$(B)/$(1)/%.o,$(2))
 
@@ -138,6 +138,16 @@ LIBS_CONTROL := $(B)/libcontrol.a $(B)/libproto.a $(LIBS_VMM)
 $(B)/lodge: $(CONTROL_O) $(B)/libproto.a $(LIBS_VMM) $(B)/.floors-ok
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(CONTROL_O) $(B)/libproto.a $(LIBS_VMM) $(LDLIBS)
+
+# the client for programs in C: one object that shows nothing but its own interface
+LIBLODGE_O := $(call obj,base,err) $(PROTO_O) $(call obj,control,ttrpc/frame unix_socket $(addprefix client/,$(CONTROL_CLIENT)))
+
+$(B)/liblodge.o: $(LIBLODGE_O)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) -nostdlib -r -o $@ $^
+	$(Q)objcopy --wildcard --keep-global-symbol='lodge_*' --keep-global-symbol='vm_tools__*' $@
+
+$(B)/liblodge.a: $(B)/liblodge.o
 
 $(B)/%.o: %.c
 	$(call say,CC,$<)
@@ -390,12 +400,20 @@ deps-build:
 MAN := $(wildcard man/*.[18])
 
 .PHONY: install
-install: $(B)/lodge
+install: $(B)/lodge $(B)/liblodge.a
 	install -D -m 0755 $(B)/lodge $(DESTDIR)$(PREFIX)/bin/lodge
 	for page in $(MAN); do \
 		install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; done
 	install -D -m 0644 control/completion/lodge.bash \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/lodge
+	install -D -m 0644 $(B)/liblodge.a $(DESTDIR)$(PREFIX)/lib/liblodge.a
+	install -D -m 0644 control/client/lodge.h $(DESTDIR)$(PREFIX)/include/lodge/lodge.h
+	for header in vm_concierge lodge; do \
+		install -D -m 0644 $(B)/proto/$$header.pb-c.h $(DESTDIR)$(PREFIX)/include/lodge/proto/$$header.pb-c.h && \
+		install -D -m 0644 proto/$$header.proto $(DESTDIR)$(PREFIX)/share/lodge/proto/$$header.proto || exit; done
+	mkdir -p $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e "s|@VERSION@|$$(sed -n 's/.*LODGE_VERSION "\(.*\)"/\1/p' control/version.h)|" \
+		control/client/lodge.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/lodge.pc
 	install -D -m 0644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/lodge/LICENSE
 
 .PHONY: clean help
