@@ -460,7 +460,8 @@ int serve_new(const struct serve_setup *setup, struct serve **ret_serve, struct 
 				     .ops = &table_ops,
 				     .ctx = s,
 				     .runtime_dir = setup->runtime_dir,
-				     .log_level = setup->log_level};
+				     .log_level = setup->log_level,
+				     .sandbox = setup->sandbox};
 	s->passes.table = &s->table;
 	s->metrics.table = &s->table;
 	s->lock_fd = -1;

@@ -323,3 +323,32 @@ void storage_service_check(struct storage_service *service, struct ttrpc_call *c
 {
 	storage_job_run(service, call, request, check_work, check_done);
 }
+
+/* The message only borrows the text. */
+static char *borrow(const char *text)
+{
+	char *borrowed;
+
+	memcpy(&borrowed, &text, sizeof(borrowed));
+	return borrowed;
+}
+
+void storage_service_refuse_create(struct ttrpc_call *call, const char *reason)
+{
+	VmTools__Concierge__CreateDiskImageResponse r =
+	    VM_TOOLS__CONCIERGE__CREATE_DISK_IMAGE_RESPONSE__INIT;
+
+	r.status = VM_TOOLS__CONCIERGE__DISK_IMAGE_STATUS__DISK_STATUS_FAILED;
+	r.failure_reason = borrow(reason);
+	ttrpc_call_reply(call, &r.base);
+}
+
+void storage_service_refuse_destroy(struct ttrpc_call *call, const char *reason)
+{
+	VmTools__Concierge__DestroyDiskImageResponse r =
+	    VM_TOOLS__CONCIERGE__DESTROY_DISK_IMAGE_RESPONSE__INIT;
+
+	r.status = VM_TOOLS__CONCIERGE__DISK_IMAGE_STATUS__DISK_STATUS_FAILED;
+	r.failure_reason = borrow(reason);
+	ttrpc_call_reply(call, &r.base);
+}

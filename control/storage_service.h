@@ -41,4 +41,8 @@ void storage_service_check(struct storage_service *service, struct ttrpc_call *c
 /* The `cancelled` of all these. */
 void storage_service_cancelled(void *ctx, struct ttrpc_call *call);
 
+/* Answers that it failed. */
+void storage_service_refuse_create(struct ttrpc_call *call, const char *reason);
+void storage_service_refuse_destroy(struct ttrpc_call *call, const char *reason);
+
 #endif
