@@ -414,6 +414,8 @@ install: $(B)/lodge $(B)/liblodge.a
 	install -D -m 0755 $(B)/lodge $(DESTDIR)$(PREFIX)/bin/lodge
 	for page in $(MAN); do \
 		install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; done
+	for word in start stop list info wait events console pause resume resize top metrics image; do \
+		ln -sf lodge-client.1 $(DESTDIR)$(PREFIX)/share/man/man1/lodge-$$word.1 || exit; done
 	install -D -m 0644 control/completion/lodge.bash \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/lodge
 	install -D -m 0644 $(B)/liblodge.a $(DESTDIR)$(PREFIX)/lib/liblodge.a

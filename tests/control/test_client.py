@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from rig import B, ID, DEADLINE_S, Skip, alive, lodge, need_kvm, until
+from rig import B, ID, DEADLINE_S, TOP, Skip, alive, lodge, need_kvm, until
 
 KINDS = ["serve"]
 
@@ -242,6 +242,43 @@ def test_output_that_nobody_reads(server):
     process = subprocess.run([B / "lodge", "list", "--socket", server.socket], stdout=full, stderr=subprocess.PIPE)
     os.close(full)
     assert process.returncode == FAILED and b"standard output cannot be written" in process.stderr
+
+
+def complete(server, *words):
+    """What bash would offer for the last word."""
+    script = """. control/completion/lodge.bash
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _lodge; printf '%s\\n' "${COMPREPLY[@]}" """
+    out = subprocess.run(["bash", "-c", script, "bash", B / "lodge", *words], cwd=TOP, capture_output=True, text=True,
+                         env={**os.environ, "LODGE_SOCKET": server.socket})
+    assert not out.stderr, out.stderr
+    return out.stdout.split("\n")[:-1]
+
+
+def test_completion_of_names(server):
+    need_kvm()
+    start(server, "web")
+    start(server, "my vm")
+    assert complete(server, "info", "") == ["my\\ vm", "web"]
+    for words in (["stop", "we"], ["stop", "x", "we"], ["console", "--log", "we"], ["wait", "--timeout", "5", "we"],
+                  ["resize", "we"]):
+        assert complete(server, *words) == ["web"], words
+    assert complete(server, "info", "--socket", "/absent", "w") == [""]
+    assert "vdb" in complete(server, "resize", "web", "v")
+    assert str(B / "payload/button.elf") in complete(server, "start", "a", "--kernel", str(B / "payload/but"))
+
+
+def test_every_option_is_completed_and_explained(server):
+    """Of each command, and in lodge-client(1)."""
+    page = (TOP / "man/lodge-client.1").read_text()
+    for words in (["start"], ["stop"], ["list"], ["info"], ["wait"], ["events"], ["console"], ["pause"], ["resume"],
+                  ["resize"], ["top"], ["metrics"], ["image", "create"], ["image", "destroy"], ["image", "info"],
+                  ["image", "resize"], ["image", "check"]):
+        options = re.findall(r"^  (--[a-z]+) ", cli("", "help", *words), re.M)
+        offered = complete(server, *words, "--")
+        assert len(options) >= 3 and set(options) <= set(offered), (words, options, offered)
+        for option in options:
+            assert f"Fl Fl {option[2:]}" in page, option
+        assert words[0] in complete(server, words[0]) and words[-1] in complete(server, "help", *words)
 
 
 def test_python_client_of_one_file(server):
