@@ -341,7 +341,7 @@ lint: fmt-check $(PROTO_H) $(SYSCALL_NAMES)
 		$(filter-out tests/% guest/%,$(filter %.c,$(SOURCES))) -- -std=gnu17 $(CPPFLAGS) 2>tests/lint/.log || \
 		{ cat tests/lint/.log; exit 1; }
 	$(Q)rm -f tests/lint/.log
-	$(Q)shellcheck -x -e SC2187 $$(git ls-files -co --exclude-standard tests .ci | xargs grep -lE '^#!.*(ba)?sh' )
+	$(Q)shellcheck -x -e SC2187 $$(git ls-files -co --exclude-standard tests clients .ci | xargs grep -lE '^#!.*(ba)?sh' )
 
 .PHONY: check
 check:
@@ -398,7 +398,8 @@ guest-tests:
 DEPS_BUILD := gcc make pkg-config musl-tools liburing-dev zlib1g-dev libzstd-dev liblz4-dev liblzma-dev \
 	libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
 DEPS_TEST  := libcmocka-dev clang libclang-rt-14-dev clang-format clang-tidy cppcheck shellcheck mandoc \
-	acpica-tools qemu-utils cpio python3 python3-protobuf e2fsprogs
+	acpica-tools qemu-utils cpio python3 python3-protobuf e2fsprogs \
+	golang-go protoc-gen-go golang-github-containerd-ttrpc-dev golang-google-protobuf-dev
 
 .PHONY: deps deps-build
 deps:
