@@ -38,7 +38,7 @@ DEVICES := bus platform \
 	virtio/blk virtio/blk_request virtio/rng
 
 VMM := config cmdline kvm vcpu memory irq exits thread \
-	machine machine_devices machine_boot machine_io machine_end \
+	machine machine_devices machine_boot machine_io machine_end machine_pause \
 	boot/kernel boot/bzimage boot/elf boot/unpack boot/unlz4 boot/place boot/initramfs boot/cpio boot/modules \
 	x86/boot x86/cpu x86/cpuid x86/cpu_features x86/acpi x86/dsdt x86/aml x86/e820 x86/speed
 

@@ -24,6 +24,7 @@ struct vm {
 	struct background_job make; /* while it runs, config and machine are its thread's */
 	struct err err;
 
+	bool pausing;	  /* while it runs, or stops */
 	bool stop_wanted; /* while it starts */
 	uint64_t stop_deadline_ns;
 	struct loop_timer stop_timer;
@@ -73,9 +74,11 @@ void vm_stop(struct vm *vm, unsigned timeout_ms)
 		vm->stop_wanted = true;
 		return;
 	}
-	if (vm->state != VM_RUNNING && vm->state != VM_STOPPING)
+	if (vm->state == VM_PAUSED && timeout_ms)
+		vm_resume(vm);
+	if (vm->state != VM_RUNNING && vm->state != VM_PAUSED && vm->state != VM_STOPPING)
 		return;
-	if (vm->state == VM_RUNNING) {
+	if (vm->state != VM_STOPPING) {
 		vm->state = VM_STOPPING;
 		vm->stop_deadline_ns = deadline_ns;
 		if (timeout_ms)
@@ -83,6 +86,44 @@ void vm_stop(struct vm *vm, unsigned timeout_ms)
 	}
 	vm->stop_deadline_ns = MIN(vm->stop_deadline_ns, deadline_ns);
 	loop_timer_arm(vm->loop, &vm->stop_timer, vm->stop_deadline_ns);
+}
+
+/* ---- pausing ------------------------------------------------------------------------------------
+ */
+
+static void vm_paused(void *ctx)
+{
+	struct vm *vm = ctx;
+
+	vm->pausing = false;
+	if (vm->state != VM_RUNNING) { /* it is to stop: the guest has to see the button */
+		machine_resume(vm->machine);
+		return;
+	}
+	vm->state = VM_PAUSED;
+	vm->callbacks.paused(vm->callbacks.ctx);
+}
+
+void vm_pause(struct vm *vm)
+{
+	assert(vm->state == VM_RUNNING);
+	if (vm->pausing || vm->ended_msg.queued)
+		return;
+	vm->pausing = true;
+	machine_pause(vm->machine, vm_paused, vm);
+}
+
+void vm_resume(struct vm *vm)
+{
+	assert(vm->state == VM_PAUSED);
+	vm->state = VM_RUNNING;
+	if (!vm->ended_msg.queued)
+		machine_resume(vm->machine);
+}
+
+bool vm_pausing(const struct vm *vm)
+{
+	return vm->pausing;
 }
 
 /* ---- the start ----------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
  *
  *   idle --start--> starting --> running --stop, or the guest--> (stopping) --> ended
  *     ^                |
- *     +---- failed ----+
+ *     +---- failed ----+              | ^ pause, resume
+ *                                     v |
+ *                                    paused
  *
  * Invariants
  *  1. vm_start() is followed by `started` exactly once, and after a success by `ended` exactly
@@ -26,6 +28,7 @@ enum vm_state {
 	VM_IDLE,
 	VM_STARTING,
 	VM_RUNNING,
+	VM_PAUSED,
 	VM_STOPPING, /* it has been asked to end */
 	VM_ENDED,
 };
@@ -33,6 +36,8 @@ enum vm_state {
 struct vm_callbacks {
 	/* err->code 0: it runs. Otherwise it is idle again, and the message says why. */
 	void (*started)(void *ctx, const struct err *err);
+	/* After vm_pause(), unless it is stopped, or ends, before. */
+	void (*paused)(void *ctx);
 	/* `reason` is valid during the call. */
 	void (*ended)(void *ctx, enum machine_event event, const char *reason);
 	void *ctx;
@@ -52,6 +57,13 @@ void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request);
  * once. Asked again, the earlier end counts. Does nothing unless it starts or runs.
  */
 void vm_stop(struct vm *vm, unsigned timeout_ms);
+
+/* Running only; done when `paused` is called. Asked again meanwhile: nothing more. */
+void vm_pause(struct vm *vm);
+/* Paused only. A stop resumes it as well: the guest is to shut down. */
+void vm_resume(struct vm *vm);
+/* Between the two: it still counts as running. */
+bool vm_pausing(const struct vm *vm);
 
 enum vm_state vm_state(const struct vm *vm);
 

@@ -24,7 +24,7 @@ struct vmm_service {
 	char *name; /* of the VM, from StartVm on */
 	struct calls starting;
 	struct ttrpc_call *first; /* whose request is being worked on; not among `starting` */
-	struct calls stopping, stopping_all, waiting;
+	struct calls stopping, stopping_all, waiting, pausing, resuming;
 	struct events events;
 	uint64_t began_ns;
 

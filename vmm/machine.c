@@ -157,6 +157,7 @@ int machine_new(const struct machine_config *config, struct loop *control,
 	m->kvm = (struct kvm)KVM_INIT;
 	m->memory = (struct guest_memory)GUEST_MEMORY_INIT;
 	machine_end_init(m);
+	machine_pause_init(m);
 
 	res = open_all(m, err);
 	if (!res)
@@ -203,6 +204,7 @@ void machine_free(struct machine *m)
 	guest_memory_free(&m->memory);
 	arch_cpus_free(m->cpus);
 	machine_boot_free(m);
+	machine_pause_fini(m);
 	machine_end_fini(m);
 	free(m);
 }

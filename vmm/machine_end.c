@@ -65,6 +65,7 @@ static void stop_vcpus_locked(struct machine *m)
 	m->end.stopping = true;
 	for (unsigned i = 0; m->end.started && i < m->config->cpus; i++)
 		vcpu_stop(m->vcpus[i]);
+	machine_pause_wake(m);
 }
 
 void machine_raise(struct machine *m, enum machine_event event, const char *reason)
@@ -112,6 +113,11 @@ static void over(struct loop_msg *msg)
 {
 	struct machine *m = container_of(msg, struct machine, end.over);
 
+	/* Devices that are becoming quiet tell so on this thread: not to a machine that is gone. */
+	if (machine_pause_busy(m)) {
+		m->pause.over = true;
+		return;
+	}
 	/* `panicked`, if it was posted, was posted before: it has run. */
 	loop_timer_disarm(m->control, &m->end.grace);
 	for (unsigned i = 0; i < m->config->cpus; i++)
@@ -133,7 +139,7 @@ static void vcpu_stopped(void *ctx, struct vcpu *vcpu)
 {
 	struct machine *m = ctx;
 
-	(void)vcpu;
+	machine_pause_gone(m, vcpu);
 	/* A vCPU ends because the machine does; the last one tells. The order of the count makes
 	 * all that the others did visible to it. */
 	if (atomic_fetch_sub_explicit(&m->end.running, 1, memory_order_acq_rel) == 1)
@@ -148,6 +154,7 @@ void machine_end_init(struct machine *m)
 	m->end.grace.fn = grace_over;
 	m->vcpu_host = (struct vcpu_host){
 	    .event = vcpu_event,
+	    .park = machine_pause_park,
 	    .stopped = vcpu_stopped,
 	    .ctx = m,
 	};
@@ -179,7 +186,8 @@ int machine_run(struct machine *m, struct err *err)
 	atomic_store_explicit(&end->running, n, memory_order_relaxed);
 	for (unsigned i = 0; i < n && !res; i++) {
 		/* Stopped before it started: the threads only end, so that the end is as always. */
-		atomic_store_explicit(&m->vcpus[i]->stop, end->stopping, memory_order_relaxed);
+		atomic_store_explicit(&m->vcpus[i]->asked, end->stopping ? VCPU_STOP : 0,
+				      memory_order_relaxed);
 		res = vcpu_start(m->vcpus[i], err);
 		if (res)
 			n = i;

@@ -77,10 +77,16 @@ static void *vcpu_thread(void *arg)
 	sigemptyset(&kick);
 	sigaddset(&kick, KICK_SIGNAL);
 	pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
-	while (!atomic_load_explicit(&vcpu->stop, memory_order_acquire)) {
-		int res = ioctl(vcpu->fd, KVM_RUN, 0) ? -errno : 0;
+	for (;;) {
+		unsigned asked = atomic_load_explicit(&vcpu->asked, memory_order_acquire);
 
-		if (!vcpu_handle_exit(vcpu, res))
+		if (asked & VCPU_STOP)
+			break;
+		if (asked & VCPU_PAUSE) {
+			vcpu->host->park(vcpu->host->ctx, vcpu);
+			continue;
+		}
+		if (!vcpu_handle_exit(vcpu, ioctl(vcpu->fd, KVM_RUN, 0) ? -errno : 0))
 			break;
 	}
 	vcpu->host->stopped(vcpu->host->ctx, vcpu);
@@ -95,13 +101,34 @@ int vcpu_start(struct vcpu *vcpu, struct err *err)
 	return thread_start(name, vcpu_thread, vcpu, &vcpu->thread, err);
 }
 
-void vcpu_stop(struct vcpu *vcpu)
+static void ask(struct vcpu *vcpu, unsigned what)
 {
-	atomic_store_explicit(&vcpu->stop, true, memory_order_release);
+	atomic_fetch_or(&vcpu->asked, what);
 	/* KVM reads it when KVM_RUN begins: what the signal finds outside the guest is caught here.
 	 */
-	__atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_RELEASE);
+	__atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
 	pthread_kill(vcpu->thread, KICK_SIGNAL);
+}
+
+void vcpu_stop(struct vcpu *vcpu)
+{
+	ask(vcpu, VCPU_STOP);
+}
+
+void vcpu_pause(struct vcpu *vcpu)
+{
+	ask(vcpu, VCPU_PAUSE);
+}
+
+void vcpu_unpause(struct vcpu *vcpu)
+{
+	/* The guest learns that it stood still, and takes no watchdog for overdue. Without a
+	 * kvmclock there is nothing to tell. */
+	(void)ioctl(vcpu->fd, KVM_KVMCLOCK_CTRL, 0);
+	/* In this order, as ask() is in the other: either the thread finds what it was asked
+	 * meanwhile when it looks next, or KVM finds immediate_exit set again. */
+	__atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+	atomic_fetch_and(&vcpu->asked, ~VCPU_PAUSE);
 }
 
 void vcpu_join(struct vcpu *vcpu)

@@ -4,12 +4,13 @@
  *   vcpu_new --vcpu_start--> running --(vcpu_stop, or the machine's end)--> `stopped`
  * --vcpu_join--> vcpu_free
  *
- * Stopping has no race: the stopper sets `stop` and KVM's immediate_exit, then signals. Whether the
- * thread is before KVM_RUN, in the guest or in a device at that moment, its next KVM_RUN returns
- * at once, and the flag ends it.
+ * Stopping has no race: the stopper sets VCPU_STOP and KVM's immediate_exit, then signals. Whether
+ * the thread is before KVM_RUN, in the guest or in a device at that moment, its next KVM_RUN
+ * returns at once, and the flag ends it. Pausing is the same with VCPU_PAUSE.
  *
- * Threads: the vCPU's thread runs the guest and calls the buses and the host ops; vcpu_stop() comes
- * from any thread, between vcpu_start() and vcpu_join(); all else from the machine's thread.
+ * Threads: the vCPU's thread runs the guest and calls the buses and the host ops; vcpu_stop() and
+ * vcpu_pause() come from any thread, between vcpu_start() and vcpu_join(); all else from the
+ * machine's thread.
  */
 #ifndef VMM_VCPU_H
 #define VMM_VCPU_H
@@ -32,10 +33,15 @@ struct vcpu_host {
 	struct bus *mmio;
 	/* The machine ends, on the vCPU's thread; returns at once. */
 	void (*event)(void *ctx, enum machine_event event, const char *reason);
+	/* It was asked to pause: returns when it is to go on, or to stop. */
+	void (*park)(void *ctx, struct vcpu *vcpu);
 	/* The thread's last act. */
 	void (*stopped)(void *ctx, struct vcpu *vcpu);
 	void *ctx;
 };
+
+#define VCPU_STOP  1u
+#define VCPU_PAUSE 2u
 
 struct vcpu {
 	unsigned index;
@@ -43,7 +49,8 @@ struct vcpu {
 	struct kvm_run *run; /* shared with KVM */
 	size_t run_bytes;
 	const struct vcpu_host *host;
-	atomic_bool stop;
+	atomic_uint asked; /* VCPU_STOP, VCPU_PAUSE */
+	bool parked;	   /* the host's, under its lock */
 	pthread_t thread;
 };
 
@@ -54,6 +61,12 @@ int vcpu_new(const struct kvm *kvm, unsigned index, const struct vcpu_host *host
 	     struct vcpu **ret_vcpu, struct err *err);
 int vcpu_start(struct vcpu *vcpu, struct err *err);
 void vcpu_stop(struct vcpu *vcpu);
+
+/* Sends the thread to host->park(), as soon as it can leave the guest; vcpu_unpause() comes from
+ * there. */
+void vcpu_pause(struct vcpu *vcpu);
+void vcpu_unpause(struct vcpu *vcpu);
+
 void vcpu_join(struct vcpu *vcpu);
 
 /* The thread is joined or was never started. */

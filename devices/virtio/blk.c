@@ -137,6 +137,16 @@ static void blk_reset(struct virtio_dev *dev)
 	atomic_store_explicit(&blk->writeback, !blk->write_through, memory_order_relaxed);
 }
 
+static void blk_pause(struct virtio_dev *dev, void (*quiet)(void *ctx), void *ctx)
+{
+	virtio_loop_pause(&blk_of(dev)->vl, quiet, ctx);
+}
+
+static void blk_resume(struct virtio_dev *dev)
+{
+	virtio_loop_resume(&blk_of(dev)->vl);
+}
+
 /* Also of a device that is half built. */
 static void blk_free(struct virtio_dev *dev)
 {
@@ -156,6 +166,8 @@ static const struct virtio_dev_ops blk_ops = {
     .config_write = blk_config_write,
     .activate = blk_activate,
     .reset = blk_reset,
+    .pause = blk_pause,
+    .resume = blk_resume,
     .free = blk_free,
 };
 
