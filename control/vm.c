@@ -24,6 +24,7 @@ struct vm {
 	struct background_job make; /* while it runs, config and machine are its thread's */
 	struct err err;
 
+	uint64_t started_ns;
 	bool pausing;	  /* while it runs, or stops */
 	bool stop_wanted; /* while it starts */
 	uint64_t stop_deadline_ns;
@@ -156,6 +157,7 @@ static void vm_made(struct background_job *job)
 		vm->state = VM_IDLE;
 	} else {
 		vm->state = VM_RUNNING;
+		vm->started_ns = loop_now_ns();
 	}
 	vm->callbacks.started(vm->callbacks.ctx, &vm->err);
 }
@@ -181,6 +183,11 @@ enum vm_state vm_state(const struct vm *vm)
 struct machine *vm_machine(const struct vm *vm)
 {
 	return vm->machine;
+}
+
+uint64_t vm_started_ns(const struct vm *vm)
+{
+	return vm->started_ns;
 }
 
 const struct machine_config *vm_config(const struct vm *vm)

@@ -70,6 +70,9 @@ enum vm_state vm_state(const struct vm *vm);
 /* Between `started` and `ended`. */
 struct machine *vm_machine(const struct vm *vm);
 
+/* When the guest began, as loop_now_ns(). */
+uint64_t vm_started_ns(const struct vm *vm);
+
 /* What it is made of, from `started` on. */
 const struct machine_config *vm_config(const struct vm *vm);
 

@@ -8,6 +8,7 @@
 #include "control/unix_socket.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -355,6 +356,7 @@ int vmm_service_new(struct loop *loop, const char *storage_root, struct vmm_serv
 	}
 	s->loop = loop;
 	s->began_ns = loop_now_ns();
+	s->statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 	s->storage = (struct storage_service){
 	    .bg = &s->bg, .storage = STORAGE_INIT, .users = add_users, .ctx = s};
 	background_init(&s->bg, loop);
@@ -391,6 +393,7 @@ void vmm_service_free(struct vmm_service *s)
 	ttrpc_server_free(s->server);
 	vm_free(s->vm);
 	vm_console_free(s->console);
+	cleanup_fd(&s->statm_fd);
 	storage_close(&s->storage.storage);
 	free(s->name);
 	free(s);

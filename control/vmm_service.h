@@ -18,6 +18,7 @@ struct vmm_service {
 	struct background bg;
 	struct vm *vm;
 	struct vm_console *console;
+	int statm_fd; /* for the memory that this process takes */
 	struct ttrpc_server *server;
 	struct storage_service storage;
 

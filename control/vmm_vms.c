@@ -1,8 +1,11 @@
 /* lodge.v1.Vms of `lodge vmm`: of the one VM that this process is. See control/vmm_service.h. */
 #include "base/checked.h"
+#include "control/metrics_text.h"
 #include "control/version.h"
+#include "control/vm_metrics.h"
 #include "control/vmm_service_priv.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -201,6 +204,57 @@ static void resume_cancelled(void *ctx, struct ttrpc_call *call)
 	calls_cancelled(&((struct vmm_service *)ctx)->resuming, call);
 }
 
+/* ---- metrics ------------------------------------------------------------------------------------
+ */
+
+/* False: answered. NULL: there is no VM, which is no error where none is named. Freed by free(). */
+static bool metrics_of(struct vmm_service *s, struct ttrpc_call *call, const char *name,
+		       Lodge__V1__VmMetrics **ret_metrics)
+{
+	struct vm_metrics_sources sources = {s->vm, s->console, s->name, s->statm_fd};
+
+	*ret_metrics = NULL;
+	if (*name && !vmm_is_mine(s, name)) {
+		ttrpc_call_fail(call, TTRPC_NOT_FOUND, "there is no VM '%s'", name);
+		return false;
+	}
+	if (!vmm_exists(s))
+		return true;
+	*ret_metrics = vm_metrics_new(&sources);
+	if (!*ret_metrics)
+		ttrpc_call_fail(call, TTRPC_RESOURCE_EXHAUSTED, "the server is out of memory");
+	return *ret_metrics;
+}
+
+static void get_metrics(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	Lodge__V1__GetMetricsResponse r = LODGE__V1__GET_METRICS_RESPONSE__INIT;
+	Lodge__V1__VmMetrics *metrics;
+
+	if (!metrics_of(ctx, call, ((const Lodge__V1__GetMetricsRequest *)msg)->name, &metrics))
+		return;
+	r.vms = &metrics;
+	r.n_vms = metrics != NULL;
+	ttrpc_call_reply(call, &r.base);
+	free(metrics);
+}
+
+static void get_metrics_text(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	Lodge__V1__GetMetricsTextResponse r = LODGE__V1__GET_METRICS_TEXT_RESPONSE__INIT;
+	Lodge__V1__VmMetrics *metrics;
+
+	if (!metrics_of(ctx, call, ((const Lodge__V1__GetMetricsRequest *)msg)->name, &metrics))
+		return;
+	r.text = metrics_text(&metrics, metrics != NULL);
+	if (r.text)
+		ttrpc_call_reply(call, &r.base);
+	else
+		ttrpc_call_fail(call, TTRPC_RESOURCE_EXHAUSTED, "the server is out of memory");
+	free(r.text);
+	free(metrics);
+}
+
 /* ---- console ------------------------------------------------------------------------------------
  */
 
@@ -275,6 +329,9 @@ static const struct ttrpc_method vms_methods[] = {
     {"WaitVm", TYPES(wait_vm), 0, wait_vm, NULL, NULL, wait_cancelled},
     {"PauseVm", TYPES(pause_vm), 0, pause_vm, NULL, NULL, pause_cancelled},
     {"ResumeVm", TYPES(resume_vm), 0, resume_vm, NULL, NULL, resume_cancelled},
+    {"GetMetrics", TYPES(get_metrics), 0, get_metrics, NULL, NULL, NULL},
+    {"GetMetricsText", &lodge__v1__get_metrics_request__descriptor,
+     &lodge__v1__get_metrics_text_response__descriptor, 0, get_metrics_text, NULL, NULL, NULL},
     {"ReadConsole", &lodge__v1__read_console_request__descriptor,
      &lodge__v1__console_output__descriptor, TTRPC_SERVER_STREAM, read_console, NULL, NULL,
      console_cancelled},

@@ -221,6 +221,16 @@ void machine_power_button(struct machine *m)
 	acpi_pm_press_power(m->acpi_pm);
 }
 
+void machine_vcpu_stats(struct machine *m, unsigned n, struct vcpu_stats *ret_stats)
+{
+	vcpu_stats(m->vcpus[n], ret_stats);
+}
+
+void machine_disk_stats(struct machine *m, unsigned n, struct virtio_blk_stats *ret_stats)
+{
+	virtio_blk_stats(m->disk_devs[n], ret_stats);
+}
+
 struct uart *machine_uart(struct machine *m)
 {
 	return m->uart;

@@ -93,6 +93,7 @@ struct machine {
 	struct uart *uart;
 	struct pci_host *pci;
 	struct image *images[MACHINE_DISKS_MAX];
+	struct virtio_dev *disk_devs[MACHINE_DISKS_MAX]; /* each its transport's */
 	struct virtio_transport *disks[MACHINE_DISKS_MAX];
 	struct virtio_transport *rng;
 	unsigned nmmio; /* virtio-mmio devices so far */

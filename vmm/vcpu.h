@@ -43,14 +43,18 @@ struct vcpu_host {
 #define VCPU_STOP  1u
 #define VCPU_PAUSE 2u
 
+/* KVM_EXIT_ reasons that are counted apart; the last counts those that are newer. */
+#define VCPU_EXITS 44
+
 struct vcpu {
 	unsigned index;
 	int fd;
 	struct kvm_run *run; /* shared with KVM */
 	size_t run_bytes;
 	const struct vcpu_host *host;
-	atomic_uint asked; /* VCPU_STOP, VCPU_PAUSE */
-	bool parked;	   /* the host's, under its lock */
+	_Atomic uint64_t exits[VCPU_EXITS]; /* by reason; written by its thread alone */
+	atomic_uint asked;		    /* VCPU_STOP, VCPU_PAUSE */
+	bool parked;			    /* the host's, under its lock */
 	pthread_t thread;
 };
 
@@ -68,6 +72,17 @@ void vcpu_pause(struct vcpu *vcpu);
 void vcpu_unpause(struct vcpu *vcpu);
 
 void vcpu_join(struct vcpu *vcpu);
+
+struct vcpu_stats {
+	uint64_t cpu_time_ns; /* of its thread, in the guest and in the host */
+	uint64_t exits[VCPU_EXITS];
+};
+
+/* Any thread, between vcpu_start() and vcpu_join(). */
+void vcpu_stats(const struct vcpu *vcpu, struct vcpu_stats *ret_stats);
+
+/* As KVM_EXIT_ of linux/kvm.h in lower case; NULL: no such reason. */
+const char *vcpu_exit_name(unsigned reason);
 
 /* The thread is joined or was never started. */
 void vcpu_free(struct vcpu *vcpu);

@@ -275,19 +275,3 @@ int virtio_blk_new(const struct virtio_blk_config *config, const struct platform
 	*ret_dev = &blk->dev;
 	return 0;
 }
-
-void virtio_blk_stats(struct virtio_dev *dev, struct virtio_blk_stats *ret_stats)
-{
-	const struct blk_counters *c = &blk_of(dev)->counters;
-
-#define GET(field) ret_stats->field = atomic_load_explicit(&c->field, memory_order_relaxed)
-	GET(reads);
-	GET(writes);
-	GET(flushes);
-	GET(discards);
-	GET(write_zeroes);
-	GET(errors);
-	GET(read_bytes);
-	GET(written_bytes);
-#undef GET
-}
