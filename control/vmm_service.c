@@ -5,7 +5,6 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "control/start_config.h"
-#include "control/unix_socket.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -137,10 +136,25 @@ static void vmm_started(void *ctx, const struct err *err)
 	}
 }
 
+/* Whatever opens files is over before this process is locked in, and does not begin after. */
+static int cannot_start(const struct vmm_service *s, struct err *err)
+{
+	if (sandbox_entered(s->sandbox))
+		return err_set(err, EPERM,
+			       "this process locked itself in for an earlier start that failed; "
+			       "start the VM in another one");
+	if (s->sandbox->on && (s->bg.running || s->bg.waiting))
+		return err_set(err, EBUSY,
+			       "this process is making or removing a disk image; start the VM when "
+			       "that is done");
+	return 0;
+}
+
 static void start_vm(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
 {
 	const VmTools__Concierge__StartVmRequest *r =
 	    (const VmTools__Concierge__StartVmRequest *)msg;
+	const struct identity *identity = access_identity(call);
 	struct vmm_service *s = ctx;
 	struct err err = ERR_INIT;
 
@@ -150,6 +164,10 @@ static void start_vm(void *ctx, struct ttrpc_call *call, const ProtobufCMessage 
 	}
 	switch (vm_state(s->vm)) {
 	case VM_IDLE:
+		if (cannot_start(s, &err)) {
+			reply_start_failed(call, err.msg);
+			return;
+		}
 		s->name = strdup(r->name);
 		if (!s->name) {
 			reply_start_failed(call, "out of memory");
@@ -157,7 +175,7 @@ static void start_vm(void *ctx, struct ttrpc_call *call, const ProtobufCMessage 
 		}
 		s->first = call;
 		vm_console_begin(s->console);
-		vm_start(s->vm, r);
+		vm_start(s->vm, r, identity ? identity : s->files_of);
 		vmm_say_state(s);
 		return;
 	case VM_STARTING:
@@ -237,14 +255,38 @@ static void stop_cancelled(void *ctx, struct ttrpc_call *call)
 	calls_cancelled(&((struct vmm_service *)ctx)->stopping, call);
 }
 
+/* From the start of a VM on, this process is to open no more files. */
+static bool locked_in(const struct vmm_service *s, struct err *err)
+{
+	if (!s->sandbox->on || (vm_state(s->vm) == VM_IDLE && !sandbox_entered(s->sandbox)))
+		return false;
+	err_set(err, EPERM,
+		"this process is locked in for the VM '%s' and opens no more files; ask lodge "
+		"serve, or a lodge vmm that is idle",
+		s->name ? s->name : "");
+	return true;
+}
+
 static void create_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
 {
-	storage_service_create(&((struct vmm_service *)ctx)->storage, call, msg);
+	struct vmm_service *s = ctx;
+	struct err err = ERR_INIT;
+
+	if (locked_in(s, &err))
+		storage_service_refuse_create(call, err.msg);
+	else
+		storage_service_create(&s->storage, call, msg);
 }
 
 static void destroy_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
 {
-	storage_service_destroy(&((struct vmm_service *)ctx)->storage, call, msg);
+	struct vmm_service *s = ctx;
+	struct err err = ERR_INIT;
+
+	if (locked_in(s, &err))
+		storage_service_refuse_destroy(call, err.msg);
+	else
+		storage_service_destroy(&s->storage, call, msg);
 }
 
 #define TYPES(name)                                         \
@@ -255,8 +297,10 @@ static const struct ttrpc_method concierge_methods[] = {
     {"StartVm", TYPES(start_vm), 0, start_vm, NULL, NULL, start_cancelled},
     {"StopVm", TYPES(stop_vm), 0, stop_vm, NULL, NULL, stop_cancelled},
     {"GetVmInfo", TYPES(get_vm_info), 0, get_vm_info, NULL, NULL, NULL},
-    {"CreateDiskImage", TYPES(create_disk_image), 0, create_disk_image, NULL, NULL, NULL},
-    {"DestroyDiskImage", TYPES(destroy_disk_image), 0, destroy_disk_image, NULL, NULL, NULL},
+    {"CreateDiskImage", TYPES(create_disk_image), 0, create_disk_image, NULL, NULL,
+     storage_service_cancelled},
+    {"DestroyDiskImage", TYPES(destroy_disk_image), 0, destroy_disk_image, NULL, NULL,
+     storage_service_cancelled},
 };
 
 static const struct ttrpc_service concierge = {"vm_tools.concierge.VmConcierge", concierge_methods,
@@ -334,20 +378,37 @@ void vmm_service_idle_timeout(struct vmm_service *s, unsigned seconds)
 /* ---- life ---------------------------------------------------------------------------------------
  */
 
-static bool admit(void *ctx, int fd)
+static void *admit(void *ctx, int fd)
 {
-	(void)ctx;
-	return unix_peer_allowed(fd);
+	return access_admit(((struct vmm_service *)ctx)->access, fd);
 }
 
-int vmm_service_new(struct loop *loop, const char *storage_root, struct vmm_service **ret_service,
+static void leave(void *ctx, void *peer)
+{
+	(void)ctx;
+	access_leave(peer);
+}
+
+static bool permit(void *ctx, const void *peer, const struct ttrpc_method *method,
+		   const ProtobufCMessage *request, struct err *err)
+{
+	(void)ctx;
+	return access_permits(peer, method, request, err);
+}
+
+int vmm_service_new(const struct vmm_setup *setup, struct vmm_service **ret_service,
 		    struct err *err)
 {
 	struct vmm_service *s = calloc(1, sizeof(*s));
 	struct vm_callbacks callbacks = {
 	    .started = vmm_started, .paused = vmm_paused, .ended = vmm_ended, .ctx = s};
-	struct ttrpc_server_config config = {
-	    .loop = loop, .services = services, .ctx = s, .admit = admit};
+	struct loop *loop = setup->loop;
+	struct ttrpc_server_config config = {.loop = loop,
+					     .services = services,
+					     .ctx = s,
+					     .admit = admit,
+					     .leave = leave,
+					     .permit = permit};
 	int res;
 
 	if (!s) {
@@ -355,6 +416,9 @@ int vmm_service_new(struct loop *loop, const char *storage_root, struct vmm_serv
 		return err_set(err, ENOMEM, "out of memory");
 	}
 	s->loop = loop;
+	s->access = setup->access;
+	s->files_of = setup->files_of;
+	s->sandbox = setup->sandbox;
 	s->began_ns = loop_now_ns();
 	s->statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 	s->storage = (struct storage_service){
@@ -362,11 +426,12 @@ int vmm_service_new(struct loop *loop, const char *storage_root, struct vmm_serv
 	background_init(&s->bg, loop);
 	res = vm_console_new(loop, &s->console);
 	if (!res)
-		res = vm_new(loop, &s->bg, vm_console_sink(s->console), &callbacks, &s->vm);
+		res = vm_new(loop, &s->bg, s->sandbox, vm_console_sink(s->console), &callbacks,
+			     &s->vm);
 	if (res)
 		err_set(err, ENOMEM, "out of memory");
-	if (!res && storage_root)
-		res = storage_open(&s->storage.storage, storage_root, err);
+	if (!res && setup->storage_root)
+		res = storage_open(&s->storage.storage, setup->storage_root, err);
 	if (!res)
 		res = ttrpc_server_new(&config, &s->server, err);
 	if (res) {

@@ -23,6 +23,7 @@ static void get_server_info(void *ctx, struct ttrpc_call *call, const ProtobufCM
 	r.pid = getpid();
 	r.uptime_ns = loop_now_ns() - s->began_ns;
 	r.vms = vmm_exists(s);
+	r.read_only = access_is_read_only(call);
 	ttrpc_call_reply(call, &r.base);
 }
 
@@ -316,6 +317,24 @@ static void console_cancelled(void *ctx, struct ttrpc_call *call)
 	ttrpc_call_fail(call, TTRPC_CANCELLED, "nobody waits");
 }
 
+/* ---- images -------------------------------------------------------------------------------------
+ */
+
+static void get_disk_image_info(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	storage_service_info(&((struct vmm_service *)ctx)->storage, call, msg);
+}
+
+static void resize_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	storage_service_resize(&((struct vmm_service *)ctx)->storage, call, msg);
+}
+
+static void check_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	storage_service_check(&((struct vmm_service *)ctx)->storage, call, msg);
+}
+
 /* ---- the table ----------------------------------------------------------------------------------
  */
 
@@ -340,6 +359,12 @@ static const struct ttrpc_method vms_methods[] = {
      console_cancelled},
     {"WatchEvents", &lodge__v1__watch_events_request__descriptor, &lodge__v1__vm_event__descriptor,
      TTRPC_SERVER_STREAM, watch_events, NULL, NULL, watch_cancelled},
+    {"GetDiskImageInfo", TYPES(get_disk_image_info), 0, get_disk_image_info, NULL, NULL,
+     storage_service_cancelled},
+    {"ResizeDiskImage", TYPES(resize_disk_image), 0, resize_disk_image, NULL, NULL,
+     storage_service_cancelled},
+    {"CheckDiskImage", TYPES(check_disk_image), 0, check_disk_image, NULL, NULL,
+     storage_service_cancelled},
 };
 
 const struct ttrpc_service vmm_vms_service = {"lodge.v1.Vms", vms_methods, ARRAY_LEN(vms_methods)};

@@ -63,12 +63,7 @@ int raw_facts(const char *path, struct raw_facts *ret_facts, struct err *err)
 	return 0;
 }
 
-static bool go_on(const struct raw_progress *progress, uint64_t done, uint64_t total)
-{
-	return !progress || progress->at(progress->ctx, done, total);
-}
-
-static int allocate_host(int fd, uint64_t from, uint64_t to, const struct raw_progress *progress,
+static int allocate_host(int fd, uint64_t from, uint64_t to, const struct tool_progress *progress,
 			 struct err *err)
 {
 	for (uint64_t at = from; at < to;) {
@@ -84,14 +79,14 @@ static int allocate_host(int fd, uint64_t from, uint64_t to, const struct raw_pr
 			return err_sys(err, errno, "allocating its space");
 		}
 		at += len;
-		if (!go_on(progress, at - from, to - from))
+		if (!tool_progress_at(progress, at - from, to - from))
 			return err_set(err, ECANCELED, "interrupted");
 	}
 	return 0;
 }
 
-static int allocate_written(int fd, uint64_t from, uint64_t to, const struct raw_progress *progress,
-			    struct err *err)
+static int allocate_written(int fd, uint64_t from, uint64_t to,
+			    const struct tool_progress *progress, struct err *err)
 {
 	void *zeroes = mmap(NULL, WRITE_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int r = 0;
@@ -104,7 +99,7 @@ static int allocate_written(int fd, uint64_t from, uint64_t to, const struct raw
 		if (n < 0 && errno != EINTR)
 			r = err_sys(err, errno, "writing zeroes");
 		at += n > 0 ? (uint64_t)n : 0;
-		if (!r && !go_on(progress, at - from, to - from))
+		if (!r && !tool_progress_at(progress, at - from, to - from))
 			r = err_set(err, ECANCELED, "interrupted");
 	}
 	munmap(zeroes, WRITE_BYTES);
@@ -112,7 +107,7 @@ static int allocate_written(int fd, uint64_t from, uint64_t to, const struct raw
 }
 
 int raw_allocate(int fd, uint64_t from_bytes, uint64_t to_bytes, enum raw_prealloc prealloc,
-		 const struct raw_progress *progress, struct err *err)
+		 const struct tool_progress *progress, struct err *err)
 {
 	switch (prealloc) {
 	case RAW_PREALLOC_FALLOC:
@@ -126,7 +121,7 @@ int raw_allocate(int fd, uint64_t from_bytes, uint64_t to_bytes, enum raw_preall
 }
 
 int raw_set_size(int fd, uint64_t from_bytes, uint64_t to_bytes, enum raw_prealloc prealloc,
-		 const struct raw_progress *progress, struct err *err)
+		 const struct tool_progress *progress, struct err *err)
 {
 	int r = 0;
 
@@ -142,7 +137,7 @@ int raw_set_size(int fd, uint64_t from_bytes, uint64_t to_bytes, enum raw_preall
 }
 
 int raw_resize(const char *path, uint64_t size_bytes, bool shrink, enum raw_prealloc prealloc,
-	       const struct raw_progress *progress, struct err *err)
+	       const struct tool_progress *progress, struct err *err)
 {
 	struct stat st = {0};
 	autofd int fd = open_path(path, O_RDWR, &st, err);

@@ -10,6 +10,7 @@
 #define DISK_RAW_TOOLS_H
 
 #include "base/err.h"
+#include "disk/tool_progress.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -29,29 +30,23 @@ enum raw_prealloc {
 	RAW_PREALLOC_FULL,   /* and written with zeroes */
 };
 
-/* Called now and then; false: stop with -ECANCELED. */
-struct raw_progress {
-	bool (*at)(void *ctx, uint64_t done_bytes, uint64_t total_bytes);
-	void *ctx;
-};
-
 /*
  * Sets the length of the open file, `from_bytes` long until now, and allocates what is new. After a
  * failure it has its old length again. -EOPNOTSUPP: the file system cannot allocate. Messages have
  * no path. `progress` may be NULL.
  */
 int raw_set_size(int fd, uint64_t from_bytes, uint64_t to_bytes, enum raw_prealloc prealloc,
-		 const struct raw_progress *progress, struct err *err);
+		 const struct tool_progress *progress, struct err *err);
 
 /*
  * Allocates a part of the open file, which is as long already: FALLOC keeps what is there, FULL
  * writes zeroes over it. Errors as above.
  */
 int raw_allocate(int fd, uint64_t from_bytes, uint64_t to_bytes, enum raw_prealloc prealloc,
-		 const struct raw_progress *progress, struct err *err);
+		 const struct tool_progress *progress, struct err *err);
 
 /* -EINVAL: smaller and not `shrink`, or no regular file; -EAGAIN: in use. */
 int raw_resize(const char *path, uint64_t size_bytes, bool shrink, enum raw_prealloc prealloc,
-	       const struct raw_progress *progress, struct err *err);
+	       const struct tool_progress *progress, struct err *err);
 
 #endif

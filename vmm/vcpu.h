@@ -1,7 +1,8 @@
 /*
  * A virtual processor: a KVM vCPU and the thread that runs it.
  *
- *   vcpu_new --vcpu_start--> running --(vcpu_stop, or the machine's end)--> `stopped`
+ *   vcpu_new --vcpu_start--> waits at the gate --> running --(vcpu_stop, or the machine's end)-->
+ * `stopped`
  * --vcpu_join--> vcpu_free
  *
  * Stopping has no race: the stopper sets VCPU_STOP and KVM's immediate_exit, then signals. Whether
@@ -18,6 +19,7 @@
 #include "base/err.h"
 #include "devices/bus.h"
 #include "devices/platform.h"
+#include "vmm/gate.h"
 #include "vmm/kvm.h"
 
 #include <pthread.h>
@@ -38,6 +40,8 @@ struct vcpu_host {
 	/* The thread's last act. */
 	void (*stopped)(void *ctx, struct vcpu *vcpu);
 	void *ctx;
+	struct gate *gate; /* passed before the guest runs; closed for ever: the thread just ends */
+	const struct thread_hook *threads; /* NULL: none */
 };
 
 #define VCPU_STOP  1u
@@ -55,6 +59,7 @@ struct vcpu {
 	_Atomic uint64_t exits[VCPU_EXITS]; /* by reason; written by its thread alone */
 	atomic_uint asked;		    /* VCPU_STOP, VCPU_PAUSE */
 	bool parked;			    /* the host's, under its lock */
+	bool has_thread;		    /* to be joined */
 	pthread_t thread;
 };
 
@@ -71,6 +76,7 @@ void vcpu_stop(struct vcpu *vcpu);
 void vcpu_pause(struct vcpu *vcpu);
 void vcpu_unpause(struct vcpu *vcpu);
 
+/* Does nothing where there is no thread. */
 void vcpu_join(struct vcpu *vcpu);
 
 struct vcpu_stats {

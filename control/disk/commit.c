@@ -100,7 +100,7 @@ static int grow_base(struct commit *c, uint64_t size_bytes, struct err *err)
 		r = qcow2_info(c->base_path, &info, err);
 		if (r || info.size_bytes >= size_bytes)
 			return r;
-		return qcow2_resize(c->base_path, size_bytes, false, QCOW2_PREALLOC_OFF, err);
+		return qcow2_resize(c->base_path, size_bytes, false, QCOW2_PREALLOC_OFF, NULL, err);
 	}
 	r = raw_facts(c->base_path, &facts, err);
 	if (r || facts.size_bytes >= size_bytes)

@@ -42,7 +42,7 @@ void disk_job_end(struct disk_job *job);
 /* False: a signal asked for the end. For work that does not run on the loop. */
 bool disk_job_go_on(struct disk_job *job);
 
-/* Shows progress as well; fits raw_progress.at and qcow2_check_ops.progress. */
+/* Shows progress as well; fits tool_progress.at and qcow2_check_ops.progress. */
 bool disk_job_at(void *job, uint64_t done, uint64_t total);
 
 /* copy_run() with the job's loop, progress and signals. `what` begins the line of progress. The

@@ -26,15 +26,16 @@ static int current_size(const struct disk_args *args, uint64_t *ret_bytes, struc
 static int resize(struct disk_args *args, struct disk_job *job, uint64_t size_bytes,
 		  enum qcow2_prealloc prealloc, struct err *err)
 {
-	const struct raw_progress progress = {.at = disk_job_at, .ctx = job};
+	const struct tool_progress progress = {.at = disk_job_at, .ctx = job};
 	const char *path = args->operands[0];
 	int r;
 
-	if (args->format.format == IMAGE_QCOW2)
-		return qcow2_resize(path, size_bytes, args->shrink, prealloc, err);
 	progress_begin(&job->progress, "resize", size_bytes, args->progress, args->quiet);
-	r = raw_resize(path, size_bytes, args->shrink, disk_options_raw_prealloc(prealloc),
-		       &progress, err);
+	if (args->format.format == IMAGE_QCOW2)
+		r = qcow2_resize(path, size_bytes, args->shrink, prealloc, &progress, err);
+	else
+		r = raw_resize(path, size_bytes, args->shrink, disk_options_raw_prealloc(prealloc),
+			       &progress, err);
 	progress_end(&job->progress, job->done_bytes);
 	return r;
 }

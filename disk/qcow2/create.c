@@ -165,7 +165,7 @@ static int fill(const struct qcow2_create_opts *o, struct err *err)
 	if (!r)
 		r = set_size(q, o, err);
 	if (!r)
-		r = q2_preallocate(q, 0, q->h.size_bytes, o->prealloc, err);
+		r = q2_preallocate(q, 0, q->h.size_bytes, o->prealloc, o->progress, err);
 	if (!r) {
 		r = q2_tool_commit(q);
 		if (!r && fsync(q->file.fd))

@@ -17,6 +17,7 @@
 #define DISK_QCOW2_QCOW2_H
 
 #include "disk/image.h"
+#include "disk/tool_progress.h"
 
 #define QCOW2_CLUSTER_BYTES_MIN	    512u
 #define QCOW2_CLUSTER_BYTES_MAX	    (2u << 20)
@@ -70,6 +71,7 @@ struct qcow2_create_opts {
 	const char *backing_format; /* "raw" or "qcow2"; needed with backing_path */
 	/* Do not look at the backing file (it may not exist yet); then `size_bytes` is needed. */
 	bool backing_unchecked;
+	const struct tool_progress *progress; /* of the preallocation, in bytes; may be NULL */
 };
 
 /*
@@ -162,10 +164,11 @@ int qcow2_check(const char *path, unsigned repair, const struct qcow2_check_ops 
  * Grows or, with `shrink`, shrinks the disk. Shrinking discards what is behind the new end.
  * What is new reads as zeroes: where the backing file is longer it is hidden (it is opened for
  * that). -EINVAL: smaller and not `shrink`; -ENOTSUP: the image has internal snapshots (shrinking,
- * or growing in version 2), or is version 2 and its backing file would show.
+ * or growing in version 2), or is version 2 and its backing file would show. `progress` is of the
+ * preallocation, in bytes, and may be NULL; when it stops, the disk has its old size.
  */
 int qcow2_resize(const char *path, uint64_t size_bytes, bool shrink, enum qcow2_prealloc prealloc,
-		 struct err *err);
+		 const struct tool_progress *progress, struct err *err);
 
 /*
  * Changes only what the header says about the backing file; the caller vouches that the contents

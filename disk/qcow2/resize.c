@@ -73,7 +73,51 @@ static int clear_new(struct qcow2 *q, uint64_t old, uint64_t size, struct err *e
 	return r || to <= from ? r : write_zeroes(q, from, to, err);
 }
 
-static int grow(struct qcow2 *q, uint64_t size, enum qcow2_prealloc prealloc, struct err *err)
+/* Gives up the tables that map nothing any more. */
+static void drop_tables(struct qcow2 *q, uint64_t size)
+{
+	uint64_t first = (size + q2_l2_span(q) - 1) / q2_l2_span(q);
+
+	for (uint64_t i = first; i < q->h.l1_entries; i++) {
+		uint64_t table = q->l1[i] & Q2_OFFSET_MASK;
+
+		if (!table)
+			continue;
+		q->l1[i] = 0;
+		q->l1_dirty[i * 8 / q->unit_bytes] = 1;
+		q->l1_any_dirty = true;
+		q2_release_table(q, table, q->cluster_bytes);
+	}
+}
+
+/* Nothing is mapped any more from `size` to `end`, which is the end of all. */
+static int give_up(struct qcow2 *q, uint64_t size, uint64_t end)
+{
+	uint64_t len;
+	int r = 0;
+
+	for (uint64_t pos = align_up(size, q->cluster_bytes); !r && pos < end; pos += len) {
+		struct q2_table *t;
+
+		len = MIN(end - pos, q2_l2_span(q) - (pos & (q2_l2_span(q) - 1)));
+		r = Q2_SYNC(q, q2_l2_get(q, pos, &t));
+		if (r || !t)
+			continue;
+		r = q2_tool_table(q, pos);
+		if (!r)
+			r = Q2_SYNC(q, q2_zero_range(q, pos, end, Q2_ZERO_EMPTY, &len));
+	}
+	if (!r)
+		r = q2_tool_commit(q);
+	if (!r) {
+		drop_tables(q, size);
+		r = q2_tool_commit(q);
+	}
+	return r;
+}
+
+static int grow(struct qcow2 *q, uint64_t size, enum qcow2_prealloc prealloc,
+		const struct tool_progress *progress, struct err *err)
 {
 	uint64_t entries, old = q->h.size_bytes;
 	int r;
@@ -97,9 +141,12 @@ static int grow(struct qcow2 *q, uint64_t size, enum qcow2_prealloc prealloc, st
 	/* tables reach further than the disk for a moment, which is harmless */
 	r = clear_new(q, old, size, err);
 	if (!r)
-		r = q2_preallocate(q, old, size, prealloc, err);
-	if (r)
+		r = q2_preallocate(q, old, size, prealloc, progress, err);
+	if (r) {
+		q->img.info.size_bytes = old;
+		(void)give_up(q, old, size); /* or it is lost space, which a check finds */
 		return r;
+	}
 	r = q2_tool_commit(q);
 	q->h.size_bytes = size;
 	if (!r)
@@ -107,27 +154,10 @@ static int grow(struct qcow2 *q, uint64_t size, enum qcow2_prealloc prealloc, st
 	return r ? err_sys(err, -r, "cannot be written") : 0;
 }
 
-/* Gives up the tables that map nothing any more. */
-static void drop_tables(struct qcow2 *q, uint64_t size)
-{
-	uint64_t first = (size + q2_l2_span(q) - 1) / q2_l2_span(q);
-
-	for (uint64_t i = first; i < q->h.l1_entries; i++) {
-		uint64_t table = q->l1[i] & Q2_OFFSET_MASK;
-
-		if (!table)
-			continue;
-		q->l1[i] = 0;
-		q->l1_dirty[i * 8 / q->unit_bytes] = 1;
-		q->l1_any_dirty = true;
-		q2_release_table(q, table, q->cluster_bytes);
-	}
-}
-
 static int shrink(struct qcow2 *q, uint64_t size, struct err *err)
 {
-	uint64_t old = q->h.size_bytes, len;
-	int r = 0;
+	uint64_t old = q->h.size_bytes;
+	int r;
 
 	if (q->h.snapshots)
 		return err_set(err, ENOTSUP,
@@ -135,29 +165,15 @@ static int shrink(struct qcow2 *q, uint64_t size, struct err *err)
 	/* first the disk ends there, then what is behind is given up */
 	q->h.size_bytes = size;
 	r = q2_header_write(q);
-	for (uint64_t pos = align_up(size, q->cluster_bytes); !r && pos < old; pos += len) {
-		struct q2_table *t;
-
-		len = MIN(old - pos, q2_l2_span(q) - (pos & (q2_l2_span(q) - 1)));
-		r = Q2_SYNC(q, q2_l2_get(q, pos, &t));
-		if (r || !t)
-			continue;
-		r = q2_tool_table(q, pos);
-		if (!r)
-			r = Q2_SYNC(q, q2_zero_range(q, pos, old, Q2_ZERO_EMPTY, &len));
-	}
 	if (!r)
-		r = q2_tool_commit(q);
-	if (!r) {
-		drop_tables(q, size);
-		r = q2_tool_commit(q);
-	}
+		r = give_up(q, size, old);
 	q->img.info.size_bytes = size;
 	return r ? err_sys(err, -r, "cannot be written") : 0;
 }
 
 int qcow2_resize(const char *path, uint64_t size_bytes, bool may_shrink,
-		 enum qcow2_prealloc prealloc, struct err *err)
+		 enum qcow2_prealloc prealloc, const struct tool_progress *progress,
+		 struct err *err)
 {
 	struct qcow2 *q;
 	uint64_t old;
@@ -171,7 +187,7 @@ int qcow2_resize(const char *path, uint64_t size_bytes, bool may_shrink,
 		return r;
 	old = q->h.size_bytes;
 	if (size_bytes > old)
-		r = grow(q, size_bytes, prealloc, err);
+		r = grow(q, size_bytes, prealloc, progress, err);
 	else if (size_bytes < old && may_shrink)
 		r = shrink(q, size_bytes, err);
 	else if (size_bytes < old)

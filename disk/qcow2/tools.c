@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ZERO_BYTES (256 * 1024)
+#define ZERO_BYTES   (256 * 1024)
+#define FALLOC_BYTES (64 * 1024 * 1024) /* between two looks at whether to go on */
 
 int q2_tool_open(const char *path, bool read_only, bool check, struct qcow2 **ret_q,
 		 struct err *err)
@@ -83,33 +84,44 @@ int q2_tool_table(struct qcow2 *q, uint64_t guest)
 	return r;
 }
 
-/* Space for clusters that were just taken. */
-static int take_space(struct qcow2 *q, uint64_t offset, uint64_t len, enum qcow2_prealloc prealloc)
+/* A preallocation under way. */
+struct prealloc {
+	enum qcow2_prealloc kind;
+	uint64_t from, to; /* of the disk */
+	const struct tool_progress *progress;
+};
+
+/* Space for the clusters of `run`, which were just taken. */
+static int take_space(struct qcow2 *q, const struct prealloc *p, const struct q2_run *run)
 {
 	autofree uint8_t *zeroes = NULL;
+	uint64_t at = run->host, end = at + (run->to - run->from), len;
 	int r = 0;
 
-	if (prealloc == QCOW2_PREALLOC_FALLOC)
-		return fallocate(q->file.fd, 0, (off_t)offset, (off_t)len) ? -errno : 0;
-	if (prealloc != QCOW2_PREALLOC_FULL)
+	if (p->kind == QCOW2_PREALLOC_METADATA)
 		return 0;
-	zeroes = q2_zalloc(ZERO_BYTES);
-	if (!zeroes)
-		return -ENOMEM;
-	while (!r && len) {
-		size_t n = (size_t)MIN(len, (uint64_t)ZERO_BYTES);
-
-		r = q2_pwrite(&q->file, zeroes, n, offset);
-		offset += n;
-		len -= n;
+	if (p->kind == QCOW2_PREALLOC_FULL) {
+		zeroes = q2_zalloc(ZERO_BYTES);
+		if (!zeroes)
+			return -ENOMEM;
+	}
+	for (; !r && at < end; at += len) {
+		len = MIN(end - at, (uint64_t)(zeroes ? ZERO_BYTES : FALLOC_BYTES));
+		if (zeroes)
+			r = q2_pwrite(&q->file, zeroes, (size_t)len, at);
+		else if (fallocate(q->file.fd, 0, (off_t)at, (off_t)len))
+			r = -errno;
+		if (!r && !tool_progress_at(p->progress, run->from + (at - run->host) - p->from,
+					    p->to - p->from))
+			r = -ECANCELED;
 	}
 	return r;
 }
 
 /* The run at `pos`: 0 and how much of it is mapped now. */
-static int map_run(struct qcow2 *q, uint64_t pos, uint64_t end, enum qcow2_prealloc prealloc,
-		   uint64_t *ret_len)
+static int map_run(struct qcow2 *q, const struct prealloc *p, uint64_t pos, uint64_t *ret_len)
 {
+	const uint64_t end = p->to;
 	struct q2_extent ext;
 	struct q2_table *t;
 	struct q2_run run;
@@ -135,9 +147,12 @@ static int map_run(struct qcow2 *q, uint64_t pos, uint64_t end, enum qcow2_preal
 	run.clusters = count;
 	run.from = run.guest;
 	run.to = run.guest + (count << q->cluster_bits);
-	r = take_space(q, run.host, run.to - run.from, prealloc);
-	if (!r)
-		r = Q2_SYNC(q, q2_l2_get(q, pos, &t));
+	r = take_space(q, p, &run);
+	if (r) {
+		q2_release(q, run.host, run.to - run.from);
+		return r;
+	}
+	r = Q2_SYNC(q, q2_l2_get(q, pos, &t));
 	if (r)
 		return r;
 	q2_link_run(q, t, &run);
@@ -146,18 +161,23 @@ static int map_run(struct qcow2 *q, uint64_t pos, uint64_t end, enum qcow2_preal
 }
 
 int q2_preallocate(struct qcow2 *q, uint64_t from, uint64_t to, enum qcow2_prealloc prealloc,
-		   struct err *err)
+		   const struct tool_progress *progress, struct err *err)
 {
+	const struct prealloc p = {prealloc, from, to, progress};
 	uint64_t len;
 	int r = 0;
 
 	if (prealloc == QCOW2_PREALLOC_OFF)
 		return 0;
 	for (uint64_t pos = from; !r && pos < to; pos += len) {
-		r = map_run(q, pos, to, prealloc, &len);
-		if (r)
-			return err_sys(err, -r, "its space cannot be allocated");
+		r = map_run(q, &p, pos, &len);
+		if (!r && !tool_progress_at(progress, pos + len - from, to - from))
+			r = -ECANCELED;
 	}
+	if (r == -ECANCELED)
+		return err_set(err, ECANCELED, "interrupted");
+	if (r)
+		return err_sys(err, -r, "its space cannot be allocated");
 	r = q2_tool_commit(q);
 	/* what tables refer to is within the file */
 	if (!r && q->file.is_regular && ftruncate(q->file.fd, (off_t)q->file_end))

@@ -20,7 +20,7 @@ int q2_tool_table(struct qcow2 *q, uint64_t guest);
 
 /* Maps every cluster of [from, to) that is not, and takes the space as `prealloc` says. */
 int q2_preallocate(struct qcow2 *q, uint64_t from, uint64_t to, enum qcow2_prealloc prealloc,
-		   struct err *err);
+		   const struct tool_progress *progress, struct err *err);
 
 /* A longer L1 table, where the present one is too short. */
 int q2_grow_l1(struct qcow2 *q, uint64_t entries);

@@ -233,11 +233,11 @@ static void ours_are_accepted(void **state)
 		qcow2_make(f, o);
 		qcow2_assert_sound(f, false);
 		assert_true(qcow2_shell(f, "qemu-img check disk.qcow2"));
-		assert_int_equal(qcow2_resize(f->path, 40 * MIB, false, o.prealloc, &err), 0);
+		assert_int_equal(qcow2_resize(f->path, 40 * MIB, false, o.prealloc, NULL, &err), 0);
 		assert_true(qcow2_shell(f, "qemu-img check disk.qcow2"));
-		assert_int_equal(qcow2_resize(f->path, MIB + 512, false, 0, &err), -EINVAL);
+		assert_int_equal(qcow2_resize(f->path, MIB + 512, false, 0, NULL, &err), -EINVAL);
 		err = (struct err)ERR_INIT;
-		if (qcow2_resize(f->path, MIB + 512, true, 0, &err))
+		if (qcow2_resize(f->path, MIB + 512, true, 0, NULL, &err))
 			fail_msg("%s", err.msg);
 		qcow2_assert_sound(f, false);
 		assert_true(qcow2_shell(f, "qemu-img check disk.qcow2"));

@@ -118,7 +118,7 @@ static void growing_hides_a_longer_backing_file(void **state)
 							 .extended_l2 = i & 1,
 							 .backing_path = "base",
 							 .backing_format = "raw"});
-		if (qcow2_resize(f->path, 2 * MIB, false, QCOW2_PREALLOC_OFF, &err))
+		if (qcow2_resize(f->path, 2 * MIB, false, QCOW2_PREALLOC_OFF, NULL, &err))
 			fail_msg("%s", err.msg);
 		qcow2_open(f, (struct image_opts){.backing = true});
 		assert_bytes(f, 0, end, 0xbb);
@@ -140,7 +140,8 @@ static void version_2_says_that_it_cannot_hide_it(void **state)
 						 .version = 2,
 						 .backing_path = "base",
 						 .backing_format = "raw"});
-	assert_int_equal(qcow2_resize(f->path, MIB, false, QCOW2_PREALLOC_OFF, &err), -ENOTSUP);
+	assert_int_equal(qcow2_resize(f->path, MIB, false, QCOW2_PREALLOC_OFF, NULL, &err),
+			 -ENOTSUP);
 	assert_int_equal(qcow2_info(f->path, &info, &err), 0);
 	assert_true(info.size_bytes == 4 * CLUSTER);
 	qcow2_assert_sound(f, false);
@@ -158,13 +159,51 @@ static void shrunk_data_does_not_come_back(void **state)
 		qcow2_open(f, (struct image_opts){0});
 		write_bytes(f, 0, MIB, 5);
 		fixture_close(f);
-		assert_int_equal(qcow2_resize(f->path, 3 * CLUSTER + 512, true, 0, &err), 0);
-		assert_int_equal(qcow2_resize(f->path, MIB, false, 0, &err), 0);
+		assert_int_equal(qcow2_resize(f->path, 3 * CLUSTER + 512, true, 0, NULL, &err), 0);
+		assert_int_equal(qcow2_resize(f->path, MIB, false, 0, NULL, &err), 0);
 		qcow2_open(f, (struct image_opts){0});
 		assert_bytes(f, 0, 3 * CLUSTER + 512, 5);
 		assert_bytes(f, 3 * CLUSTER + 512, MIB - 3 * CLUSTER - 512, 0);
 		fixture_close(f);
 		qcow2_assert_sound(f, false);
+	}
+}
+
+static bool until_half(void *ctx, uint64_t done, uint64_t total)
+{
+	unsigned *calls = ctx;
+
+	assert_true(done <= total);
+	++*calls;
+	return done < total / 2;
+}
+
+/* Stopped on the way, growing has changed nothing that shows, and lost no space. */
+static void stopped_growing_leaves_the_old_size(void **state)
+{
+	static const enum qcow2_prealloc kinds[] = {QCOW2_PREALLOC_METADATA, QCOW2_PREALLOC_FALLOC,
+						    QCOW2_PREALLOC_FULL};
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+		unsigned calls = 0;
+		const struct tool_progress progress = {.at = until_half, .ctx = &calls};
+		struct qcow2_info info;
+		struct err err = ERR_INIT;
+
+		qcow2_make(f, (struct qcow2_create_opts){.size_bytes = MIB, .cluster_bytes = 4096});
+		qcow2_open(f, (struct image_opts){0});
+		write_bytes(f, 0, MIB, 5);
+		fixture_close(f);
+		assert_int_equal(qcow2_resize(f->path, 16 * MIB, false, kinds[i], &progress, &err),
+				 -ECANCELED);
+		assert_true(calls > 0);
+		assert_int_equal(qcow2_info(f->path, &info, &err), 0);
+		assert_true(info.size_bytes == MIB);
+		qcow2_assert_sound(f, false);
+		qcow2_open(f, (struct image_opts){0});
+		assert_bytes(f, 0, MIB, 5);
+		fixture_close(f);
 	}
 }
 
@@ -311,6 +350,7 @@ int main(void)
 	    QCOW2_TEST(growing_hides_a_longer_backing_file),
 	    QCOW2_TEST(version_2_says_that_it_cannot_hide_it),
 	    QCOW2_TEST(shrunk_data_does_not_come_back),
+	    QCOW2_TEST(stopped_growing_leaves_the_old_size),
 	    QCOW2_TEST(maps_of_chains),
 	    QCOW2_TEST(compressed_clusters_map_one_by_one),
 	    QCOW2_TEST(emptied_images_show_their_backing_file),

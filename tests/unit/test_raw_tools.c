@@ -91,7 +91,7 @@ static bool refuse(void *ctx, uint64_t done, uint64_t total)
 
 static void interrupted_it_has_its_old_size(void **state)
 {
-	const struct raw_progress progress = {.at = refuse};
+	const struct tool_progress progress = {.at = refuse};
 	struct err err = ERR_INIT;
 
 	(void)state;
