@@ -87,7 +87,7 @@ _SCHEMA = {
             end=6 VmEnd, reason=7 string, exit_status=8 int32, initial_done=9 bool
         ReadConsoleRequest: name=1 string, replay_bytes_max=2 uint64, no_replay=3 bool, no_follow=4 bool
         ConsoleInput: open=1 ReadConsoleRequest, data=2 bytes, line_break=3 bool
-        ConsoleOutput: data=1 bytes, dropped_bytes=2 uint64
+        ConsoleOutput: data=1 bytes, dropped_bytes=2 uint64, input_taken_bytes=3 uint64
         PauseVmRequest: name=1 string
         PauseVmResponse:
         ResumeVmRequest: name=1 string
