@@ -307,7 +307,7 @@ $(B)/tests/direct/%: $(B)/tests/direct/%.o $(B)/tests/direct/direct.o $(LIBS_VMM
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIBS_VMM) -lcmocka $(LDLIBS)
 
--include $(patsubst %,$(B)/tests/direct/%.d,$(DIRECT))
+-include $(patsubst %,$(B)/tests/direct/%.d,$(DIRECT) direct)
 
 .PHONY: payloads direct direct-build
 payloads: $(patsubst %,$(B)/payload/%.elf,$(PAYLOADS))
