@@ -9,6 +9,7 @@ SAN     ?=
 STATIC  ?=
 PREFIX  ?= /usr/local
 DESTDIR ?=
+SYSCONFDIR ?= /etc
 CC      ?= cc
 CLANG   ?= clang
 MUSL_CC ?= musl-gcc
@@ -45,13 +46,13 @@ VMM := config cmdline kvm vcpu memory irq exits gate \
 TTRPC := frame conn server call client
 
 CONTROL := $(addprefix ttrpc/,$(TTRPC)) \
-	$(addprefix sandbox/,sandbox filter table root trap) kept_file \
+	$(addprefix sandbox/,sandbox filter table root trap probe) kept_file \
 	arguments background calls config_check signals unix_socket \
 	access identity server_options \
-	start_config storage storage_edit storage_service vm vm_end events vmm_service vmm_vms cmd_vmm \
+	start_config storage storage_edit storage_service vm vm_end events console_ring vm_console vmm_service vmm_vms cmd_vmm \
 	serve serve_vm serve_spawn serve_find serve_pass serve_metrics config_file service_manager cmd_serve \
 	main cmd_run cmd_doctor parse options options_disk escape tty console \
-	doctor doctor_kvm doctor_io doctor_memory \
+	doctor doctor_sandbox doctor_kvm doctor_io doctor_memory \
 	cmd_disk disk/args disk/progress disk/job disk/options disk/new_image disk/backing disk/create disk/info disk/check disk/resize \
 	disk/convert disk/map disk/rebase disk/commit disk/snapshot disk/discard
 
@@ -72,7 +73,7 @@ TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify tes
 TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pci \
 	$(TESTS_VIRTIO)
 TESTS_VMM     := test_config test_unpack test_kernel test_kernel_bad test_initramfs test_cpuid test_acpi
-TESTS_CONTROL := test_ttrpc_server test_ttrpc_client test_parse test_options test_console test_doctor test_disk_args
+TESTS_CONTROL := test_sandbox test_ttrpc_server test_ttrpc_client test_vm_console test_parse test_options test_console test_doctor test_disk_args
 
 # libFuzzer targets: tests/fuzz/<name>.c
 FUZZ := fuzz_virtq fuzz_blk fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
@@ -277,7 +278,7 @@ fuzz: $(FUZZ_BINS)
 
 # ---- payloads: tiny programs that direct tests boot on /dev/kvm instead of a kernel ----------------
 
-PAYLOADS := hello reset triple-fault panic button spin hostile blk
+PAYLOADS := echo hello reset triple-fault panic button spin hostile blk
 PAYLOAD_LIB := start lib pci
 
 PAYLOAD_CFLAGS := -std=gnu17 -O2 -g $(WARN) -ffreestanding -nostdlib -static -fno-pic -no-pie -mno-sse \
@@ -408,7 +409,7 @@ deps:
 deps-build:
 	$(Q)tests/install-packages $(DEPS_BUILD)
 
-MAN := $(wildcard man/*.[18])
+MAN := $(wildcard man/*.[178])
 
 .PHONY: install
 install: $(B)/lodge $(B)/liblodge.a
@@ -427,6 +428,11 @@ install: $(B)/lodge $(B)/liblodge.a
 	mkdir -p $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e "s|@VERSION@|$$(sed -n 's/.*LODGE_VERSION "\(.*\)"/\1/p' control/version.h)|" \
 		control/client/lodge.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/lodge.pc
+	install -D -m 0644 systemd/lodge.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/lodge.socket
+	sed 's,@BINDIR@,$(PREFIX)/bin,; s,@SYSCONFDIR@,$(SYSCONFDIR),' systemd/lodge.service.in \
+		>$(DESTDIR)$(PREFIX)/lib/systemd/system/lodge.service
+	test -e $(DESTDIR)$(SYSCONFDIR)/lodge/serve.conf || \
+		install -D -m 0644 systemd/serve.conf $(DESTDIR)$(SYSCONFDIR)/lodge/serve.conf
 	install -D -m 0644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/lodge/LICENSE
 
 .PHONY: clean help

@@ -20,6 +20,7 @@ struct vm {
 	struct loop *loop;
 	struct background *bg;
 	struct sandbox *sandbox;
+	const struct uart_sink *console;
 	struct vm_callbacks callbacks;
 	enum vm_state state;
 
@@ -132,7 +133,7 @@ static void vm_make_machine(struct vm *vm)
 
 	if (start_config(vm->request, &vm->config, &vm->err))
 		return;
-	(void)machine_new(&vm->config, vm->loop, NULL, &callbacks, &vm->machine, &vm->err);
+	(void)machine_new(&vm->config, vm->loop, vm->console, &callbacks, &vm->machine, &vm->err);
 }
 
 /* All files are opened with the rights of the one who asks, but KVM's device, which is ours. */
@@ -206,13 +207,19 @@ enum vm_state vm_state(const struct vm *vm)
 	return vm->state;
 }
 
+struct machine *vm_machine(const struct vm *vm)
+{
+	return vm->machine;
+}
+
 const struct machine_config *vm_config(const struct vm *vm)
 {
 	return &vm->config;
 }
 
 int vm_new(struct loop *loop, struct background *bg, struct sandbox *sandbox,
-	   const struct vm_callbacks *callbacks, struct vm **ret_vm)
+	   const struct uart_sink *console, const struct vm_callbacks *callbacks,
+	   struct vm **ret_vm)
 {
 	struct vm *vm = calloc(1, sizeof(*vm));
 
@@ -223,6 +230,7 @@ int vm_new(struct loop *loop, struct background *bg, struct sandbox *sandbox,
 	vm->sandbox = sandbox;
 	vm->lock_in.fn = vm_lock_in_loop;
 	sem_init(&vm->locked_in, 0, 0);
+	vm->console = console;
 	vm->callbacks = *callbacks;
 	vm->make.work = vm_make;
 	vm->make.done = vm_made;

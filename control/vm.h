@@ -42,9 +42,11 @@ struct vm_callbacks {
 
 struct vm;
 
-/* `sandbox` is entered, on the loop's thread as well, when the VM has opened all that it needs. */
+/* `sandbox` is entered, on the loop's thread as well, when the VM has opened all that it needs.
+ * `console` gets the output of the serial port, from machine_new() to `ended`. */
 int vm_new(struct loop *loop, struct background *bg, struct sandbox *sandbox,
-	   const struct vm_callbacks *callbacks, struct vm **ret_vm);
+	   const struct uart_sink *console, const struct vm_callbacks *callbacks,
+	   struct vm **ret_vm);
 
 /* Idle only. `request` lives until `started`. `identity`: with whose rights the files that it names
  * are opened (copied); NULL: with ours. */
@@ -58,6 +60,9 @@ void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request,
 void vm_stop(struct vm *vm, unsigned timeout_ms);
 
 enum vm_state vm_state(const struct vm *vm);
+
+/* Between `started` and `ended`. */
+struct machine *vm_machine(const struct vm *vm);
 
 /* What it is made of, from `started` on. */
 const struct machine_config *vm_config(const struct vm *vm);

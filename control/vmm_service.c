@@ -117,8 +117,10 @@ static void vmm_started(void *ctx, const struct err *err)
 			reply_running(s, call);
 	}
 	if (!err->code) {
+		vm_console_connect(s->console, machine_uart(vm_machine(s->vm)));
 		vmm_say_state(s);
 	} else {
+		vm_console_end(s->console);
 		vm_end_failed(&s->end, LODGE__V1__VM_END__VM_END_START_FAILED, err->msg);
 		say_end(s);
 		while ((call = calls_pop(&s->stopping)))
@@ -170,6 +172,7 @@ static void start_vm(void *ctx, struct ttrpc_call *call, const ProtobufCMessage 
 			return;
 		}
 		s->first = call;
+		vm_console_begin(s->console);
 		vm_start(s->vm, r, identity ? identity : s->files_of);
 		vmm_say_state(s);
 		return;
@@ -248,8 +251,7 @@ static void stop_cancelled(void *ctx, struct ttrpc_call *call)
 	calls_cancelled(&((struct vmm_service *)ctx)->stopping, call);
 }
 
-/* From the start of a VM on, this process is to open no more files. */
-static bool locked_in(const struct vmm_service *s, struct err *err)
+bool vmm_locked_in(const struct vmm_service *s, struct err *err)
 {
 	if (!s->sandbox->on || (vm_state(s->vm) == VM_IDLE && !sandbox_entered(s->sandbox)))
 		return false;
@@ -265,7 +267,7 @@ static void create_disk_image(void *ctx, struct ttrpc_call *call, const Protobuf
 	struct vmm_service *s = ctx;
 	struct err err = ERR_INIT;
 
-	if (locked_in(s, &err))
+	if (vmm_locked_in(s, &err))
 		storage_service_refuse_create(call, err.msg);
 	else
 		storage_service_create(&s->storage, call, msg);
@@ -276,7 +278,7 @@ static void destroy_disk_image(void *ctx, struct ttrpc_call *call, const Protobu
 	struct vmm_service *s = ctx;
 	struct err err = ERR_INIT;
 
-	if (locked_in(s, &err))
+	if (vmm_locked_in(s, &err))
 		storage_service_refuse_destroy(call, err.msg);
 	else
 		storage_service_destroy(&s->storage, call, msg);
@@ -319,6 +321,8 @@ static void vmm_ended(void *ctx, enum machine_event event, const char *reason)
 	Lodge__V1__StopAllVmsResponse none = LODGE__V1__STOP_ALL_VMS_RESPONSE__INIT;
 	struct ttrpc_call *call;
 
+	vm_console_connect(s->console, NULL);
+	vm_console_end(s->console);
 	s->ended = true;
 	s->asked = s->asked || s->stop_called;
 	vm_end_of_machine(&s->end, event, s->asked, reason);
@@ -411,7 +415,10 @@ int vmm_service_new(const struct vmm_setup *setup, struct vmm_service **ret_serv
 	s->storage = (struct storage_service){
 	    .bg = &s->bg, .storage = STORAGE_INIT, .users = add_users, .ctx = s};
 	background_init(&s->bg, loop);
-	res = vm_new(loop, &s->bg, s->sandbox, &callbacks, &s->vm);
+	res = vm_console_new(loop, &s->console);
+	if (!res)
+		res = vm_new(loop, &s->bg, s->sandbox, vm_console_sink(s->console), &callbacks,
+			     &s->vm);
 	if (res)
 		err_set(err, ENOMEM, "out of memory");
 	if (!res && setup->storage_root)
@@ -441,6 +448,7 @@ void vmm_service_free(struct vmm_service *s)
 	loop_free(s->loop);
 	ttrpc_server_free(s->server);
 	vm_free(s->vm);
+	vm_console_free(s->console);
 	storage_close(&s->storage.storage);
 	free(s->name);
 	free(s);

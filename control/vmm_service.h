@@ -11,6 +11,7 @@
 #include "control/events.h"
 #include "control/storage_service.h"
 #include "control/vm.h"
+#include "control/vm_console.h"
 #include "control/vm_end.h"
 
 struct vmm_setup {
@@ -30,6 +31,7 @@ struct vmm_service {
 	struct background bg;
 	struct vm *vm;
 	struct sandbox *sandbox;
+	struct vm_console *console;
 	struct ttrpc_server *server;
 	struct storage_service storage;
 

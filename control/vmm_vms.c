@@ -102,19 +102,103 @@ static void watch_cancelled(void *ctx, struct ttrpc_call *call)
 	events_cancelled(&((struct vmm_service *)ctx)->events, call);
 }
 
+/* ---- disk images --------------------------------------------------------------------------------
+ */
+
+/* False: the call has been answered. */
+static bool may_open_files(const struct vmm_service *s, struct ttrpc_call *call)
+{
+	struct err err = ERR_INIT;
+
+	if (!vmm_locked_in(s, &err))
+		return true;
+	ttrpc_call_fail(call, TTRPC_FAILED_PRECONDITION, "%s", err.msg);
+	return false;
+}
+
 static void get_disk_image_info(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
 {
-	storage_service_info(&((struct vmm_service *)ctx)->storage, call, msg);
+	struct vmm_service *s = ctx;
+
+	if (may_open_files(s, call))
+		storage_service_info(&s->storage, call, msg);
 }
 
 static void resize_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
 {
-	storage_service_resize(&((struct vmm_service *)ctx)->storage, call, msg);
+	struct vmm_service *s = ctx;
+
+	if (may_open_files(s, call))
+		storage_service_resize(&s->storage, call, msg);
 }
 
 static void check_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
 {
-	storage_service_check(&((struct vmm_service *)ctx)->storage, call, msg);
+	struct vmm_service *s = ctx;
+
+	if (may_open_files(s, call))
+		storage_service_check(&s->storage, call, msg);
+}
+
+/* ---- console ------------------------------------------------------------------------------------
+ */
+
+/* The console of a VM that has ended is there until this process is. False: answered. */
+static bool console_of(struct vmm_service *s, struct ttrpc_call *call, const char *name)
+{
+	if (vmm_is_mine(s, name) || (s->ended && !strcmp(s->name, name)))
+		return true;
+	ttrpc_call_fail(call, TTRPC_NOT_FOUND, "there is no VM '%s'", name);
+	return false;
+}
+
+static void read_console(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	const Lodge__V1__ReadConsoleRequest *r = (const Lodge__V1__ReadConsoleRequest *)msg;
+	struct vmm_service *s = ctx;
+
+	if (console_of(s, call, r->name))
+		vm_console_read(s->console, call, r);
+}
+
+static void attach_start(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	(void)ctx;
+	(void)call;
+	(void)msg;
+}
+
+static void attach_data(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	const Lodge__V1__ConsoleInput *input = (const Lodge__V1__ConsoleInput *)msg;
+	struct vmm_service *s = ctx;
+	bool opened = ttrpc_call_user(call);
+
+	if (opened == (input->open != NULL)) {
+		vm_console_close(call);
+		ttrpc_call_fail(call, TTRPC_INVALID_ARGUMENT,
+				"`open` is to be in the first message, and in no other");
+		return;
+	}
+	if (!opened && (!console_of(s, call, input->open->name) ||
+			!vm_console_open(s->console, call, input->open)))
+		return;
+	vm_console_input(call, input);
+}
+
+/* A client that types no more still reads. */
+static void attach_end(void *ctx, struct ttrpc_call *call)
+{
+	(void)ctx;
+	if (!ttrpc_call_user(call))
+		ttrpc_call_fail(call, TTRPC_INVALID_ARGUMENT, "the first message is missing");
+}
+
+static void console_cancelled(void *ctx, struct ttrpc_call *call)
+{
+	(void)ctx;
+	vm_console_close(call);
+	ttrpc_call_fail(call, TTRPC_CANCELLED, "nobody waits");
 }
 
 /* ---- the table ----------------------------------------------------------------------------------
@@ -128,6 +212,12 @@ static const struct ttrpc_method vms_methods[] = {
     {"ListVms", TYPES(list_vms), 0, list_vms, NULL, NULL, NULL},
     {"StopAllVms", TYPES(stop_all_vms), 0, stop_all_vms, NULL, NULL, stop_all_cancelled},
     {"WaitVm", TYPES(wait_vm), 0, wait_vm, NULL, NULL, wait_cancelled},
+    {"ReadConsole", &lodge__v1__read_console_request__descriptor,
+     &lodge__v1__console_output__descriptor, TTRPC_SERVER_STREAM, read_console, NULL, NULL,
+     console_cancelled},
+    {"AttachConsole", &lodge__v1__console_input__descriptor, &lodge__v1__console_output__descriptor,
+     TTRPC_CLIENT_STREAM | TTRPC_SERVER_STREAM, attach_start, attach_data, attach_end,
+     console_cancelled},
     {"WatchEvents", &lodge__v1__watch_events_request__descriptor, &lodge__v1__vm_event__descriptor,
      TTRPC_SERVER_STREAM, watch_events, NULL, NULL, watch_cancelled},
     {"GetDiskImageInfo", TYPES(get_disk_image_info), 0, get_disk_image_info, NULL, NULL,

@@ -1,7 +1,7 @@
 """Client of lodge's control socket: one file over the stock protobuf runtime (python3-protobuf).
 
     from lodge import Lodge
-    with Lodge() as lodge:                       # $LODGE_SOCKET, else /run/lodge/lodge.sock; or Lodge(path)
+    with Lodge() as lodge:                       # $LODGE_SOCKET, else /run/lodge/socket; or Lodge(path)
         reply = lodge.StartVm(name="a", vm={"kernel": "/boot/vmlinuz", "rootfs": "/srv/root.img"})
         if not reply.success:
             raise SystemExit(reply.failure_reason)
@@ -31,7 +31,7 @@ import struct
 
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 
-SOCKET_DEFAULT = "/run/lodge/lodge.sock"
+SOCKET_DEFAULT = "/run/lodge/socket"
 DATA_MAX = 4 << 20
 REQUEST, RESPONSE, DATA = 1, 2, 3
 REMOTE_CLOSED, REMOTE_OPEN, NO_DATA = 1, 2, 4  # flags
@@ -87,7 +87,7 @@ _SCHEMA = {
             end=6 VmEnd, reason=7 string, exit_status=8 int32, initial_done=9 bool
         ReadConsoleRequest: name=1 string, replay_bytes_max=2 uint64, no_replay=3 bool, no_follow=4 bool
         ConsoleInput: open=1 ReadConsoleRequest, data=2 bytes, line_break=3 bool
-        ConsoleOutput: data=1 bytes, dropped_bytes=2 uint64
+        ConsoleOutput: data=1 bytes, dropped_bytes=2 uint64, input_taken_bytes=3 uint64
         PauseVmRequest: name=1 string
         PauseVmResponse:
         ResumeVmRequest: name=1 string

@@ -59,6 +59,7 @@ _lodge_value() { # OPTION WORD
 	--hugepages) _lodge_words "" "$2" 2M 1G ;;
 	--io) _lodge_words "" "$2" auto io_uring epoll ;;
 	--log) _lodge_words "" "$2" error warn info debug ;;
+	--sandbox) _lodge_words "" "$2" on off ;;
 	--memory) _lodge_words "" "$2" 256M 512M 1G 2G 4G ;;
 	*) return 1 ;; # --cpus, --cmdline, --stop-timeout: nothing to offer; or no option with a value
 	esac
@@ -109,9 +110,15 @@ _lodge_disk_command() { # COMMAND PREVIOUS WORD
 
 _lodge_server_value() { # OPTION WORD
 	case $1 in
-	--socket | --runtime-dir | --storage-root) _lodge_files "" "$2" ;;
+	--socket | --runtime-dir | --storage-root | --config) _lodge_files "" "$2" ;;
 	--io) _lodge_words "" "$2" auto io_uring epoll ;;
+	--sandbox) _lodge_words "" "$2" on off ;;
 	--log) _lodge_words "" "$2" error warn info debug ;;
+	--socket-mode) _lodge_words "" "$2" 0600 0660 0666 ;;
+	--allow-uid | --read-only-uid) mapfile -t COMPREPLY < <(compgen -u -- "$2") ;;
+	--socket-group | --allow-group | --read-only-group) mapfile -t COMPREPLY < <(compgen -g -- "$2") ;;
+	--vm-transport) _lodge_words "" "$2" pci mmio ;;
+	--vm-memory) _lodge_words "" "$2" 256M 512M 1G 2G 4G ;;
 	*) return 1 ;;
 	esac
 }
@@ -195,10 +202,12 @@ _lodge() {
 	local commands=(run start stop list info wait events console pause resume resize top metrics serve vmm disk image
 		doctor help)
 	local options=(--kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules --init --cpu
-		--console --transport --hugepages --prealloc --io --no-rng --stop-timeout --dry-run --log --help)
-	local server_options=(--socket --storage-root --io --log --help)
-	[[ ${COMP_WORDS[1]} == serve ]] && server_options+=(--runtime-dir --leave-vms)
-	[[ ${COMP_WORDS[1]} == vmm ]] && server_options+=(--socket-fd --idle-timeout)
+		--console --transport --hugepages --prealloc --io --no-rng --stop-timeout --sandbox --dry-run --log --help)
+	local server_options=(--socket --socket-mode --socket-group --allow-uid --allow-group --read-only-uid --read-only-group
+		--storage-root --sandbox --io --log --help)
+	[[ ${COMP_WORDS[1]} == serve ]] && server_options+=(--config --check-config --runtime-dir --leave-vms --vm-cpus --vm-memory
+		--vm-transport)
+	[[ ${COMP_WORDS[1]} == vmm ]] && server_options+=(--socket-fd --idle-timeout --files-of)
 	local word=${COMP_WORDS[COMP_CWORD]} i=$COMP_CWORD whole previous broken
 	COMPREPLY=()
 

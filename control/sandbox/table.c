@@ -25,6 +25,9 @@
 #define W   (1u << THREAD_WORKER)
 #define ALL (C | V | I | W)
 
+#ifndef SO_PEERGROUPS
+#define SO_PEERGROUPS 59
+#endif
 #ifndef AT_EMPTY_PATH
 #define AT_EMPTY_PATH 0x1000
 #endif
@@ -134,6 +137,7 @@ static const struct sandbox_rule rules[] = {
     ANY(sendto, C, "a console on a socket"),
     ANY(shutdown, C, "the end of a connection"),
     IS(getsockopt, C, 2, SO_PEERCRED, "who calls?"),
+    IS(getsockopt, C, 2, SO_PEERGROUPS, "likewise"),
     ANY(geteuid, C, "likewise"),
     ANY(signalfd4, C, "signals, handled from the machine's start on"),
 
