@@ -129,7 +129,8 @@ static void send_input(struct attached *a, const uint8_t *data, size_t len, bool
 	Lodge__V1__ConsoleInput input = LODGE__V1__CONSOLE_INPUT__INIT;
 	uint8_t copy[2 * TYPED_MAX];
 
-	memcpy(copy, data, len);
+	if (len)
+		memcpy(copy, data, len);
 	input.data = (ProtobufCBinaryData){.len = len, .data = copy};
 	input.line_break = is_break;
 	if (!a->failed && lodge_send(a->r->client, &input.base, &a->error))
