@@ -32,13 +32,14 @@ struct vmm_service {
 	struct vm *vm;
 	struct sandbox *sandbox;
 	struct vm_console *console;
+	int statm_fd; /* for the memory that this process takes */
 	struct ttrpc_server *server;
 	struct storage_service storage;
 
 	char *name; /* of the VM, from StartVm on */
 	struct calls starting;
 	struct ttrpc_call *first; /* whose request is being worked on; not among `starting` */
-	struct calls stopping, stopping_all, waiting;
+	struct calls stopping, stopping_all, waiting, pausing, resuming;
 	struct events events;
 	uint64_t began_ns;
 
