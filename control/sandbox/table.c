@@ -134,6 +134,7 @@ static const struct sandbox_rule rules[] = {
     ANY(sendto, C, "a console on a socket"),
     ANY(shutdown, C, "the end of a connection"),
     IS(getsockopt, C, 2, SO_PEERCRED, "who calls?"),
+    IS(getsockopt, C, 2, SO_PEERGROUPS, "likewise"),
     ANY(geteuid, C, "likewise"),
     ANY(signalfd4, C, "signals, handled from the machine's start on"),
 
