@@ -87,7 +87,7 @@ func run() error {
 		return errors.New("usage: go-vm [option ...] NAME KERNEL ROOTFS")
 	}
 	if *socket == "" {
-		*socket = "/run/lodge/lodge.sock"
+		*socket = "/run/lodge/socket"
 	}
 	name := flag.Arg(0)
 	kernel, err := filepath.Abs(flag.Arg(1)) // the server stands elsewhere

@@ -1,7 +1,7 @@
 """Client of lodge's control socket: one file over the stock protobuf runtime (python3-protobuf).
 
     from lodge import Lodge
-    with Lodge() as lodge:                       # $LODGE_SOCKET, else /run/lodge/lodge.sock; or Lodge(path)
+    with Lodge() as lodge:                       # $LODGE_SOCKET, else /run/lodge/socket; or Lodge(path)
         reply = lodge.StartVm(name="a", vm={"kernel": "/boot/vmlinuz", "rootfs": "/srv/root.img"})
         if not reply.success:
             raise SystemExit(reply.failure_reason)
@@ -31,7 +31,7 @@ import struct
 
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 
-SOCKET_DEFAULT = "/run/lodge/lodge.sock"
+SOCKET_DEFAULT = "/run/lodge/socket"
 DATA_MAX = 4 << 20
 REQUEST, RESPONSE, DATA = 1, 2, 3
 REMOTE_CLOSED, REMOTE_OPEN, NO_DATA = 1, 2, 4  # flags

@@ -32,7 +32,7 @@
 extern "C" {
 #endif
 
-#define LODGE_SOCKET_DEFAULT "/run/lodge/lodge.sock"
+#define LODGE_SOCKET_DEFAULT "/run/lodge/socket"
 #define LODGE_ERROR_MAX	     640
 
 /* gRPC's status codes, which ttrpc uses. */

@@ -20,6 +20,8 @@
 #include <unistd.h>
 
 #define TYPED_MAX 4096
+/* What may be on its way to the guest (lodge.proto, ConsoleInput). */
+#define WINDOW (64 * 1024)
 /* WaitVm says how a VM ended a moment after its console has. */
 #define END_WAIT_MS 2000
 
@@ -119,17 +121,35 @@ struct attached {
 	struct escape escape;
 	bool is_terminal; /* standard input */
 	bool has_input;
+	uint64_t sent_bytes, taken_bytes; /* of what was typed, by us and by the guest */
+	bool said_full;
 	bool left;   /* by Ctrl-A x, or a signal, or nobody takes the output */
 	bool failed; /* `error` says how */
 	bool ended;  /* the VM has */
 };
+
+static size_t room(const struct attached *a)
+{
+	uint64_t under_way = a->sent_bytes - MIN(a->taken_bytes, a->sent_bytes);
+
+	return WINDOW - (size_t)MIN(under_way, (uint64_t)WINDOW);
+}
 
 static void send_input(struct attached *a, const uint8_t *data, size_t len, bool is_break)
 {
 	Lodge__V1__ConsoleInput input = LODGE__V1__CONSOLE_INPUT__INIT;
 	uint8_t copy[2 * TYPED_MAX];
 
-	memcpy(copy, data, len);
+	if (len > room(a)) { /* on a terminal only, whose keys must work all the same */
+		if (!a->said_full)
+			tty_say("lodge console: the guest takes no input; what is typed is lost");
+		a->said_full = true;
+		return;
+	}
+	a->said_full = false;
+	a->sent_bytes += len;
+	if (len)
+		memcpy(copy, data, len);
 	input.data = (ProtobufCBinaryData){.len = len, .data = copy};
 	input.line_break = is_break;
 	if (!a->failed && lodge_send(a->r->client, &input.base, &a->error))
@@ -220,6 +240,7 @@ static void read_output(struct attached *a)
 
 		switch (lodge_next(a->r->client, 0, &msg, &a->error)) {
 		case LODGE_NEXT_MESSAGE:
+			a->taken_bytes = ((const Lodge__V1__ConsoleOutput *)msg)->input_taken_bytes;
 			a->left = take_output(a->r, msg) != 0;
 			lodge_free(msg);
 			break;
@@ -246,7 +267,9 @@ static void attached_loop(struct attached *a, int signal_fd)
 	while (!a->left && !a->failed && !a->ended) {
 		int wait_ms = a->r->options->timeout_ms ? 1000 : -1; /* lodge_next() looks at it */
 
-		p[2].fd = a->has_input ? STDIN_FILENO : -1;
+		bool wants_input = a->is_terminal || room(a) >= TYPED_MAX;
+
+		p[2].fd = a->has_input && wants_input ? STDIN_FILENO : -1;
 		if (poll(p, ARRAY_LEN(p), wait_ms) < 0 && errno != EINTR)
 			break;
 		if (p[1].revents)

@@ -10,6 +10,7 @@ import sys
 import time
 
 from rig import B, ID, DEADLINE_S, TOP, Skip, alive, lodge, need_kvm, until
+from terminal import Terminal
 
 KINDS = ["serve"]
 
@@ -200,6 +201,72 @@ def test_events(server):
             process.send_signal(signal.SIGINT)
             process.communicate()
     assert cli(server.socket, "events", "nobody", "--timeout", "1") == ""
+
+
+def test_console(server):
+    """What is typed reaches the guest, and its last output comes first; Ctrl-A x leaves it running."""
+    need_kvm()
+    info = start(server, "a", "echo")
+    with Terminal(server.socket, "console", "a") as t:
+        t.until("raw mode", t.is_raw)
+        t.type(b"hello")
+        t.shows(b"hello")
+        t.type(b"\x01b")
+        t.shows(b"<break>")
+        t.type(b"\x01x")
+        t.ends(0)
+    assert alive(info.pid)
+    assert "hello" in cli(server.socket, "console", "a", "--log")
+    follow = popen(server.socket, "console", "a", "--follow")
+    with Terminal(server.socket, "console", "a") as t:
+        t.shows(b"<break>")
+        t.type(b"\noff\n")
+        t.shows(b"VM a: ")
+        t.shows(b"powered off")
+        t.ends(0)
+    out, said = follow.communicate(timeout=DEADLINE_S)
+    assert follow.returncode == 0 and not said and "hello" in out and "off" in out
+
+
+def test_console_power_button(server):
+    need_kvm()
+    start(server, "a")
+    with Terminal(server.socket, "console", "a") as t:
+        t.shows(b"waiting")
+        t.until("raw mode", t.is_raw)
+        t.type(b"\x01p")
+        t.shows(b"pressed")
+        t.ends(0)
+    assert cli(server.socket, "list", "--names") == ""
+
+
+def test_pause_and_resume(server):
+    need_kvm()
+    start(server, "a")
+    watch = popen(server.socket, "events", "a", "--json")
+    assert cli(server.socket, "pause", "a") == "" and rows(cli(server.socket, "list"))[1][1] == "paused"
+    assert cli(server.socket, "resume", "a") == "" and rows(cli(server.socket, "list"))[1][1] == "running"
+    seen = [json.loads(watch.stdout.readline())["state"] for _ in range(3)]
+    watch.terminate()
+    watch.communicate()
+    assert seen == ["running", "paused", "running"]
+    for command in ("pause", "resume"):
+        cli(server.socket, command, "nobody", status=NO_VM)
+
+
+def test_metrics_and_top(server):
+    need_kvm()
+    info = start(server, "busy", "spin")
+    start(server, "b")
+    vms = {vm["name"]: vm for vm in json.loads(cli(server.socket, "metrics", "--json"))["vms"]}
+    assert set(vms) == {"busy", "b"} and vms["busy"]["pid"] == info.pid and vms["b"]["memory_bytes"] == 64 << 20
+    assert [vm["name"] for vm in json.loads(cli(server.socket, "metrics", "b", "--json"))["vms"]] == ["b"]
+    assert vms["b"]["disks"][0]["path"] == server.rootfs
+    top = {vm["name"]: vm for vm in json.loads(cli(server.socket, "top", "--once", "--json", "--interval", "1"))["vms"]}
+    assert 50 < top["busy"]["cpu_permille"] <= 2000 and top["b"]["exits_per_second"] > 0
+    table = rows(cli(server.socket, "top", "--once", "--interval", "1"))
+    assert len(table) == 3 and {row[0] for row in table[1:]} == {"busy", "b"}
+    cli(server.socket, "metrics", "nobody", "--json", status=NO_VM)
 
 
 def test_images(server):

@@ -125,19 +125,46 @@ def test_console_gives_the_terminal_back(server):
             t.ends(NO_SERVER)
 
 
+WINDOW = 64 << 10
+
+
 def test_console_from_a_pipe(server):
-    """All of it is typed, Ctrl-A too, although the server sends much that is not read yet."""
+    """All of it is typed, Ctrl-A too, although much comes that is not read yet, and no faster than the guest takes it."""
     text = bytes(range(256)) * 2000
-    typed = []
+    typed = bytearray()
+    ahead = []
 
     def handler(call):
         call.send(data=b"o" * (1 << 20))
         call.send(data=b"o" * (1 << 20))
-        typed.append(b"".join(m.data for m in call.typed()))
+        taken = 0
+        for message in call.typed():
+            typed.extend(message.data)
+            ahead.append(len(typed) - taken)
+            if ahead[-1] >= WINDOW // 2:
+                taken = len(typed)
+                call.send(input_taken_bytes=taken)
         call.end()
     with Fake(AttachConsole=handler) as path:
         out = subprocess.run([B / "lodge", "console", "a", "--socket", path], input=text, capture_output=True, timeout=DEADLINE_S)
-    assert out.returncode == 0 and typed == [text] and len(out.stdout) == 2 << 20, out.stderr
+    assert out.returncode == 0 and typed == text and len(out.stdout) == 2 << 20, out.stderr
+    assert max(ahead) <= WINDOW
+
+
+def test_console_of_a_guest_that_takes_nothing(server):
+    typed = []
+    with Fake(AttachConsole=attached(typed)) as path:
+        with Terminal(path, "console", "a") as t:
+            t.shows(b"login: ")
+            t.until("raw mode", t.is_raw)
+            for _ in range(80):
+                t.type(b"x" * 1024)
+                time.sleep(0.001)
+            t.shows(b"the guest takes no input")
+            t.type(b"\x01x")
+            t.shows(b"VM a goes on")
+            t.ends(0)
+    assert WINDOW - 8192 <= len(b"".join(m.data for m in typed)) <= WINDOW
 
 
 def test_pause_resume_resize(server):
