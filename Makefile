@@ -36,10 +36,10 @@ DEVICES := bus platform \
 	legacy/uart legacy/uart_tx legacy/i8042 legacy/rtc legacy/pvpanic legacy/acpi_pm \
 	pci/pci_dev pci/pci_host pci/msix \
 	virtio/virtq virtio/virtio virtio/virtio_pci virtio/virtio_pci_common virtio/virtio_mmio virtio/virtio_loop \
-	virtio/blk virtio/blk_request virtio/rng
+	virtio/blk virtio/blk_request virtio/blk_stats virtio/rng
 
 VMM := config cmdline kvm vcpu memory irq exits gate \
-	machine machine_devices machine_boot machine_io machine_end \
+	machine machine_devices machine_boot machine_io machine_end machine_pause \
 	boot/kernel boot/bzimage boot/elf boot/unpack boot/unlz4 boot/place boot/initramfs boot/cpio boot/modules \
 	x86/boot x86/cpu x86/cpuid x86/cpu_features x86/acpi x86/dsdt x86/aml x86/e820 x86/speed
 
@@ -49,7 +49,7 @@ CONTROL := $(addprefix ttrpc/,$(TTRPC)) \
 	$(addprefix sandbox/,sandbox filter table root trap) kept_file \
 	arguments background calls config_check signals unix_socket \
 	access identity server_options \
-	start_config storage storage_edit storage_service vm vm_end events console_ring vm_console vmm_service vmm_vms cmd_vmm \
+	start_config storage storage_edit storage_service vm vm_end events console_ring vm_console vm_metrics metrics_text vmm_service vmm_vms cmd_vmm \
 	serve serve_vm serve_spawn serve_find serve_pass serve_metrics config_file service_manager cmd_serve \
 	main cmd_run cmd_doctor parse options options_disk escape tty console \
 	doctor doctor_kvm doctor_io doctor_memory \
@@ -68,7 +68,7 @@ TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify tes
 TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pci \
 	$(TESTS_VIRTIO)
 TESTS_VMM     := test_config test_unpack test_kernel test_kernel_bad test_initramfs test_cpuid test_acpi
-TESTS_CONTROL := test_ttrpc_server test_ttrpc_client test_vm_console test_parse test_options test_console test_doctor test_disk_args
+TESTS_CONTROL := test_ttrpc_server test_ttrpc_client test_vm_console test_metrics_text test_parse test_options test_console test_doctor test_disk_args
 
 # libFuzzer targets: tests/fuzz/<name>.c
 FUZZ := fuzz_virtq fuzz_blk fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \

@@ -7,6 +7,7 @@
 #include "control/start_config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,7 @@ VmTools__Concierge__VmState vmm_wire_state(const struct vmm_service *s)
 	    [VM_IDLE] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_UNKNOWN,
 	    [VM_STARTING] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_STARTING,
 	    [VM_RUNNING] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_RUNNING,
+	    [VM_PAUSED] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_PAUSED,
 	    [VM_STOPPING] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_STOPPING,
 	    [VM_ENDED] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_UNKNOWN,
 	};
@@ -69,7 +71,7 @@ static void add_users(void *ctx, struct storage_users *users)
 	struct vmm_service *s = ctx;
 	const struct machine_config *config = vm_config(s->vm);
 
-	if (vm_state(s->vm) != VM_RUNNING && vm_state(s->vm) != VM_STOPPING)
+	if (vm_state(s->vm) == VM_STARTING || !vmm_exists(s))
 		return;
 	for (unsigned i = 0; i < config->ndisks; i++)
 		storage_users_add(users, s->name, config->disks[i].image.path);
@@ -182,6 +184,7 @@ static void start_vm(void *ctx, struct ttrpc_call *call, const ProtobufCMessage 
 		calls_push(&s->starting, call);
 		return;
 	case VM_RUNNING:
+	case VM_PAUSED:
 		if (!vmm_is_mine(s, r->name))
 			break;
 		reply_running(s, call);
@@ -225,6 +228,7 @@ void vmm_stop(struct vmm_service *s, unsigned timeout_ms)
 	enum vm_state before = vm_state(s->vm);
 
 	vm_stop(s->vm, timeout_ms);
+	vmm_refuse_pause(s, "is being stopped");
 	if (vm_state(s->vm) != before)
 		vmm_say_state(s);
 }
@@ -327,6 +331,7 @@ static void vmm_ended(void *ctx, enum machine_event event, const char *reason)
 	s->asked = s->asked || s->stop_called;
 	vm_end_of_machine(&s->end, event, s->asked, reason);
 	say_end(s);
+	vmm_refuse_pause(s, "has ended");
 	while ((call = calls_pop(&s->stopping)))
 		reply_stop(call, NULL);
 	while ((call = calls_pop(&s->stopping_all)))
@@ -342,6 +347,7 @@ void vmm_service_stop(struct vmm_service *s)
 	switch (vm_state(s->vm)) {
 	case VM_STARTING:
 	case VM_RUNNING:
+	case VM_PAUSED:
 	case VM_STOPPING:
 		vmm_stop(s, s->asked ? 0 : VM_STOP_TIMEOUT_MS);
 		break;
@@ -393,7 +399,8 @@ int vmm_service_new(const struct vmm_setup *setup, struct vmm_service **ret_serv
 		    struct err *err)
 {
 	struct vmm_service *s = calloc(1, sizeof(*s));
-	struct vm_callbacks callbacks = {vmm_started, vmm_ended, s};
+	struct vm_callbacks callbacks = {
+	    .started = vmm_started, .paused = vmm_paused, .ended = vmm_ended, .ctx = s};
 	struct loop *loop = setup->loop;
 	struct ttrpc_server_config config = {.loop = loop,
 					     .services = services,
@@ -412,6 +419,7 @@ int vmm_service_new(const struct vmm_setup *setup, struct vmm_service **ret_serv
 	s->files_of = setup->files_of;
 	s->sandbox = setup->sandbox;
 	s->began_ns = loop_now_ns();
+	s->statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 	s->storage = (struct storage_service){
 	    .bg = &s->bg, .storage = STORAGE_INIT, .users = add_users, .ctx = s};
 	background_init(&s->bg, loop);
@@ -449,6 +457,7 @@ void vmm_service_free(struct vmm_service *s)
 	ttrpc_server_free(s->server);
 	vm_free(s->vm);
 	vm_console_free(s->console);
+	cleanup_fd(&s->statm_fd);
 	storage_close(&s->storage.storage);
 	free(s->name);
 	free(s);

@@ -30,15 +30,16 @@ struct vmm_service {
 	const struct identity *files_of;
 	struct background bg;
 	struct vm *vm;
-	struct sandbox *sandbox;
 	struct vm_console *console;
+	int statm_fd; /* for the memory that this process takes */
+	struct sandbox *sandbox;
 	struct ttrpc_server *server;
 	struct storage_service storage;
 
 	char *name; /* of the VM, from StartVm on */
 	struct calls starting;
 	struct ttrpc_call *first; /* whose request is being worked on; not among `starting` */
-	struct calls stopping, stopping_all, waiting;
+	struct calls stopping, stopping_all, waiting, pausing, resuming;
 	struct events events;
 	uint64_t began_ns;
 

@@ -7,6 +7,10 @@
 /* vmm_vms.c */
 extern const struct ttrpc_service vmm_vms_service;
 
+/* vmm_vms.c: `paused` of vm_callbacks, and the end of calls that wait for it, with why. */
+void vmm_paused(void *ctx);
+void vmm_refuse_pause(struct vmm_service *s, const char *why);
+
 /* Is there a VM, and is this its name? */
 bool vmm_exists(const struct vmm_service *s);
 bool vmm_is_mine(const struct vmm_service *s, const char *name);
