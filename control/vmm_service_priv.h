@@ -30,4 +30,7 @@ void vmm_stop(struct vmm_service *s, unsigned timeout_ms);
 /* The VM's state has changed. */
 void vmm_say_state(struct vmm_service *s);
 
+/* From the start of a VM on, this process is to open no more files. True with the reason. */
+bool vmm_locked_in(const struct vmm_service *s, struct err *err);
+
 #endif
