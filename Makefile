@@ -367,7 +367,7 @@ $(B)/bench/%: tests/bench/%.c | $(LINUX_INCLUDE)/.ok
 	$(Q)mkdir -p $(@D) && $(MUSL_CC) $(GUEST_CFLAGS) -static -s -o $@ $<
 
 .PHONY: bench bench-build
-bench-build: all $(BENCH) $(B)/payload/blk.elf
+bench-build: all $(BENCH) $(patsubst %,$(B)/payload/%.elf,blk button hello)
 
 bench: bench-build
 	$(Q)tests/bench/bench

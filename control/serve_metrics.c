@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "control/metrics_text.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -36,6 +37,24 @@ static void round_free(struct round *r)
 	free(r);
 }
 
+/* As messages, or as the text that they make. */
+static void reply_all(struct ttrpc_call *call, const Lodge__V1__GetMetricsResponse *all)
+{
+	Lodge__V1__GetMetricsTextResponse r = LODGE__V1__GET_METRICS_TEXT_RESPONSE__INIT;
+	autofree char *text = NULL;
+
+	if (ttrpc_call_method(call)->output == all->base.descriptor) {
+		ttrpc_call_reply(call, &all->base);
+		return;
+	}
+	text = metrics_text(all->vms, all->n_vms);
+	r.text = text;
+	if (text)
+		ttrpc_call_reply(call, &r.base);
+	else
+		ttrpc_call_fail(call, TTRPC_RESOURCE_EXHAUSTED, "out of memory");
+}
+
 /* All answers in one, which borrows from them. */
 static void reply(struct round *r)
 {
@@ -58,7 +77,7 @@ static void reply(struct round *r)
 		for (size_t k = 0; k < one->n_vms; k++)
 			list[all.n_vms++] = one->vms[k];
 	}
-	ttrpc_call_reply(r->call, &all.base);
+	reply_all(r->call, &all);
 }
 
 static void round_next(struct loop_msg *m);

@@ -15,7 +15,7 @@ struct metrics {
 	const struct vm_table *table;
 };
 
-/* GetMetrics, or a method with the same request whose answer is a text. */
+/* GetMetrics and GetMetricsText, as the method of the call says. */
 void metrics_get(struct metrics *metrics, struct ttrpc_call *call,
 		 const Lodge__V1__GetMetricsRequest *request);
 void metrics_cancelled(struct ttrpc_call *call);

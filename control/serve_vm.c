@@ -539,6 +539,8 @@ void vm_table_leave(struct vm_table *table)
 
 void vm_table_free(struct vm_table *table)
 {
-	while (table->vms)
-		serve_vm_free(table->vms);
+	for (struct serve_vm *vm = table->vms, *next; vm; vm = next) {
+		next = vm->next;
+		serve_vm_free(vm);
+	}
 }

@@ -28,9 +28,9 @@ bool service_manager_listens(void)
 
 static int take_socket(int *ret_fd, struct err *err)
 {
-	struct sockaddr_un addr;
+	struct sockaddr_un addr = {0};
 	socklen_t len = sizeof(addr), size = sizeof(int);
-	int type, listens;
+	int type = 0, listens = 0;
 	unsigned n;
 
 	if (parse_unsigned(getenv("LISTEN_FDS"), 1, 1, &n))

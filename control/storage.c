@@ -193,7 +193,7 @@ int place_check_users(const struct stat *st, const struct storage_user *users, s
 		      struct err *err)
 {
 	for (size_t i = 0; i < n; i++) {
-		struct stat other;
+		struct stat other = {0};
 
 		if (!stat(users[i].path, &other) && other.st_dev == st->st_dev &&
 		    other.st_ino == st->st_ino)
@@ -349,7 +349,7 @@ void storage_create(const struct storage *storage,
 static int destroy_at(const struct place *place, const struct identity *identity,
 		      const struct storage_user *users, size_t nusers, struct err *err)
 {
-	struct stat st, again;
+	struct stat st = {0}, again;
 	autofd int fd = -1;
 	int res = place_open_file(place, O_RDWR, &fd, &st, err);
 

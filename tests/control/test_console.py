@@ -205,6 +205,8 @@ def test_many_attach(server):
     with server.client() as c:
         server.start(c, "a", "echo")
         streams = [attached(c) for _ in range(64)]
+        for _, b in streams:  # through `lodge serve` they come in any order
+            b.until(b"echo\n")
         duplex, a = attached(c)
         expect_rpc_error("RESOURCE_EXHAUSTED", a.rest)
         streams[0][0].send(data=b"all\n")

@@ -161,3 +161,29 @@ def test_passed_calls_name_their_vm(server):
         duplex = c.open("AttachConsole")
         duplex.send(data=b"x")
         expect_rpc_error("INVALID_ARGUMENT", lambda: list(duplex))
+
+
+def test_metrics_of_many(server):
+    need_kvm()
+    with server.client() as c:
+        pids = {name: server.start(c, name, "spin").pid for name in ("a", "b", "c")}
+        assert {vm.name: vm.pid for vm in c.GetMetrics().vms} == pids
+        assert [vm.name for vm in c.GetMetrics(name="b").vms] == ["b"]
+        text = c.GetMetricsText().text
+        assert text.count("# TYPE ") == len({line for line in text.splitlines() if line.startswith("# TYPE ")})
+        assert all(f'"{name}"' in text for name in pids)
+        os.kill(pids["b"], signal.SIGSTOP)  # who does not answer is left out
+        assert {vm.name for vm in c.GetMetrics().vms} == {"a", "c"}
+        os.kill(pids["b"], signal.SIGCONT)
+
+
+def test_pause_is_passed_on_and_told(server):
+    need_kvm()
+    with server.client() as c, server.client() as d:
+        server.start(c, "a", "spin")
+        events, _ = watch(d)
+        c.PauseVm(name="a")
+        assert next(events).state == 100
+        until("it is known", lambda: c.GetVmInfo(name="a").vm_info.state == 100)
+        c.ResumeVm(name="a")
+        assert next(events).state == RUNNING
