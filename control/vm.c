@@ -19,8 +19,8 @@
 struct vm {
 	struct loop *loop;
 	struct background *bg;
-	const struct uart_sink *console;
 	struct sandbox *sandbox;
+	const struct uart_sink *console;
 	struct vm_callbacks callbacks;
 	enum vm_state state;
 
@@ -275,10 +275,10 @@ int vm_new(struct loop *loop, struct background *bg, struct sandbox *sandbox,
 		return -ENOMEM;
 	vm->loop = loop;
 	vm->bg = bg;
-	vm->console = console;
 	vm->sandbox = sandbox;
 	vm->lock_in.fn = vm_lock_in_loop;
 	sem_init(&vm->locked_in, 0, 0);
+	vm->console = console;
 	vm->callbacks = *callbacks;
 	vm->make.work = vm_make;
 	vm->make.done = vm_made;

@@ -255,8 +255,7 @@ static void stop_cancelled(void *ctx, struct ttrpc_call *call)
 	calls_cancelled(&((struct vmm_service *)ctx)->stopping, call);
 }
 
-/* From the start of a VM on, this process is to open no more files. */
-static bool locked_in(const struct vmm_service *s, struct err *err)
+bool vmm_locked_in(const struct vmm_service *s, struct err *err)
 {
 	if (!s->sandbox->on || (vm_state(s->vm) == VM_IDLE && !sandbox_entered(s->sandbox)))
 		return false;
@@ -272,7 +271,7 @@ static void create_disk_image(void *ctx, struct ttrpc_call *call, const Protobuf
 	struct vmm_service *s = ctx;
 	struct err err = ERR_INIT;
 
-	if (locked_in(s, &err))
+	if (vmm_locked_in(s, &err))
 		storage_service_refuse_create(call, err.msg);
 	else
 		storage_service_create(&s->storage, call, msg);
@@ -283,7 +282,7 @@ static void destroy_disk_image(void *ctx, struct ttrpc_call *call, const Protobu
 	struct vmm_service *s = ctx;
 	struct err err = ERR_INIT;
 
-	if (locked_in(s, &err))
+	if (vmm_locked_in(s, &err))
 		storage_service_refuse_destroy(call, err.msg);
 	else
 		storage_service_destroy(&s->storage, call, msg);

@@ -30,9 +30,9 @@ struct vmm_service {
 	const struct identity *files_of;
 	struct background bg;
 	struct vm *vm;
+	struct sandbox *sandbox;
 	struct vm_console *console;
 	int statm_fd; /* for the memory that this process takes */
-	struct sandbox *sandbox;
 	struct ttrpc_server *server;
 	struct storage_service storage;
 

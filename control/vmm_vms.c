@@ -105,6 +105,44 @@ static void watch_cancelled(void *ctx, struct ttrpc_call *call)
 	events_cancelled(&((struct vmm_service *)ctx)->events, call);
 }
 
+/* ---- disk images --------------------------------------------------------------------------------
+ */
+
+/* False: the call has been answered. */
+static bool may_open_files(const struct vmm_service *s, struct ttrpc_call *call)
+{
+	struct err err = ERR_INIT;
+
+	if (!vmm_locked_in(s, &err))
+		return true;
+	ttrpc_call_fail(call, TTRPC_FAILED_PRECONDITION, "%s", err.msg);
+	return false;
+}
+
+static void get_disk_image_info(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	struct vmm_service *s = ctx;
+
+	if (may_open_files(s, call))
+		storage_service_info(&s->storage, call, msg);
+}
+
+static void resize_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	struct vmm_service *s = ctx;
+
+	if (may_open_files(s, call))
+		storage_service_resize(&s->storage, call, msg);
+}
+
+static void check_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	struct vmm_service *s = ctx;
+
+	if (may_open_files(s, call))
+		storage_service_check(&s->storage, call, msg);
+}
+
 /* ---- pause, resume ------------------------------------------------------------------------------
  */
 
@@ -315,24 +353,6 @@ static void console_cancelled(void *ctx, struct ttrpc_call *call)
 	(void)ctx;
 	vm_console_close(call);
 	ttrpc_call_fail(call, TTRPC_CANCELLED, "nobody waits");
-}
-
-/* ---- images -------------------------------------------------------------------------------------
- */
-
-static void get_disk_image_info(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
-{
-	storage_service_info(&((struct vmm_service *)ctx)->storage, call, msg);
-}
-
-static void resize_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
-{
-	storage_service_resize(&((struct vmm_service *)ctx)->storage, call, msg);
-}
-
-static void check_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
-{
-	storage_service_check(&((struct vmm_service *)ctx)->storage, call, msg);
 }
 
 /* ---- the table ----------------------------------------------------------------------------------

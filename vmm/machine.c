@@ -148,13 +148,15 @@ static int build_vcpus(struct machine *m, struct err *err)
 	return res;
 }
 
-/* They wait at the gate. */
+/* All wait at the gate afterwards, and are locked in. */
 static int start_threads(struct machine *m, struct err *err)
 {
 	int res = machine_io_start(m, err);
 
 	for (unsigned i = 0; i < m->config->cpus && !res; i++)
 		res = vcpu_start(m->vcpus[i], err);
+	if (!res)
+		gate_await(&m->gate, m->nio + m->config->cpus);
 	return res;
 }
 

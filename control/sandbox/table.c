@@ -25,6 +25,9 @@
 #define W   (1u << THREAD_WORKER)
 #define ALL (C | V | I | W)
 
+#ifndef SO_PEERGROUPS
+#define SO_PEERGROUPS 59
+#endif
 #ifndef AT_EMPTY_PATH
 #define AT_EMPTY_PATH 0x1000
 #endif

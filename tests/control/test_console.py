@@ -5,7 +5,7 @@ import time
 
 from rig import expect_rpc_error, need_kvm, until
 
-KINDS = ["vmm"]
+KINDS = ["vmm", "serve"]
 LINE = 64
 
 
