@@ -500,7 +500,7 @@ static void ring_refuses_other_operations(void **state)
 	struct io_uring ring;
 
 	(void)state;
-	if (loop_ring_new(&ring, 8, &err)) {
+	if (loop_ring_new(&ring, 8, LOOP_USE_ALL, &err)) {
 		print_message("SKIP: this kernel refuses io_uring\n");
 		skip();
 	}
