@@ -252,7 +252,7 @@ enum vm_state vm_state(const struct vm *vm)
 
 struct machine *vm_machine(const struct vm *vm)
 {
-	return vm->machine;
+	return vm->ended_msg.queued ? NULL : vm->machine;
 }
 
 uint64_t vm_started_ns(const struct vm *vm)

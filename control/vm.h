@@ -73,7 +73,7 @@ bool vm_pausing(const struct vm *vm);
 
 enum vm_state vm_state(const struct vm *vm);
 
-/* Between `started` and `ended`. */
+/* Between `started` and `ended`; NULL when it has ended already. */
 struct machine *vm_machine(const struct vm *vm);
 
 /* When the guest began, as loop_now_ns(). */

@@ -135,7 +135,8 @@ static void fill_machine(struct metrics *m, const struct vm *vm)
 
 Lodge__V1__VmMetrics *vm_metrics_new(const struct vm_metrics_sources *s)
 {
-	bool runs = vm_state(s->vm) != VM_STARTING; /* before, the machine is another thread's */
+	/* while it starts, the machine is another thread's */
+	bool runs = vm_state(s->vm) != VM_STARTING && vm_machine(s->vm);
 	unsigned cpus = runs ? vm_config(s->vm)->cpus : 0;
 	struct metrics *m = calloc(1, sizeof(*m) + cpus * sizeof(m->vcpus[0]));
 	struct vm_console_stats console;

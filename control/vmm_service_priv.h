@@ -11,6 +11,9 @@ extern const struct ttrpc_service vmm_vms_service;
 void vmm_paused(void *ctx);
 void vmm_refuse_pause(struct vmm_service *s, const char *why);
 
+/* vmm_disk.c: the method ResizeVmDisk */
+void vmm_resize_disk(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg);
+
 /* Is there a VM, and is this its name? */
 bool vmm_exists(const struct vmm_service *s);
 bool vmm_is_mine(const struct vmm_service *s, const char *name);

@@ -48,6 +48,15 @@ struct image_driver {
 	int (*map)(struct image *img, uint64_t offset_bytes, uint64_t len_bytes,
 		   struct image_extent *ret_extent, struct err *err);
 	struct image *(*backing)(struct image *img); /* NULL: such a format has none */
+	/*
+	 * For image_grow(), which has checked the size. begin: all that can be refused is refused;
+	 * *ret_from to *ret_to, when not empty, is to be written with zeroes next. end: it was
+	 * (`failed` 0), and the size is made durable, or it was not, and begin is undone; 0 or
+	 * -errno, which is then also that of `failed`.
+	 */
+	int (*grow_begin)(struct image *img, uint64_t size_bytes, uint64_t *ret_from,
+			  uint64_t *ret_to, struct err *err);
+	int (*grow_end)(struct image *img, uint64_t old_bytes, int failed, struct err *err);
 };
 
 /* Common head of every driver's own struct. */

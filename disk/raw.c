@@ -142,6 +142,36 @@ static void raw_detach(struct image *img)
 	raw->bounce = NULL;
 }
 
+static int raw_grow_begin(struct image *img, uint64_t size_bytes, uint64_t *ret_from,
+			  uint64_t *ret_to, struct err *err)
+{
+	const struct raw *raw = raw_of(img);
+	struct stat st;
+
+	(void)ret_from; /* a file's new part reads as zeroes */
+	(void)ret_to;
+	if (fstat(raw->file.fd, &st))
+		return err_sys(err, errno, "cannot be examined");
+	if (!S_ISREG(st.st_mode))
+		return err_set(err, EINVAL,
+			       "is a block device, which is as large as it is; resize what it "
+			       "stands for and start the VM again");
+	/* nothing that is there is cut off, whoever has made the file longer */
+	if (size_bytes > INT64_MAX)
+		return err_set(err, EFBIG, "no file is that long");
+	if ((uint64_t)st.st_size < size_bytes && ftruncate(raw->file.fd, (off_t)size_bytes))
+		return err_sys(err, errno, "cannot be made longer");
+	return 0;
+}
+
+static int raw_grow_end(struct image *img, uint64_t old_bytes, int failed, struct err *err)
+{
+	(void)old_bytes;
+	if (failed || !fdatasync(raw_of(img)->file.fd))
+		return -failed;
+	return err_sys(err, errno, "cannot be written");
+}
+
 static void raw_inject_fault(struct image *img, unsigned n, int errnum)
 {
 	struct raw *raw = raw_of(img);
@@ -160,4 +190,6 @@ const struct image_driver image_raw_driver = {
     .submit = raw_submit,
     .inject_fault = raw_inject_fault,
     .map = raw_map,
+    .grow_begin = raw_grow_begin,
+    .grow_end = raw_grow_end,
 };

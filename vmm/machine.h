@@ -69,6 +69,15 @@ void machine_resume(struct machine *machine);
 void machine_vcpu_stats(struct machine *machine, unsigned n, struct vcpu_stats *ret_stats);
 void machine_disk_stats(struct machine *machine, unsigned n, struct virtio_blk_stats *ret_stats);
 
+/*
+ * Makes disk `n` longer, image and device. `done` is called from the control loop, before `ended`
+ * in any case: err->code 0, or why it is as it was. Conditions as of machine_vcpu_stats(); -EBUSY:
+ * it is being done already; -ENOMEM: then `done` is not called.
+ */
+typedef void machine_resized_fn(void *ctx, uint64_t old_bytes, const struct err *err);
+int machine_resize_disk(struct machine *machine, unsigned n, uint64_t size_bytes,
+			machine_resized_fn *done, void *ctx);
+
 /* The serial port, for input and break; NULL without a console. */
 struct uart *machine_uart(struct machine *machine);
 

@@ -114,9 +114,10 @@ static void over(struct loop_msg *msg)
 {
 	struct machine *m = container_of(msg, struct machine, end.over);
 
-	/* Devices that are becoming quiet tell so on this thread: not to a machine that is gone. */
-	if (machine_pause_busy(m)) {
-		m->pause.over = true;
+	/* What devices have been asked to do they tell on this thread: not to a machine that is
+	 * gone. */
+	if (machine_busy(m)) {
+		m->end.waits = true;
 		return;
 	}
 	/* `panicked`, if it was posted, was posted before: it has run. */
@@ -127,6 +128,19 @@ static void over(struct loop_msg *msg)
 	if (m->uart)
 		uart_flush(m->uart);
 	m->callbacks.ended(m->callbacks.ctx, m->end.event, m->end.reason);
+}
+
+bool machine_busy(const struct machine *m)
+{
+	return m->pause.settling || m->nresizes;
+}
+
+void machine_settled(struct machine *m)
+{
+	if (m->end.waits && !machine_busy(m)) {
+		m->end.waits = false;
+		loop_post(m->control, &m->end.over);
+	}
 }
 
 /* ---- on vCPU threads ---- */

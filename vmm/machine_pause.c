@@ -108,15 +108,10 @@ static void quiet(struct loop_msg *msg)
 	struct machine *m = container_of(msg, struct machine, pause.quiet);
 
 	m->pause.settling = false;
-	if (m->pause.over)
-		loop_post(m->control, &m->end.over);
+	if (m->end.waits)
+		machine_settled(m);
 	else
 		m->pause.paused(m->pause.ctx);
-}
-
-bool machine_pause_busy(const struct machine *m)
-{
-	return m->pause.settling;
 }
 
 /* ---- from outside ---- */

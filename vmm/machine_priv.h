@@ -46,6 +46,7 @@ struct machine_end {
 	atomic_uint running; /* vCPU threads that have not ended */
 	/* the control loop's thread, from posting on */
 	struct loop_msg panicked, over;
+	bool waits; /* `over`, for machine_settled() */
 	struct loop_timer grace;
 };
 
@@ -61,7 +62,6 @@ struct machine_pause {
 	/* the control loop's thread, from posting on */
 	struct loop_msg parked, quiet;
 	bool settling; /* the devices are being waited for */
-	bool over;     /* and so does the end of the machine */
 	struct virtio_transport *held[MACHINE_DISKS_MAX + 1];
 	unsigned nheld; /* devices that are to be resumed */
 	void (*paused)(void *ctx);
@@ -106,6 +106,8 @@ struct machine {
 
 	struct machine_end end;
 	struct machine_pause pause;
+	struct machine_resize *resizes[MACHINE_DISKS_MAX]; /* under way; the control loop's */
+	unsigned nresizes;
 };
 
 /* machine_devices.c: every device type. Free comes after a failed open or build as well. */
@@ -139,7 +141,9 @@ void machine_pause_park(void *machine, struct vcpu *vcpu);
 void machine_pause_gone(struct machine *m, struct vcpu *vcpu);
 /* Any thread: vCPUs were asked to stop. */
 void machine_pause_wake(struct machine *m);
-/* Control loop: devices are becoming quiet; `over` is posted again when they are. */
-bool machine_pause_busy(const struct machine *m);
+/* Control loop: is something under way that devices will answer? Then `over` waits for
+ * machine_settled(). */
+bool machine_busy(const struct machine *m);
+void machine_settled(struct machine *m);
 
 #endif

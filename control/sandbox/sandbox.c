@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/seccomp.h>
+#include <malloc.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -63,6 +64,8 @@ int sandbox_init(struct sandbox *s, bool on, bool userns, struct err *err)
 			       "this host's kernel has no seccomp, which locks the VM's process "
 			       "in; use one that has, or say --sandbox off for guests that you "
 			       "trust");
+	/* a heap of a thread, when it shrinks, makes the C library open a file of /proc */
+	mallopt(M_ARENA_MAX, 1);
 	s->root = sandbox_root_prepare(userns);
 	if (sandbox_trap_install())
 		return err_sys(err, errno, "cannot set the handler of SIGSYS");

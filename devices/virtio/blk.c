@@ -70,7 +70,7 @@ static void config_fill(const struct virtio_blk *blk, struct blk_config_wire *c)
 	const unsigned segs = MIN(blk->dev.queue_size_max, VIRTQ_SEGS_MAX) - 2u;
 
 	*c = (struct blk_config_wire){
-	    .capacity = le64_put(info->size_bytes / IMAGE_SECTOR_BYTES),
+	    .capacity = le64_put(atomic_load(&blk->capacity_bytes) / IMAGE_SECTOR_BYTES),
 	    .seg_max = le32_put(segs),
 	    .blk_size = le32_put(block),
 	    .topology.physical_block_exp = log2_of(physical / block),
@@ -112,6 +112,47 @@ static void blk_config_write(struct virtio_dev *dev, unsigned offset, const void
 		return;
 	atomic_store_explicit(&blk->writeback, ((const uint8_t *)buf)[at - offset] != 0,
 			      memory_order_relaxed);
+}
+
+/* ---- size ---- */
+
+static void resize_done(struct image_grow *g)
+{
+	struct virtio_blk_resize *r = container_of(g, struct virtio_blk_resize, grow);
+
+	if (!g->err.code)
+		atomic_store(&r->blk->size_bytes, g->size_bytes);
+	virtio_loop_job_end(&r->job);
+	r->done(r);
+}
+
+static void resize_run(struct virtio_loop_job *job)
+{
+	struct virtio_blk_resize *r = container_of(job, struct virtio_blk_resize, job);
+
+	image_grow(r->blk->img, &r->grow);
+}
+
+void virtio_blk_resize(struct virtio_dev *dev, struct virtio_blk_resize *r)
+{
+	struct virtio_blk *blk = blk_of(dev);
+
+	r->blk = blk;
+	r->grow.done = resize_done;
+	r->job.run = resize_run;
+	virtio_loop_alone(&blk->vl, &r->job);
+}
+
+static void show_size(struct virtio_dev *dev)
+{
+	struct virtio_blk *blk = blk_of(dev);
+
+	atomic_store(&blk->capacity_bytes, atomic_load(&blk->size_bytes));
+}
+
+void virtio_blk_resized(struct virtio_dev *dev)
+{
+	virtio_change_config(dev, show_size);
 }
 
 /* ---- life ---- */
@@ -251,6 +292,7 @@ int virtio_blk_new(const struct virtio_blk_config *config, const struct platform
 	blk->dev.config_len = sizeof(struct blk_config_wire);
 	blk->img = img;
 	blk->info = image_info(img);
+	blk->size_bytes = blk->capacity_bytes = blk->info->size_bytes;
 	blk->dev.features = blk_features(blk->info, config->queues);
 	blk->write_through = config->write_through;
 	blk->writeback = !config->write_through;

@@ -14,8 +14,8 @@
 #include "base/err.h"
 #include "base/loop.h"
 #include "devices/platform.h"
-#include "devices/virtio/virtio.h"
-#include "disk/image.h"
+#include "devices/virtio/virtio_loop.h"
+#include "disk/image_grow.h"
 
 #define VIRTIO_BLK_SERIAL_BYTES 20
 #define VIRTIO_BLK_QUEUES_MAX	8
@@ -61,6 +61,27 @@ struct virtio_blk_stats {
 int virtio_blk_new(const struct virtio_blk_config *config, const struct platform *plat,
 		   struct image *img, struct loop *loop, struct virtio_dev **ret_dev,
 		   struct err *err);
+
+/* The caller's, from virtio_blk_resize() to `done`. */
+struct virtio_blk_resize {
+	struct image_grow grow; /* size_bytes; afterwards err and old_bytes */
+	/* Once, on the loop's thread; virtio_blk_resized() is to follow where it is done. */
+	void (*done)(struct virtio_blk_resize *r);
+
+	/* private */
+	struct virtio_blk *blk;
+	struct virtio_loop_job job;
+};
+
+/*
+ * Makes the image longer, in order with the requests of the guest, which wait meanwhile. Any
+ * thread; the device must not be freed before `done`; one at a time.
+ */
+void virtio_blk_resize(struct virtio_dev *dev, struct virtio_blk_resize *r);
+
+/* After one that succeeded: the guest sees the new size and is told. Any thread but the loop's: it
+ * takes the transport's lock, which a vCPU may hold while it waits for the loop. */
+void virtio_blk_resized(struct virtio_dev *dev);
 
 /* Any thread. */
 void virtio_blk_stats(struct virtio_dev *dev, struct virtio_blk_stats *ret_stats);

@@ -2,8 +2,8 @@
  * virtio-blk from the inside: the device (blk.c) and the life of one request (blk_request.c).
  *
  * Threads: configuration space on vCPU threads under the transport's lock; requests, pools and the
- * image on the loop's thread. `features` is written before the queues start. `writeback` and the
- * counters are atomic.
+ * image on the loop's thread. `features` is written before the queues start. `writeback`, sizes
+ * and the counters are atomic.
  */
 #ifndef DEVICES_VIRTIO_BLK_PRIV_H
 #define DEVICES_VIRTIO_BLK_PRIV_H
@@ -94,6 +94,8 @@ struct virtio_blk {
 	/* Guest-visible state. */
 	uint64_t features; /* negotiated; 0 while inactive */
 	_Atomic bool writeback;
+	_Atomic uint64_t capacity_bytes; /* as the guest sees it: what is added may come later */
+	_Atomic uint64_t size_bytes;	 /* of the image */
 
 	struct blk_pool pools[VIRTIO_BLK_QUEUES_MAX];
 	void *pool_map;

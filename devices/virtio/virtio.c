@@ -69,6 +69,17 @@ void virtio_raise_config(struct virtio_dev *dev)
 	raise_config(dev->transport);
 }
 
+void virtio_change_config(struct virtio_dev *dev, void (*change)(struct virtio_dev *dev))
+{
+	struct virtio_transport *t = dev->transport;
+
+	pthread_mutex_lock(&t->lock);
+	change(dev);
+	atomic_fetch_add(&t->config_generation, 1);
+	pthread_mutex_unlock(&t->lock);
+	raise_config(t);
+}
+
 void virtio_raise_needs_reset(struct virtio_dev *dev)
 {
 	static struct log_limit limit;

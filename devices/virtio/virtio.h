@@ -109,6 +109,12 @@ void virtio_raise_config(struct virtio_dev *dev);
 void virtio_raise_needs_reset(struct virtio_dev *dev);
 
 /*
+ * Changes the configuration so that a driver that reads it meanwhile finds another generation
+ * (§2.5.3), and tells the driver. Takes the transport's lock: not from the device's loop.
+ */
+void virtio_change_config(struct virtio_dev *dev, void (*change)(struct virtio_dev *dev));
+
+/*
  * Transports. Each takes ownership of `dev` on success and frees it with itself.
  * PCI (virtio 1.2 §4.1): one function with MSI-X, a vector for each queue and one for
  * configuration. MMIO (§4.2): VIRTIO_MMIO_BYTES at `gpa`, one edge-triggered interrupt.

@@ -20,12 +20,24 @@ static void tell_quiet(struct virtio_loop *vl)
 	quiet(vl->quiet_ctx);
 }
 
+/* What waited until nothing is in flight. */
+static void run_job(struct virtio_loop *vl)
+{
+	if (!vl->job || vl->job_runs || vl->held != vl->watched)
+		return;
+	vl->job_runs = true;
+	hold(vl);
+	vl->job->run(vl->job);
+}
+
 static void unhold(struct virtio_loop *vl)
 {
 	vl->held--;
+	run_job(vl);
 	tell_quiet(vl);
 	if (!vl->stopping || vl->held)
 		return;
+	vl->running = false;
 	/* The caller of stop may free `vl` as soon as it sees `stopped`: nothing of it is touched
 	 * after the unlock, and the loop itself outlives it. */
 	if (vl->dev->loop_idle)
@@ -65,6 +77,11 @@ static void protocol_broken(struct virtio_loop *vl)
 	virtio_raise_needs_reset(vl->dev);
 }
 
+static bool takes(const struct virtio_loop *vl)
+{
+	return !vl->broken && !vl->paused && !vl->job;
+}
+
 /*
  * Takes what waits, at most one ring full: chains that are answered at once could otherwise come in
  * as fast as they are answered, and a guest could keep the loop's thread, and a reset, for itself.
@@ -77,7 +94,7 @@ static void serve(struct virtio_loop_queue *q)
 	unsigned budget = virtq_size(q->vq);
 	int r = 0;
 
-	if (vl->paused)
+	if (!takes(vl))
 		return;
 	virtq_kick_disable(q->vq);
 	q->kicks_off = true;
@@ -103,7 +120,7 @@ static bool look(struct loop_spinner *s)
 	struct virtio_loop *vl = container_of(s, struct virtio_loop, spinner);
 	bool found = false;
 
-	for (unsigned i = 0; i < vl->dev->nqueues && !vl->broken && !vl->paused; i++) {
+	for (unsigned i = 0; i < vl->dev->nqueues && takes(vl); i++) {
 		struct virtio_loop_queue *q = &vl->queues[i];
 
 		if (q->vq && virtq_has_chains(q->vq)) {
@@ -119,7 +136,7 @@ static bool settle(struct loop_spinner *s)
 	struct virtio_loop *vl = container_of(s, struct virtio_loop, spinner);
 	bool found = false;
 
-	for (unsigned i = 0; i < vl->dev->nqueues && !vl->broken && !vl->paused; i++) {
+	for (unsigned i = 0; i < vl->dev->nqueues && takes(vl); i++) {
 		struct virtio_loop_queue *q = &vl->queues[i];
 
 		if (!q->vq || !q->kicks_off)
@@ -154,6 +171,7 @@ static void start_fn(struct loop_msg *m)
 {
 	struct virtio_loop *vl = container_of(m, struct virtio_loop, start);
 
+	vl->running = true;
 	loop_spin(vl->loop, &vl->spinner);
 	for (unsigned i = 0; i < vl->dev->nqueues; i++) {
 		struct virtio_loop_queue *q = &vl->queues[i];
@@ -177,15 +195,46 @@ static void pause_fn(struct loop_msg *m)
 	tell_quiet(vl);
 }
 
+/* Takes what has come meanwhile. */
+static void go_on(struct virtio_loop *vl)
+{
+	for (unsigned i = 0; vl->running && !vl->stopping && i < vl->dev->nqueues; i++) {
+		if (vl->queues[i].vq)
+			serve(&vl->queues[i]);
+	}
+}
+
 static void resume_fn(struct loop_msg *m)
 {
 	struct virtio_loop *vl = container_of(m, struct virtio_loop, resume);
 
 	vl->paused = false;
-	for (unsigned i = 0; i < vl->dev->nqueues && !vl->broken; i++) {
-		if (vl->queues[i].vq)
-			serve(&vl->queues[i]);
-	}
+	go_on(vl);
+}
+
+static void alone_fn(struct loop_msg *m)
+{
+	struct virtio_loop_job *job = container_of(m, struct virtio_loop_job, msg);
+
+	job->vl->job = job;
+	job->vl->job_runs = false;
+	run_job(job->vl);
+}
+
+void virtio_loop_job_end(struct virtio_loop_job *job)
+{
+	struct virtio_loop *vl = job->vl;
+
+	vl->job = NULL;
+	go_on(vl);
+	unhold(vl);
+}
+
+void virtio_loop_alone(struct virtio_loop *vl, struct virtio_loop_job *job)
+{
+	job->vl = vl;
+	job->msg.fn = alone_fn;
+	loop_post(vl->loop, &job->msg);
 }
 
 static void stop_fn(struct loop_msg *m)
@@ -241,7 +290,6 @@ void virtio_loop_start(struct virtio_loop *vl, struct virtq *const *queues)
 	vl->broken = false;
 	vl->stopping = false;
 	vl->stopped = false;
-	vl->paused = false;
 	loop_post(vl->loop, &vl->start);
 }
 

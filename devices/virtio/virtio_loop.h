@@ -45,6 +45,13 @@ struct virtio_loop_ops {
 	int (*take)(struct virtio_loop_queue *q, const struct virtq_chain *chain);
 };
 
+/* Something for which nothing of the driver's may be in flight. The caller's until it has ended. */
+struct virtio_loop_job {
+	void (*run)(struct virtio_loop_job *job); /* virtio_loop_job_end() follows, then or later */
+	struct virtio_loop *vl;			  /* private */
+	struct loop_msg msg;
+};
+
 struct virtio_loop {
 	const struct virtio_loop_ops *ops;
 	struct virtio_dev *dev;
@@ -55,7 +62,10 @@ struct virtio_loop {
 	struct loop_msg start, stop, pause, resume;
 	struct loop_spinner spinner;
 	unsigned held, watched; /* `watched` of them are doorbells */
+	bool running;		/* from the message `start` to the end of stop */
 	bool paused;
+	struct virtio_loop_job *job; /* waits until nothing is in flight, or runs */
+	bool job_runs;
 	void (*pause_quiet)(void *ctx); /* of the message `pause`, with its context */
 	void *quiet_ctx;
 	void (*quiet)(void *ctx); /* not yet told */
@@ -88,6 +98,14 @@ void virtio_loop_stop(struct virtio_loop *vl);
  */
 void virtio_loop_pause(struct virtio_loop *vl, void (*quiet)(void *ctx), void *ctx);
 void virtio_loop_resume(struct virtio_loop *vl);
+
+/*
+ * Any thread, active or not: runs the job on the loop's thread when all chains that were taken are
+ * answered, and takes none until it has ended. One at a time; a stop waits for it, a device that is
+ * freed must not have one.
+ */
+void virtio_loop_alone(struct virtio_loop *vl, struct virtio_loop_job *job);
+void virtio_loop_job_end(struct virtio_loop_job *job);
 
 /* Gives a chain back to the driver and notifies at the end of this round of the loop. */
 void virtio_loop_push(struct virtio_loop_queue *q, uint16_t head, uint32_t written_bytes);

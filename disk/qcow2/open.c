@@ -6,6 +6,7 @@
  */
 #include "base/log.h"
 #include "disk/qcow2/engine.h"
+#include "disk/qcow2/tools.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -358,4 +359,6 @@ const struct image_driver image_qcow2_driver = {
     .inject_fault = driver_inject_fault,
     .map = q2_image_map,
     .backing = driver_backing,
+    .grow_begin = q2_image_grow_begin,
+    .grow_end = q2_image_grow_end,
 };

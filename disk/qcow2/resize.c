@@ -1,9 +1,13 @@
-/* Growing and shrinking the disk of an image that nobody uses. */
+/* Growing and shrinking the disk of an image that nobody uses, and growing one that is in use. */
 #include "disk/qcow2/tools.h"
 
 #include <errno.h>
 
 typedef unsigned long long ull;
+
+#define BACKING_SHOWS                                                               \
+	"has a backing file of %llu bytes that would show behind the old end, and " \
+	"version 2 cannot hide it; convert it to version 3"
 
 /* A request that is waited for, on a loop of its own. */
 struct waited {
@@ -60,11 +64,7 @@ static int clear_new(struct qcow2 *q, uint64_t old, uint64_t size, struct err *e
 		r = q2_backing_size(q, &backing, err);
 	if (!r && backing > old) {
 		if (q->h.version < 3)
-			return err_set(
-			    err, ENOTSUP,
-			    "has a backing file of %llu bytes that would show behind the old end, "
-			    "and version 2 cannot hide it; convert it to version 3",
-			    (ull)backing);
+			return err_set(err, ENOTSUP, BACKING_SHOWS, (ull)backing);
 		to = MIN(size, align_up(backing, q->cluster_bytes));
 		r = q2_backing_open(q, &allow, err);
 	} else if (!r && q->h.backing[0] && to > from) {
@@ -116,10 +116,10 @@ static int give_up(struct qcow2 *q, uint64_t size, uint64_t end)
 	return r;
 }
 
-static int grow(struct qcow2 *q, uint64_t size, enum qcow2_prealloc prealloc,
-		const struct tool_progress *progress, struct err *err)
+/* All that can be refused, and the L1 table. */
+static int grow_begin(struct qcow2 *q, uint64_t size, struct err *err)
 {
-	uint64_t entries, old = q->h.size_bytes;
+	uint64_t entries;
 	int r;
 
 	if (size > INT64_MAX || !q2_header_l1_needed(q->cluster_bits, q->extl2, size, &entries))
@@ -130,13 +130,34 @@ static int grow(struct qcow2 *q, uint64_t size, enum qcow2_prealloc prealloc,
 		    err, ENOTSUP,
 		    "has internal snapshots, whose size version 2 does not state; delete them "
 		    "first");
+	r = q2_grow_l1(q, entries);
+	return r ? err_sys(err, -r, "its L1 table cannot be made longer") : 0;
+}
+
+/* What is mapped in the new part is written, then the header says how long it is. */
+static int grow_end(struct qcow2 *q, uint64_t size, struct err *err)
+{
+	int r = q2_tool_commit(q);
+
+	q->h.size_bytes = size;
+	if (!r)
+		r = q2_header_write(q);
+	return r ? err_sys(err, -r, "cannot be written") : 0;
+}
+
+static int grow(struct qcow2 *q, uint64_t size, enum qcow2_prealloc prealloc,
+		const struct tool_progress *progress, struct err *err)
+{
+	uint64_t old = q->h.size_bytes;
+	int r;
+
 	if (prealloc != QCOW2_PREALLOC_OFF && q->h.backing[0])
 		return err_set(err, EINVAL,
 			       "space cannot be allocated in advance with a backing file, which it "
 			       "would hide");
-	r = q2_grow_l1(q, entries);
+	r = grow_begin(q, size, err);
 	if (r)
-		return err_sys(err, -r, "its L1 table cannot be made longer");
+		return r;
 	q->img.info.size_bytes = size;
 	/* tables reach further than the disk for a moment, which is harmless */
 	r = clear_new(q, old, size, err);
@@ -147,11 +168,37 @@ static int grow(struct qcow2 *q, uint64_t size, enum qcow2_prealloc prealloc,
 		(void)give_up(q, old, size); /* or it is lost space, which a check finds */
 		return r;
 	}
-	r = q2_tool_commit(q);
-	q->h.size_bytes = size;
-	if (!r)
-		r = q2_header_write(q);
-	return r ? err_sys(err, -r, "cannot be written") : 0;
+	return grow_end(q, size, err);
+}
+
+int q2_image_grow_begin(struct image *img, uint64_t size_bytes, uint64_t *ret_from,
+			uint64_t *ret_to, struct err *err)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t old = q->h.size_bytes, hidden = q->backing ? q->backing_bytes : 0;
+	int r;
+
+	if (q->broken)
+		return err_set(err, EIO, "its metadata contradicts itself; check it");
+	if (hidden > old && q->h.version < 3)
+		return err_set(err, ENOTSUP, BACKING_SHOWS, (ull)hidden);
+	r = grow_begin(q, size_bytes, err);
+	if (r)
+		return r;
+	*ret_from = align_up(old, IMAGE_SECTOR_BYTES);
+	*ret_to = MIN(size_bytes, align_up(MAX(old, hidden), q->cluster_bytes));
+	return 0;
+}
+
+int q2_image_grow_end(struct image *img, uint64_t old_bytes, int failed, struct err *err)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t size = img->info.size_bytes;
+
+	if (!failed)
+		return grow_end(q, size, err);
+	(void)give_up(q, old_bytes, size);
+	return -failed;
 }
 
 static int shrink(struct qcow2 *q, uint64_t size, struct err *err)

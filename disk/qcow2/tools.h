@@ -28,4 +28,9 @@ int q2_grow_l1(struct qcow2 *q, uint64_t entries);
 /* How long the backing file is; the chain below it is not opened. */
 int q2_backing_size(const struct qcow2 *q, uint64_t *ret_bytes, struct err *err);
 
+/* resize.c: of image_driver. */
+int q2_image_grow_begin(struct image *img, uint64_t size_bytes, uint64_t *ret_from,
+			uint64_t *ret_to, struct err *err);
+int q2_image_grow_end(struct image *img, uint64_t old_bytes, int failed, struct err *err);
+
 #endif

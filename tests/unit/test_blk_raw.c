@@ -282,6 +282,158 @@ static void test_reset_without_another_thread(void **state)
 	}
 }
 
+/* ---- size, pause ---- */
+
+/* What another thread says when it is done. */
+struct news {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool here;
+};
+
+#define NEWS_INIT                                                          \
+	{                                                                  \
+		PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false \
+	}
+
+static void news_tell(void *ctx)
+{
+	struct news *n = ctx;
+
+	pthread_mutex_lock(&n->lock);
+	n->here = true;
+	pthread_cond_signal(&n->cond);
+	pthread_mutex_unlock(&n->lock);
+}
+
+static void news_wait(struct news *n)
+{
+	pthread_mutex_lock(&n->lock);
+	while (!n->here)
+		pthread_cond_wait(&n->cond, &n->lock);
+	pthread_mutex_unlock(&n->lock);
+	n->here = false;
+}
+
+struct resize {
+	struct virtio_blk_resize blk;
+	struct news news;
+};
+
+static void resize_done(struct virtio_blk_resize *blk)
+{
+	news_tell(&container_of(blk, struct resize, blk)->news);
+}
+
+static int resize(struct fixture *f, uint64_t size_bytes)
+{
+	struct resize r = {.blk.done = resize_done, .news = NEWS_INIT};
+
+	r.blk.grow.size_bytes = size_bytes;
+	virtio_blk_resize(f->rig.dev, &r.blk);
+	news_wait(&r.news);
+	return r.blk.grow.err.code;
+}
+
+static void test_resize(void **state)
+{
+	struct fixture *f = *state;
+	struct vdrv *d = &f->rig.d;
+	uint32_t generation;
+	uint64_t irqs;
+	gpa_t header;
+
+	loop_thread_start(&f->rig.lt);
+	rig_start(&f->rig, F_ALL, 1);
+	generation = vdrv_generation(d);
+	irqs = vdrv_config_irqs(d);
+	assert_int_equal(rig_do(&f->rig, 0, T_IN, DISK_SECTORS, slot(0), 512), S_IOERR);
+	header = rig_add(&f->rig, 0, T_OUT, 0, slot(0), 4096);
+	vdrv_kick(d, 0);
+	assert_int_equal(resize(f, DISK_BYTES + 4096), 0);
+	/* the guest learns of it when it is told, and not before */
+	assert_int_equal(vdrv_config(d, 0, 8), DISK_SECTORS);
+	assert_int_equal(vdrv_generation(d), generation);
+	virtio_blk_resized(f->rig.dev);
+	assert_int_equal(vdrv_config(d, 0, 8), DISK_SECTORS + 8);
+	assert_int_not_equal(vdrv_generation(d), generation);
+	assert_true(vdrv_wait_config(d));
+	assert_true(vdrv_config_irqs(d) >= irqs);
+	rig_finish(&f->rig, 0, 1);
+	assert_int_equal(rig_status(&f->rig, header), S_OK);
+	assert_int_equal(rig_do(&f->rig, 0, T_OUT, DISK_SECTORS, slot(0), 4096), S_OK);
+	assert_int_equal(rig_do(&f->rig, 0, T_OUT, DISK_SECTORS + 8, slot(0), 512), S_IOERR);
+}
+
+static void test_resize_of_an_inactive_device(void **state)
+{
+	struct fixture *f = *state;
+
+	loop_thread_start(&f->rig.lt);
+	rig_start(&f->rig, F_ALL, 1);
+	vdrv_reset(&f->rig.d);
+	assert_int_equal(resize(f, 2 * DISK_BYTES), 0);
+	virtio_blk_resized(f->rig.dev);
+	rig_start(&f->rig, F_ALL, 1);
+	assert_int_equal(vdrv_config(&f->rig.d, 0, 8), 2 * DISK_SECTORS);
+	assert_int_equal(rig_do(&f->rig, 0, T_OUT, 2 * DISK_SECTORS - 1, slot(0), 512), S_OK);
+}
+
+static void test_resize_that_is_refused(void **state)
+{
+	struct fixture *f = *state;
+
+	loop_thread_start(&f->rig.lt);
+	rig_start(&f->rig, F_ALL, 1);
+	assert_int_equal(resize(f, DISK_BYTES), EINVAL);
+	assert_int_equal(resize(f, DISK_BYTES - 512), EINVAL);
+	assert_int_equal(resize(f, DISK_BYTES + 1), EINVAL);
+	assert_int_equal(resize(f, (uint64_t)INT64_MAX + 1), EFBIG);
+	assert_int_equal(rig_do(&f->rig, 0, T_OUT, 0, slot(0), 512), S_OK);
+}
+
+static void test_pause(void **state)
+{
+	struct fixture *f = *state;
+	struct news quiet = NEWS_INIT;
+	gpa_t header;
+
+	loop_thread_start(&f->rig.lt);
+	rig_start(&f->rig, F_ALL, 1);
+	for (int i = 0; i < 20; i++) {
+		rig_add(&f->rig, 0, T_OUT, 0, slot(0), 4096);
+		vdrv_kick(&f->rig.d, 0);
+		assert_true(virtio_transport_pause(f->rig.t, news_tell, &quiet));
+		news_wait(&quiet);
+		/* what was taken is finished, and what comes is not taken */
+		rig_add(&f->rig, 0, T_OUT, 8, slot(1), 4096);
+		vdrv_kick(&f->rig.d, 0);
+		assert_int_equal(resize(f, DISK_BYTES + 512 * (unsigned)(i + 1)), 0);
+		assert_in_range(vring_used_waiting(&f->rig.d.rings[0]), 0, 1);
+		virtio_transport_resume(f->rig.t);
+		rig_finish(&f->rig, 0, 2);
+	}
+	header = rig_add(&f->rig, 0, T_OUT, 0, slot(0), 4096);
+	rig_finish(&f->rig, 0, 1);
+	assert_int_equal(rig_status(&f->rig, header), S_OK);
+}
+
+/* The end of the machine. */
+static void test_reset_while_paused(void **state)
+{
+	struct fixture *f = *state;
+	struct news quiet = NEWS_INIT;
+
+	loop_thread_start(&f->rig.lt);
+	rig_start(&f->rig, F_ALL, 1);
+	rig_add(&f->rig, 0, T_OUT, 0, slot(0), 4096);
+	assert_true(virtio_transport_pause(f->rig.t, news_tell, &quiet));
+	news_wait(&quiet);
+	vdrv_kick(&f->rig.d, 0);
+	vdrv_reset(&f->rig.d);
+	assert_false(virtio_transport_pause(f->rig.t, news_tell, &quiet));
+}
+
 int main(void)
 {
 #define ALL(f)                                                              \
@@ -290,9 +442,16 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(f, setup_mmio_epoll, teardown), \
 	    cmocka_unit_test_setup_teardown(f, setup_pci_epoll, teardown)
 	const struct CMUnitTest tests[] = {
-	    ALL(test_data_against_a_model),	     ALL(test_failing_host),
-	    ALL(test_short_transfers_are_continued), ALL(test_reset_in_flight),
+	    ALL(test_data_against_a_model),
+	    ALL(test_failing_host),
+	    ALL(test_short_transfers_are_continued),
+	    ALL(test_reset_in_flight),
 	    ALL(test_reset_without_another_thread),
+	    ALL(test_resize),
+	    ALL(test_resize_of_an_inactive_device),
+	    ALL(test_resize_that_is_refused),
+	    ALL(test_pause),
+	    ALL(test_reset_while_paused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -191,7 +191,8 @@ static void take(struct peer *p)
 	/* where it is lost is known: before what follows */
 	p->dropped += out->dropped_bytes;
 	p->data = realloc(p->data, p->len + out->data.len + 1);
-	memcpy(p->data + p->len, out->data.data, out->data.len);
+	if (out->data.len)
+		memcpy(p->data + p->len, out->data.data, out->data.len);
 	p->len += out->data.len;
 	p->messages++;
 	lodge__v1__console_output__free_unpacked(out, NULL);
