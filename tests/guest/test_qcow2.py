@@ -73,11 +73,11 @@ def chain(context):
     below = [raw, middle, packed]
     before = [open(path, "rb").read() for path in below]
     vm = context.guest("blkverify:vda,0,8M pread:vda,9M,64K blkverify:vdb,0,8M pwrite:vda,64K,4096,0x21 fsync:vda "
-                       "pread:vda,64K,4096 discard:vdb,1M,1M pread:vdb,1M,4096",
+                       "pread:vda,64K,4096",
                        disks=[f"path={top},format=qcow2,backing=on", f"path={other},format=qcow2,backing=on"]).ends(0)
     for disk in ("vda", "vdb"):
         equal(vm.report(f"verified {disk}"), vm.report("verified vda"), "digest")
-    equal(vm.reports("first"), ["00 last 00", "21 last 21", "00 last 00"], "data")
+    equal(vm.reports("first"), ["00 last 00", "21 last 21"], "data")
     for path, content in zip(below, before):
         with open(path, "rb") as file:
             check(file.read() == content, f"{path} was written")
@@ -94,7 +94,7 @@ def refused(context):
     with open(broken, "r+b") as file:
         file.seek(20)
         file.write(b"\xff\xff\xff\xff")  # cluster_bits
-    for path, options, word in ((overlay, "", "backing"), (base, "", "magic"), (broken, "", "cluster")):
+    for path, options, word in ((overlay, "", "backing"), (base, "", "not a qcow2"), (broken, "", "cluster")):
         vm = context.guest("hello", disks=[f"path={path},format=qcow2{options}"])
         status = vm.finish()
         lines = vm.errors.text().splitlines()
