@@ -337,7 +337,7 @@ fmt-check:
 lint: fmt-check $(PROTO_H) $(SYSCALL_NAMES)
 	$(Q)tests/check-floors
 	$(Q)cppcheck --quiet --std=c11 --inline-suppr --error-exitcode=1 --enable=warning,portability,performance \
-		--suppressions-list=tests/lint/cppcheck.suppress -I. -D_GNU_SOURCE base proto disk devices vmm control guest/init
+		--suppressions-list=tests/lint/cppcheck.suppress -I. -D_GNU_SOURCE -D__x86_64__ base proto disk devices vmm control guest/init
 	$(Q)clang-tidy --quiet --warnings-as-errors='*' \
 		$(filter-out tests/% guest/%,$(filter %.c,$(SOURCES))) -- -std=gnu17 $(CPPFLAGS) 2>tests/lint/.log || \
 		{ cat tests/lint/.log; exit 1; }

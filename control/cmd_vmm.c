@@ -109,15 +109,13 @@ static int vmm_serve(struct vmm_options *o, struct err *err)
 				  .sandbox = &sandbox};
 	struct signals signals = SIGNALS_INIT;
 	struct vmm_service *s;
-	struct loop *loop;
 	int fd = -1, res, status = LODGE_FAILED;
 
 	/* in a user namespace all users but ours would look the same */
 	res = sandbox_init(&sandbox, o->server.sandbox, !o->server.access.nrules, err);
 	loop_opts.threads = sandbox_threads(&sandbox);
 	if (!res)
-		res = loop_new(&loop_opts, &loop, err);
-	setup.loop = loop;
+		res = loop_new(&loop_opts, &setup.loop, err);
 	if (!res)
 		res = vmm_service_new(&setup, &s, err);
 	if (res)
@@ -128,11 +126,11 @@ static int vmm_serve(struct vmm_options *o, struct err *err)
 		res = vmm_listen(o, &fd, err);
 	sandbox_keep_dir(&sandbox, socket.dir_fd);
 	if (!res)
-		res = signals_open(&signals, loop, vmm_signalled, s, err);
+		res = signals_open(&signals, setup.loop, vmm_signalled, s, err);
 	if (!res) {
 		ttrpc_server_listen(s->server, fd);
 		vmm_service_idle_timeout(s, o->idle_timeout_s);
-		res = loop_run(loop);
+		res = loop_run(setup.loop);
 		if (res)
 			err_sys(err, -res, "the event loop failed");
 		else

@@ -41,9 +41,9 @@ void vm_end_of_machine(struct vm_end *end, enum machine_event event, bool asked,
 	set(end, kind_of(event, asked), status, reason);
 }
 
-void vm_end_failed(struct vm_end *end, Lodge__V1__VmEnd kind, const char *reason)
+void vm_end_failed(struct vm_end *ret_end, Lodge__V1__VmEnd kind, const char *reason)
 {
-	set(end, kind, LODGE_FAILED, reason);
+	set(ret_end, kind, LODGE_FAILED, reason);
 }
 
 void vm_end_of_wait(struct vm_end *end, const Lodge__V1__WaitVmResponse *r)

@@ -24,7 +24,7 @@ void vm_end_of_machine(struct vm_end *ret_end, enum machine_event event, bool as
 		       const char *reason);
 
 /* An end that no machine told: START_FAILED, ERROR and KILLED have LODGE_FAILED. */
-void vm_end_failed(struct vm_end *ret_end, Lodge__V1__VmEnd end, const char *reason);
+void vm_end_failed(struct vm_end *ret_end, Lodge__V1__VmEnd kind, const char *reason);
 
 /* What another process has answered to WaitVm. */
 void vm_end_of_wait(struct vm_end *ret_end, const Lodge__V1__WaitVmResponse *r);
