@@ -270,7 +270,7 @@ static void grow(struct torture *t)
 	size = MIN(size, DISK_MAX);
 	if (size <= t->size)
 		return;
-	r = qcow2_resize(t->path, size, false, QCOW2_PREALLOC_OFF, &err);
+	r = qcow2_resize(t->path, size, false, QCOW2_PREALLOC_OFF, NULL, &err);
 	if (r == -ENOTSUP && t->opts.version == 2) /* the backing file would show: it is said */
 		return;
 	must(r, &err);
