@@ -339,7 +339,7 @@ lint: fmt-check $(PROTO_H) $(SYSCALL_NAMES)
 	$(Q)cppcheck --quiet --std=c11 --inline-suppr --error-exitcode=1 --enable=warning,portability,performance \
 		--suppressions-list=tests/lint/cppcheck.suppress -I. -D_GNU_SOURCE -D__x86_64__ base proto disk devices vmm control guest/init
 	$(Q)clang-tidy --quiet --warnings-as-errors='*' \
-		$(filter-out tests/% guest/%,$(filter %.c,$(SOURCES))) -- -std=gnu17 $(CPPFLAGS) 2>tests/lint/.log || \
+		$(filter-out tests/% guest/% clients/%,$(filter %.c,$(SOURCES))) -- -std=gnu17 $(CPPFLAGS) 2>tests/lint/.log || \
 		{ cat tests/lint/.log; exit 1; }
 	$(Q)rm -f tests/lint/.log
 	$(Q)shellcheck -x -e SC2187 $$(git ls-files -co --exclude-standard tests clients .ci | xargs grep -lE '^#!.*(ba)?sh' )

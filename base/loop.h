@@ -52,7 +52,7 @@ struct loop_opts {
 	unsigned entries; /* submission queue, power of two; 0: LOOP_ENTRIES_DEFAULT */
 	unsigned workers; /* epoll backend: threads for disk I/O; 0: LOOP_WORKERS_DEFAULT */
 	enum loop_use use;
-	const struct thread_hook *threads; /* of those that the loop and its pools make; or NULL */
+	struct thread_hook *threads; /* of those that the loop and its pools make; or NULL */
 };
 
 /* "auto", "io_uring" or "epoll"; -EINVAL for any other name. */

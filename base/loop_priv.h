@@ -79,7 +79,7 @@ struct loop {
 	enum loop_backend backend;
 	int wake_fd; /* blocking eventfd, owned: ends the owner's sleep */
 	bool closing;
-	const struct thread_hook *threads;
+	struct thread_hook *threads;
 
 	struct op_list pending;
 	struct op_list done;

@@ -25,23 +25,20 @@
 #define USE_ALL	    (1u << LOOP_USE_ALL)
 #define USE_FILES   (USE_ALL | 1u << LOOP_USE_FILES)
 #define USE_STREAMS (USE_ALL | 1u << LOOP_USE_STREAMS)
+#define USE_BOTH    (USE_ALL | 1u << LOOP_USE_FILES | 1u << LOOP_USE_STREAMS)
 
 /* Everything that base/loop_uring.c emits, by what the loop is for. */
 static const struct {
 	uint8_t code;
 	uint8_t uses;
 } opcodes[] = {
-    {IORING_OP_READ, USE_FILES | USE_STREAMS},	       /* the loop's own eventfd, watches */
-    {IORING_OP_POLL_ADD, USE_FILES | USE_STREAMS},     /* watches of non-blocking eventfds */
-    {IORING_OP_ASYNC_CANCEL, USE_FILES | USE_STREAMS}, /* the end of a run */
-    {IORING_OP_READV, USE_FILES},
-    {IORING_OP_WRITEV, USE_FILES},
-    {IORING_OP_FSYNC, USE_FILES},
-    {IORING_OP_FALLOCATE, USE_FILES},
-    {IORING_OP_WRITE, USE_STREAMS},
-    {IORING_OP_RECVMSG, USE_STREAMS},
-    {IORING_OP_SENDMSG, USE_STREAMS},
-    {IORING_OP_ACCEPT, USE_STREAMS},
+    {IORING_OP_READ, USE_BOTH},		/* the loop's own eventfd, watches */
+    {IORING_OP_POLL_ADD, USE_BOTH},	/* watches of non-blocking eventfds */
+    {IORING_OP_ASYNC_CANCEL, USE_BOTH}, /* the end of a run */
+    {IORING_OP_READV, USE_FILES},	{IORING_OP_WRITEV, USE_FILES},
+    {IORING_OP_FSYNC, USE_FILES},	{IORING_OP_FALLOCATE, USE_FILES},
+    {IORING_OP_WRITE, USE_STREAMS},	{IORING_OP_RECVMSG, USE_STREAMS},
+    {IORING_OP_SENDMSG, USE_STREAMS},	{IORING_OP_ACCEPT, USE_STREAMS},
 };
 
 /* Only the opcodes above, no flags on them, and of registrations only those of uring_start/stop. */

@@ -11,7 +11,7 @@
 struct start {
 	char name[NAME_MAX_BYTES];
 	enum thread_role role;
-	const struct thread_hook *hook;
+	struct thread_hook *hook;
 	void *(*fn)(void *);
 	void *arg;
 };

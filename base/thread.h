@@ -23,7 +23,7 @@ enum thread_role {
 
 struct thread_hook {
 	/* On the new thread, as its first act. */
-	void (*begin)(const struct thread_hook *hook, enum thread_role role);
+	void (*begin)(struct thread_hook *hook, enum thread_role role);
 };
 
 /* The deepest path is a device access that logs: a few KiB. Sanitizers want several times that. */
@@ -32,8 +32,8 @@ struct thread_hook {
 struct thread_opts {
 	const char *name; /* at most 15 bytes */
 	enum thread_role role;
-	const struct thread_hook *hook; /* NULL: none. Outlives the thread */
-	size_t stack_bytes;		/* 0: THREAD_STACK_BYTES */
+	struct thread_hook *hook; /* NULL: none. Outlives the thread */
+	size_t stack_bytes;	  /* 0: THREAD_STACK_BYTES */
 };
 
 /* -EAGAIN, -EPERM, ...: the host allows no thread. */

@@ -194,7 +194,7 @@ static int serve(struct serve_options *o, struct err *err)
 		res = unix_listen(o->server.socket, &o->server.socket_mode, &setup.listen_fd, err);
 	if (!res) {
 		res = serve_run(o, &setup, &manager, err);
-		if (!is_given)
+		if (!is_given && o->server.socket)
 			unlink(o->server.socket);
 	}
 	cleanup_fd(&setup.listen_fd);

@@ -49,7 +49,7 @@ static void watcher_send(struct events_watcher *w, const Lodge__V1__VmEvent *eve
 {
 	int res;
 
-	if (w->error || (*w->name && strcmp(w->name, event->name)))
+	if (w->error || (*w->name && strcmp(w->name, event->name) != 0))
 		return;
 	res = ttrpc_call_send(w->call, &event->base);
 	if (res != -EPIPE) /* then it is cancelled soon */
@@ -143,11 +143,10 @@ void events_publish(struct events *events, const char *name, VmTools__Concierge_
 
 void events_end(struct events *events)
 {
-	struct events_watcher *w;
-
-	while ((w = events->first)) {
+	for (struct events_watcher *w = events->first, *next; w; w = next) {
 		struct ttrpc_call *call = w->call;
 
+		next = w->next;
 		watcher_unlink(w);
 		free(w);
 		ttrpc_call_reply(call, NULL);

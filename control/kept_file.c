@@ -6,18 +6,20 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 int kept_file_open(struct kept_file *kept, const char *path, struct err *err)
 {
 	const char *slash = strrchr(path, '/');
-	autofree char *dir = slash == path ? strdup("/")
-			     : slash	   ? strndup(path, (size_t)(slash - path))
-					   : strdup(".");
+	char dir[PATH_MAX] = ".";
 
-	if (!dir)
-		return err_set(err, ENOMEM, "out of memory");
+	/* with the slash, which is all there is of "/" */
+	if (slash && (size_t)snprintf(dir, sizeof(dir), "%.*s", (int)(slash + 1 - path), path) >=
+			 sizeof(dir))
+		return err_set(err, ENAMETOOLONG, "%s", path);
 	kept->dir_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (kept->dir_fd < 0)
 		return err_sys(err, errno, "%s", dir);

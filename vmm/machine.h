@@ -32,7 +32,7 @@ struct machine_callbacks {
 	 */
 	int (*lock_in)(void *ctx, struct err *err);
 	void *ctx;
-	const struct thread_hook *threads; /* of all threads of the machine; NULL: none */
+	struct thread_hook *threads; /* of all threads of the machine; NULL: none */
 };
 
 /*

@@ -41,7 +41,7 @@ struct vcpu_host {
 	void (*stopped)(void *ctx, struct vcpu *vcpu);
 	void *ctx;
 	struct gate *gate; /* passed before the guest runs; closed for ever: the thread just ends */
-	const struct thread_hook *threads; /* NULL: none */
+	struct thread_hook *threads; /* NULL: none */
 };
 
 #define VCPU_STOP  1u

@@ -228,7 +228,8 @@ static int send_frame(struct lodge_client *c, unsigned type, unsigned flags,
 				 .type = (uint8_t)type,
 				 .flags = (uint8_t)flags};
 	struct ttrpc_wire_header wire = ttrpc_header_put(&h);
-	autofree uint8_t *frame = NULL;
+	uint8_t *frame;
+	int status;
 
 	if (len > TTRPC_DATA_MAX)
 		return fail(error, LODGE_STATUS_RESOURCE_EXHAUSTED,
@@ -239,7 +240,9 @@ static int send_frame(struct lodge_client *c, unsigned type, unsigned flags,
 	memcpy(frame, &wire, sizeof(wire));
 	if (message)
 		protobuf_c_message_pack(message, frame + sizeof(wire));
-	return send_all(c, frame, sizeof(wire) + len, error);
+	status = send_all(c, frame, sizeof(wire) + len, error);
+	free(frame);
+	return status;
 }
 
 /* A name in a message that is only read while it is packed. */

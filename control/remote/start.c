@@ -294,11 +294,15 @@ int cmd_start(int argc, char **argv)
 	struct run_options run;
 	struct err err = ERR_INIT;
 	const char *name = NULL;
-	autofree struct start_options *o = calloc(1, sizeof(*o));
+	struct start_options *o = calloc(1, sizeof(*o));
 	int status = LODGE_USAGE, res;
 
+	if (!o) {
+		fputs("lodge start: out of memory\n", stderr);
+		return LODGE_FAILED;
+	}
 	run_options_init(&run);
-	res = o ? sort_words(&words, argc, argv, &err) : err_set(&err, ENOMEM, "out of memory");
+	res = sort_words(&words, argc, argv, &err);
 	if (!res)
 		res = parse(&words, o, &run, &name, &err);
 	if (!res) {
@@ -309,8 +313,9 @@ int cmd_start(int argc, char **argv)
 	} else {
 		fprintf(stderr, "lodge start: %s\n", err.msg);
 	}
-	while (o && o->request.npaths)
+	while (o->request.npaths)
 		free(o->request.paths[--o->request.npaths]);
+	free(o);
 	run_options_fini(&run);
 	free(words.run);
 	free(words.own);

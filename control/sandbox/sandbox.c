@@ -43,11 +43,9 @@ int sandbox_parse(const char *value, bool *ret_on)
 }
 
 /* A new thread that cannot be locked in must not run, nor be missing. */
-static void thread_begins(const struct thread_hook *hook, enum thread_role role)
+static void thread_begins(struct thread_hook *hook, enum thread_role role)
 {
-	/* nothing of it changes but `entered`, which is atomic */
-	struct sandbox *s =
-	    container_of((struct thread_hook *)(uintptr_t)hook, struct sandbox, hook);
+	struct sandbox *s = container_of(hook, struct sandbox, hook);
 	struct err err = ERR_INIT;
 
 	if (sandbox_enter(s, role, &err))
@@ -77,7 +75,7 @@ void sandbox_keep_dir(struct sandbox *s, int dir_fd)
 	s->kept_dir_fd = dir_fd;
 }
 
-const struct thread_hook *sandbox_threads(const struct sandbox *s)
+struct thread_hook *sandbox_threads(struct sandbox *s)
 {
 	return s->on ? &s->hook : NULL;
 }

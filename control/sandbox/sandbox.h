@@ -55,7 +55,7 @@ int sandbox_init(struct sandbox *sandbox, bool on, bool userns, struct err *err)
 void sandbox_keep_dir(struct sandbox *sandbox, int dir_fd);
 
 /* For threads of other roles: they enter as their first act. NULL: it is off. */
-const struct thread_hook *sandbox_threads(const struct sandbox *sandbox);
+struct thread_hook *sandbox_threads(struct sandbox *sandbox);
 
 /* This thread enters. The first of THREAD_CONTROL takes the files from the whole process. */
 int sandbox_enter(struct sandbox *sandbox, enum thread_role role, struct err *err);

@@ -164,7 +164,7 @@ int q2_preallocate(struct qcow2 *q, uint64_t from, uint64_t to, enum qcow2_preal
 		   const struct tool_progress *progress, struct err *err)
 {
 	const struct prealloc p = {prealloc, from, to, progress};
-	uint64_t len;
+	uint64_t len = 0;
 	int r = 0;
 
 	if (prealloc == QCOW2_PREALLOC_OFF)

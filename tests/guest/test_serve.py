@@ -16,14 +16,16 @@ class Server:
 
     def __init__(self, context):
         self.folder = context.path("serve")
-        os.mkdir(self.folder)
         self.socket = os.path.join(self.folder, "socket")
         self.vms = os.path.join(self.folder, "vms")
+        storage = os.path.join(self.folder, "storage")
+        for folder in (self.folder, self.vms, storage):
+            os.mkdir(folder)
         self.log = open(context.path("serve.log"), "wb")
         self.process = subprocess.Popen([LODGE, "serve", "--socket", self.socket, "--runtime-dir", self.vms,
-                                         "--storage-root", os.path.join(self.folder, "storage")], stdout=self.log,
-                                        stderr=self.log)
-        until("the server's socket", lambda: os.path.exists(self.socket))
+                                         "--storage-root", storage], stdout=self.log, stderr=self.log)
+        until("the server's socket", lambda: os.path.exists(self.socket) or self.process.poll() is not None)
+        check(self.process.poll() is None, "lodge serve has ended: see serve.log")
 
     def run(self, *words, status=0):
         """One command of the client; returns what it printed."""
