@@ -46,9 +46,9 @@ class Server:
     def console(self, name):
         return self.run("console", "--log", name).replace("\r\n", "\n")
 
-    def shows(self, name, expression):
+    def shows(self, name, expression, deadline_s=DEADLINE_S):
         return until(f"{expression!r} on the console of {name}",
-                     lambda: re.search(expression, self.console(name), re.M))
+                     lambda: re.search(expression, self.console(name), re.M), deadline_s)
 
     def names(self):
         return [line.split()[0] for line in self.run("list").splitlines()[1:]]
@@ -56,20 +56,20 @@ class Server:
     def leaves_nothing(self):
         self.process.terminate()
         equal(self.process.wait(DEADLINE_S), 0, "exit status of the server")
-        equal(os.listdir(self.vms), [], "the runtime directory")
+        equal([name for name in os.listdir(self.vms) if name != "lock"], [], "the runtime directory")
         self.log.close()
         with open(self.log.name, encoding="utf-8", errors="replace") as log:
             check("seccomp" not in log.read(), "a system call was forbidden: see serve.log")
 
 
-def until(what, condition):
-    end = time.monotonic() + DEADLINE_S
+def until(what, condition, deadline_s=DEADLINE_S):
+    end = time.monotonic() + deadline_s
     while time.monotonic() < end:
         value = condition()
         if value:
             return value
         time.sleep(0.2)
-    check(False, f"{what}: not within {DEADLINE_S:.0f} s")
+    check(False, f"{what}: not within {deadline_s:.0f} s")
     return None
 
 
@@ -97,7 +97,7 @@ def fifty_at_once(context):
         list(pool.map(lambda name: server.start(context, name, "button", "--memory", "96M"), names))
         equal(sorted(server.names()), sorted(names), "VMs")
         for name in names:
-            server.shows(name, "^@ watching")
+            server.shows(name, "^@ watching", 4 * DEADLINE_S)  # fifty kernels share the host's processors
         server.run("stop", "--all", "--timeout", 200)
         equal(server.names(), [], "VMs after the end")
 
