@@ -112,7 +112,7 @@ def pause_resize_metrics(context, transport):
                                    "fsync:vdb wait:end", "--transport", transport, "--cpus", 2,
                      "--disk", f"path={image},format=qcow2")
         with subprocess.Popen([LODGE, "console", "--socket", server.socket, "a"], stdin=subprocess.PIPE,
-                              stdout=subprocess.DEVNULL) as console:
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as console:
             def enter():
                 console.stdin.write(b"\n")
                 console.stdin.flush()
@@ -153,7 +153,7 @@ def wait_says_how(context, how):
                 subprocess.Popen([LODGE, "events", "--socket", server.socket, "a", "--json"],
                                  stdout=subprocess.PIPE) as events, \
                 subprocess.Popen([LODGE, "console", "--socket", server.socket, "a"], stdin=subprocess.PIPE,
-                                 stdout=subprocess.DEVNULL) as console:
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as console:
             server.shows("a", "^@ waiting go")
             console.stdin.write(b"\n")
             console.stdin.flush()
