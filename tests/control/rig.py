@@ -16,6 +16,7 @@ sys.path.insert(0, str(TOP / "clients" / "python"))
 import lodge  # noqa: E402
 
 B = pathlib.Path(os.environ.get("B", TOP / "build")).resolve()
+SANITIZED = B.name in ("asan", "tsan")
 DEADLINE_S = 30
 ID = "0123456789abcdef"
 

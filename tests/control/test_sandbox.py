@@ -8,7 +8,7 @@ import stat
 import struct
 import subprocess
 
-from rig import B, ID, Server, Skip, need_kvm, until
+from rig import B, ID, SANITIZED, Server, Skip, need_kvm, until
 
 KINDS = ["vmm"]
 FAILED = 3
@@ -17,7 +17,6 @@ PTRACE_GETREGS, PTRACE_SETREGS, PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 
 REGS = 27  # of 8 bytes: struct user_regs_struct of x86-64
 RAX, RDX, RSI, RDI, ORIG_RAX, RIP = 10, 12, 13, 14, 15, 16
 SYS_OPENAT, SYS_SOCKET, SYS_EXECVE, SYS_MPROTECT = 257, 41, 59, 10
-SANITIZED = B.name in ("asan", "tsan")
 
 
 def statuses(pid):

@@ -3,7 +3,7 @@
 import os
 import time
 
-from rig import alive, expect_rpc_error, need_kvm, until
+from rig import SANITIZED, alive, expect_rpc_error, need_kvm, until
 
 KINDS = ["vmm"]
 
@@ -124,7 +124,8 @@ def test_waiting_calls_that_are_given_up(server):
         give_up(100)
         before = resident()
         give_up(3000)
-        assert resident() - before < 300, "calls that nobody waits for are kept"
+        # the address sanitizer keeps what was freed, for a while
+        assert SANITIZED or resident() - before < 300, "calls that nobody waits for are kept"
         assert c.StopVm(name="a", force=True).success
 
 
