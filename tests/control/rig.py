@@ -17,7 +17,7 @@ import lodge  # noqa: E402
 
 B = pathlib.Path(os.environ.get("B", TOP / "build")).resolve()
 SANITIZED = B.name in ("asan", "tsan")
-DEADLINE_S = 90
+DEADLINE_S = 30
 ID = "0123456789abcdef"
 
 
