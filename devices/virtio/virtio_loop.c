@@ -5,12 +5,12 @@
 
 #include <sys/eventfd.h>
 
-static void hold(struct virtio_loop *vl)
+void virtio_loop_hold(struct virtio_loop *vl)
 {
 	vl->held++;
 }
 
-static void unhold(struct virtio_loop *vl)
+void virtio_loop_unhold(struct virtio_loop *vl)
 {
 	vl->held--;
 	if (!vl->stopping || vl->held)
@@ -32,7 +32,7 @@ static void notify_fn(struct loop_msg *m)
 	q->notify_pending = false;
 	if (virtq_should_notify(q->vq))
 		virtio_raise_queue(q->vl->dev, q->index);
-	unhold(q->vl);
+	virtio_loop_unhold(q->vl);
 }
 
 void virtio_loop_push(struct virtio_loop_queue *q, uint16_t head, uint32_t written_bytes)
@@ -42,16 +42,50 @@ void virtio_loop_push(struct virtio_loop_queue *q, uint16_t head, uint32_t writt
 	virtq_push(q->vq, head, written_bytes);
 	if (!q->notify_pending) {
 		q->notify_pending = true;
-		hold(vl);
+		virtio_loop_hold(vl);
 		loop_defer(vl->loop, &q->notify);
 	}
-	unhold(vl);
+	virtio_loop_unhold(vl);
 }
 
-static void protocol_broken(struct virtio_loop *vl)
+void virtio_loop_break(struct virtio_loop *vl)
 {
 	vl->broken = true;
 	virtio_raise_needs_reset(vl->dev);
+}
+
+int virtio_loop_pull(struct virtio_loop_queue *q, struct virtq_chain *chain)
+{
+	struct virtio_loop *vl = q->vl;
+	int r;
+
+	if (!q->vq || vl->broken || vl->stopping)
+		return 0;
+	r = virtq_pop(q->vq, chain);
+	if (r == 1)
+		virtio_loop_hold(vl);
+	else if (r == 0)
+		q->hungry = true;
+	else
+		virtio_loop_break(vl);
+	return r;
+}
+
+void virtio_loop_forget(struct virtio_loop_queue *q)
+{
+	virtio_loop_unhold(q->vl);
+}
+
+void virtio_loop_again(struct virtio_loop_queue *q)
+{
+	q->hungry = true;
+	eventfd_write(q->vl->dev->kick_fd[q->index], 1);
+}
+
+/* Does the device want chains of this queue? */
+static bool wanted(const struct virtio_loop_queue *q)
+{
+	return q->vq && (!q->pulled || q->hungry);
 }
 
 /*
@@ -68,19 +102,26 @@ static void serve(struct virtio_loop_queue *q)
 
 	virtq_kick_disable(q->vq);
 	q->kicks_off = true;
+	if (q->pulled) {
+		if (q->hungry) {
+			q->hungry = false;
+			vl->ops->ready(q);
+		}
+		return;
+	}
 	while (budget && !vl->broken && (r = virtq_pop(q->vq, &chain)) == 1) {
 		budget--;
-		hold(vl);
+		virtio_loop_hold(vl);
 		r = vl->ops->take(q, &chain);
 		if (r < 0) {
-			unhold(vl);
+			virtio_loop_unhold(vl);
 			break;
 		}
 	}
 	if (vl->broken)
 		return;
 	if (r < 0)
-		protocol_broken(vl);
+		virtio_loop_break(vl);
 	else if (!budget)
 		eventfd_write(vl->dev->kick_fd[q->index], 1);
 }
@@ -93,7 +134,7 @@ static bool look(struct loop_spinner *s)
 	for (unsigned i = 0; i < vl->dev->nqueues && !vl->broken; i++) {
 		struct virtio_loop_queue *q = &vl->queues[i];
 
-		if (q->vq && virtq_has_chains(q->vq)) {
+		if (wanted(q) && virtq_has_chains(q->vq)) {
 			serve(q);
 			found = true;
 		}
@@ -109,7 +150,7 @@ static bool settle(struct loop_spinner *s)
 	for (unsigned i = 0; i < vl->dev->nqueues && !vl->broken; i++) {
 		struct virtio_loop_queue *q = &vl->queues[i];
 
-		if (!q->vq || !q->kicks_off)
+		if (!wanted(q) || !q->kicks_off)
 			continue;
 		q->kicks_off = false;
 		if (virtq_kick_enable(q->vq)) {
@@ -131,7 +172,7 @@ static void watch_fn(struct loop_watch *w, uint64_t count)
 
 static void watch_stopped(struct loop_watch *w)
 {
-	unhold(container_of(w, struct virtio_loop_queue, watch)->vl);
+	virtio_loop_unhold(container_of(w, struct virtio_loop_queue, watch)->vl);
 }
 
 static void start_fn(struct loop_msg *m)
@@ -144,7 +185,7 @@ static void start_fn(struct loop_msg *m)
 
 		if (!q->vq)
 			continue;
-		hold(vl);
+		virtio_loop_hold(vl);
 		loop_watch(vl->loop, &q->watch, vl->dev->kick_fd[i]);
 		if (!vl->broken)
 			serve(q);
@@ -155,14 +196,17 @@ static void stop_fn(struct loop_msg *m)
 {
 	struct virtio_loop *vl = container_of(m, struct virtio_loop, stop);
 
-	hold(vl); /* so that the last unhold() is the one below, not one in the middle */
+	virtio_loop_hold(
+	    vl); /* so that the last virtio_loop_unhold() is the one below, not one in the middle */
 	vl->stopping = true;
 	loop_unspin(vl->loop, &vl->spinner);
 	for (unsigned i = 0; i < vl->dev->nqueues; i++) {
 		if (vl->queues[i].vq)
 			loop_unwatch(&vl->queues[i].watch);
 	}
-	unhold(vl);
+	if (vl->ops->stopping)
+		vl->ops->stopping(vl);
+	virtio_loop_unhold(vl);
 }
 
 void virtio_loop_init(struct virtio_loop *vl, const struct virtio_loop_ops *ops,
@@ -184,6 +228,7 @@ void virtio_loop_init(struct virtio_loop *vl, const struct virtio_loop_ops *ops,
 		    .index = i,
 		    .watch = {.fn = watch_fn, .stopped = watch_stopped},
 		    .notify.fn = notify_fn,
+		    .pulled = ops->pulled >> i & 1,
 		};
 	}
 }
@@ -197,8 +242,10 @@ void virtio_loop_fini(struct virtio_loop *vl)
 void virtio_loop_start(struct virtio_loop *vl, struct virtq *const *queues)
 {
 	/* Idle: the loop's thread touches none of this until it gets the message. */
-	for (unsigned i = 0; i < vl->dev->nqueues; i++)
+	for (unsigned i = 0; i < vl->dev->nqueues; i++) {
 		vl->queues[i].vq = queues[i];
+		vl->queues[i].hungry = true;
+	}
 	vl->broken = false;
 	vl->stopping = false;
 	vl->stopped = false;

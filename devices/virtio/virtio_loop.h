@@ -9,8 +9,8 @@
  *
  * Invariants
  *  1. `held` counts what still needs the queues: watched doorbells, chains that the device has not
- *     pushed, notifications that are deferred. virtio_loop_stop() returns when it is 0 and leaves
- *     nothing behind that would touch a queue.
+ *     pushed, notifications that are deferred, and what the device holds by itself.
+ *     virtio_loop_stop() returns when it is 0 and leaves nothing behind that would touch a queue.
  *  2. While stopping or broken no chain is taken.
  *  3. The loop's thread takes no lock that a caller of virtio_loop_stop() may hold.
  *
@@ -34,6 +34,8 @@ struct virtio_loop_queue {
 	struct loop_msg notify;
 	bool notify_pending;
 	bool kicks_off; /* the driver was asked for no doorbells: the loop looks before it sleeps */
+	bool pulled;	/* the device takes the chains itself, see virtio_loop_ops */
+	bool hungry;	/* pulled: it found none, and wants to hear of the next */
 };
 
 struct virtio_loop_ops {
@@ -43,6 +45,17 @@ struct virtio_loop_ops {
 	 * type allows; it goes to NEEDS_RESET and the chain is forgotten.
 	 */
 	int (*take)(struct virtio_loop_queue *q, const struct virtq_chain *chain);
+
+	/*
+	 * Queues that the device takes from itself, when it has use for a chain: bit n is queue n.
+	 * ready() says that chains came, once after virtio_loop_pull() found none, and at the
+	 * start.
+	 */
+	uint32_t pulled;
+	void (*ready)(struct virtio_loop_queue *q);
+
+	/* Optional: a stop begins. The device lets go of all it holds, now or soon. */
+	void (*stopping)(struct virtio_loop *vl);
 };
 
 struct virtio_loop {
@@ -79,5 +92,27 @@ void virtio_loop_stop(struct virtio_loop *vl);
 
 /* Gives a chain back to the driver and notifies at the end of this round of the loop. */
 void virtio_loop_push(struct virtio_loop_queue *q, uint16_t head, uint32_t written_bytes);
+
+/* ---- for devices that pull, on the loop's thread ---- */
+
+/*
+ * The next chain of a pulled queue; `chain` as for virtq_pop(). 1: it is the device's until it is
+ * pushed or forgotten. 0: none, or the queue is stopped, broken or disabled. -EPROTO: the driver
+ * broke the rules, and the device goes to NEEDS_RESET.
+ */
+int virtio_loop_pull(struct virtio_loop_queue *q, struct virtq_chain *chain);
+
+/* Drops a chain that was pulled: the driver never gets it back. When stopping or broken. */
+void virtio_loop_forget(struct virtio_loop_queue *q);
+
+/* Calls ready() again in a later round, so that others get their turn. */
+void virtio_loop_again(struct virtio_loop_queue *q);
+
+/* The driver broke the device's own rules: NEEDS_RESET, and nothing more is taken. */
+void virtio_loop_break(struct virtio_loop *vl);
+
+/* Something of the device's that a stop must wait for, and its end. */
+void virtio_loop_hold(struct virtio_loop *vl);
+void virtio_loop_unhold(struct virtio_loop *vl);
 
 #endif
