@@ -36,10 +36,10 @@ DEVICES := bus platform \
 	pci/pci_dev pci/pci_host pci/msix \
 	virtio/virtq virtio/virtio virtio/virtio_pci virtio/virtio_pci_common virtio/virtio_mmio virtio/virtio_loop \
 	virtio/blk virtio/blk_request virtio/rng \
-	virtio/vsock virtio/vsock_conn virtio/vsock_stream virtio/vsock_rx virtio/vsock_host
+	virtio/vsock virtio/vsock_conn virtio/vsock_stream virtio/vsock_rx virtio/vsock_host virtio/vhost_vsock
 
 VMM := config cmdline kvm vcpu memory irq exits thread \
-	machine machine_devices machine_boot machine_io machine_end \
+	machine machine_devices machine_vsock machine_boot machine_io machine_end cid \
 	boot/kernel boot/bzimage boot/elf boot/unpack boot/unlz4 boot/place boot/initramfs boot/cpio boot/modules \
 	x86/boot x86/cpu x86/cpuid x86/cpu_features x86/acpi x86/dsdt x86/aml x86/e820 x86/speed
 
@@ -49,7 +49,7 @@ CONTROL := $(addprefix ttrpc/,$(TTRPC)) \
 	arguments background calls config_check signals unix_socket \
 	start_config storage storage_service vm vmm_service cmd_vmm \
 	serve serve_vm serve_find cmd_serve \
-	main cmd_run cmd_doctor parse options options_disk escape tty console \
+	main cmd_run cmd_doctor parse options options_disk options_vsock escape tty console \
 	doctor doctor_kvm doctor_io doctor_memory \
 	cmd_disk disk/args disk/progress disk/job disk/options disk/new_image disk/backing disk/create disk/info disk/check disk/resize \
 	disk/convert disk/map disk/rebase disk/commit disk/snapshot disk/discard
@@ -253,7 +253,7 @@ fuzz: $(FUZZ_BINS)
 
 # ---- payloads: tiny programs that direct tests boot on /dev/kvm instead of a kernel ----------------
 
-PAYLOADS := hello reset triple-fault panic button spin hostile blk
+PAYLOADS := hello reset triple-fault panic button spin hostile blk vsock
 PAYLOAD_LIB := start lib pci
 
 PAYLOAD_CFLAGS := -std=gnu17 -O2 -g $(WARN) -ffreestanding -nostdlib -static -fno-pic -no-pie -mno-sse \
@@ -276,7 +276,7 @@ $(B)/payload/%.elf: $(B)/payload/%.o $(PAYLOAD_LIB_O) guest/payload/lib/payload.
 
 -include $(patsubst %,$(B)/payload/%.d,$(PAYLOADS)) $(PAYLOAD_LIB_O:.o=.d)
 
-DIRECT := test_machine
+DIRECT := test_machine test_vsock
 
 $(B)/tests/direct/%: $(B)/tests/direct/%.o $(B)/tests/direct/direct.o $(LIBS_VMM)
 	$(call say,LD,$@)

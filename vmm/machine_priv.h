@@ -16,6 +16,7 @@
 #include "vmm/irq.h"
 #include "vmm/kvm.h"
 #include "vmm/machine.h"
+#include "vmm/machine_vsock.h"
 #include "vmm/memory.h"
 #include "vmm/vcpu.h"
 
@@ -25,7 +26,7 @@
 
 #define MACHINE_REASON_MAX 256
 
-/* A loop with a thread of its own, for the queues of a disk. */
+/* A loop with a thread of its own, for the queues of a disk or of vsock. */
 struct io_thread {
 	struct machine *machine;
 	struct loop *loop;
@@ -76,9 +77,12 @@ struct machine {
 	struct image *images[MACHINE_DISKS_MAX];
 	struct virtio_transport *disks[MACHINE_DISKS_MAX];
 	struct virtio_transport *rng;
-	unsigned nmmio; /* virtio-mmio devices so far */
+	struct machine_vsock vsock_host;
+	struct virtio_transport *vsock;
+	unsigned vsock_io; /* its loop */
+	unsigned nmmio;	   /* virtio-mmio devices so far */
 
-	struct io_thread io[MACHINE_DISKS_MAX];
+	struct io_thread io[MACHINE_DISKS_MAX + 1];
 	unsigned nio;
 
 	struct machine_end end;

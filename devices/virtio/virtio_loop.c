@@ -179,6 +179,8 @@ static void start_fn(struct loop_msg *m)
 {
 	struct virtio_loop *vl = container_of(m, struct virtio_loop, start);
 
+	if (vl->ops->starting)
+		vl->ops->starting(vl);
 	loop_spin(vl->loop, &vl->spinner);
 	for (unsigned i = 0; i < vl->dev->nqueues; i++) {
 		struct virtio_loop_queue *q = &vl->queues[i];

@@ -54,6 +54,9 @@ struct virtio_loop_ops {
 	uint32_t pulled;
 	void (*ready)(struct virtio_loop_queue *q);
 
+	/* Optional: the first on the loop's thread after a start. */
+	void (*starting)(struct virtio_loop *vl);
+
 	/* Optional: a stop begins. The device lets go of all it holds, now or soon. */
 	void (*stopping)(struct virtio_loop *vl);
 };
