@@ -17,6 +17,8 @@
 #define CONTROL_VM_H
 
 #include "control/background.h"
+#include "control/identity.h"
+#include "control/sandbox/sandbox.h"
 #include "proto/vm_concierge.pb-c.h"
 #include "vmm/machine.h"
 
@@ -40,11 +42,14 @@ struct vm_callbacks {
 
 struct vm;
 
-int vm_new(struct loop *loop, struct background *bg, const struct vm_callbacks *callbacks,
-	   struct vm **ret_vm);
+/* `sandbox` is entered, on the loop's thread as well, when the VM has opened all that it needs. */
+int vm_new(struct loop *loop, struct background *bg, struct sandbox *sandbox,
+	   const struct vm_callbacks *callbacks, struct vm **ret_vm);
 
-/* Idle only. `request` lives until `started`. */
-void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request);
+/* Idle only. `request` lives until `started`. `identity`: with whose rights the files that it names
+ * are opened (copied); NULL: with ours. */
+void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request,
+	      const struct identity *identity);
 
 /*
  * Presses the power button, and stops the machine when `timeout_ms` have passed; 0: stops it at

@@ -11,9 +11,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define MACHINE_CPUS_MAX  64
-#define MACHINE_DISKS_MAX 24 /* vda to vdx: slots of bus 0 less host bridge, rng, vsock and room \
-			      */
+#define MACHINE_CPUS_MAX 64
+#define MACHINE_DISKS_MAX                                                      \
+	24 /* vda to vdx: slots of bus 0 less host bridge, rng, vsock and room \
+	    */
 #define MACHINE_MEMORY_MIN  (UINT64_C(64) << 20)
 #define MACHINE_CMDLINE_MAX 2047 /* bytes: COMMAND_LINE_SIZE of Linux on x86 less the NUL */
 
@@ -83,6 +84,10 @@ struct machine_config {
 	bool console; /* a serial port as console= */
 	bool rng;
 	enum loop_backend loop_backend;
+
+	/* /dev/kvm, where whoever makes the machine may not open it any more; the caller's. 0: it
+	 * is opened */
+	int kvm_fd;
 };
 
 void machine_config_init(struct machine_config *config);

@@ -196,7 +196,7 @@ static int vsock_open(struct machine *m, struct err *err)
 	if (res)
 		return res;
 	m->vsock_io = m->nio;
-	return machine_io_loop(m, m->vsock_io, &loop, err);
+	return machine_io_sockets(m, m->vsock_host.dir_fd, &loop, err);
 }
 
 static int vsock_build(struct machine *m, struct err *err)
@@ -206,15 +206,15 @@ static int vsock_build(struct machine *m, struct err *err)
 
 	if (!m->config->vsock.on)
 		return 0;
-	res = machine_vsock_device(&m->vsock_host, &m->config->vsock, &m->platform,
-				   m->io[m->vsock_io].loop, &dev, err);
+	res =
+	    machine_vsock_device(&m->vsock_host, &m->platform, m->io[m->vsock_io].loop, &dev, err);
 	return res ? res : attach(m, dev, &m->vsock, err);
 }
 
 static void vsock_drop(struct machine *m)
 {
 	virtio_transport_free(m->vsock);
-	machine_vsock_free(&m->vsock_host, &m->config->vsock);
+	machine_vsock_free(&m->vsock_host);
 }
 
 uint32_t machine_cid(const struct machine *m)

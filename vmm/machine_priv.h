@@ -13,6 +13,7 @@
 #include "vmm/arch.h"
 #include "vmm/boot/initramfs.h"
 #include "vmm/boot/kernel.h"
+#include "vmm/gate.h"
 #include "vmm/irq.h"
 #include "vmm/kvm.h"
 #include "vmm/machine.h"
@@ -33,6 +34,8 @@ struct io_thread {
 	pthread_t thread;
 	bool running;
 	unsigned index;
+	enum thread_role role;
+	int dir_fd; /* of THREAD_SOCKETS: its working directory and root; -1: none */
 };
 
 /* How the machine ends; see machine_end.c. */
@@ -40,7 +43,7 @@ struct machine_end {
 	pthread_mutex_t lock;	  /* below all others but the control loop's own */
 	enum machine_event event; /* the first one; 0: none yet */
 	bool stopping;		  /* vCPUs are told to stop */
-	bool started;		  /* vCPUs have threads */
+	bool started;		  /* vCPUs run */
 	char reason[MACHINE_REASON_MAX];
 
 	atomic_uint running; /* vCPU threads that have not ended */
@@ -85,6 +88,8 @@ struct machine {
 	struct io_thread io[MACHINE_DISKS_MAX + 1];
 	unsigned nio;
 
+	struct gate gate; /* all threads wait there for machine_start() */
+
 	struct machine_end end;
 };
 
@@ -95,6 +100,8 @@ void machine_devices_free(struct machine *m);
 
 /* machine_io.c: loops and their threads. The n-th, made when it is asked for first. */
 int machine_io_loop(struct machine *m, unsigned n, struct loop **ret_loop, struct err *err);
+/* One for sockets. `dir_fd`, which may be -1, becomes its thread's only folder and stays open. */
+int machine_io_sockets(struct machine *m, int dir_fd, struct loop **ret_loop, struct err *err);
 int machine_io_start(struct machine *m, struct err *err);
 void machine_io_free(struct machine *m);
 
@@ -108,6 +115,7 @@ void machine_end_init(struct machine *m);
 void machine_end_fini(struct machine *m);
 /* Any thread. The first event decides; `reason` is copied. */
 void machine_raise(struct machine *m, enum machine_event event, const char *reason);
-int machine_run(struct machine *m, struct err *err);
+/* Opens the gate. */
+void machine_run(struct machine *m);
 
 #endif

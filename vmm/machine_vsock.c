@@ -6,9 +6,12 @@
 #include "devices/virtio/vsock.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -62,11 +65,23 @@ static int listen_at(struct machine_vsock *v, const char *path, struct err *err)
 		return err_sys(err, errno, "vsock: socket");
 	if (bind(fd, (const struct sockaddr *)&addr, sizeof(addr)))
 		return err_sys(err, errno, "vsock: socket %s", path);
-	v->listens = !lstat(path, &v->socket);
 	if (listen(fd, SOCKET_BACKLOG))
 		return err_sys(err, errno, "vsock: socket %s", path);
 	v->listen_fd = steal_fd(&fd);
 	return 0;
+}
+
+/* Names in it are all that the device connects to. */
+static int open_folder(struct machine_vsock *v, const char *path, struct err *err)
+{
+	const char *slash = strrchr(path, '/');
+	char dir[VSOCK_PATH_MAX + 2] = ".";
+
+	v->name = slash ? slash + 1 : path;
+	if (slash)
+		snprintf(dir, sizeof(dir), "%.*s/", (int)(slash - path), path);
+	v->dir_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return v->dir_fd < 0 ? err_sys(err, errno, "vsock: folder %s", dir) : 0;
 }
 
 /* Each connection takes a descriptor: asks for as many more, as far as the host allows. */
@@ -105,7 +120,8 @@ static int open_builtin(struct machine_vsock *v, const struct vsock_config *conf
 	if (r)
 		return r;
 	raise_limit();
-	return config->socket ? listen_at(v, config->socket, err) : 0;
+	r = config->socket ? listen_at(v, config->socket, err) : 0;
+	return !r && config->socket ? open_folder(v, config->socket, err) : r;
 }
 
 int machine_vsock_open(struct machine_vsock *v, const struct vsock_config *config, struct err *err)
@@ -132,13 +148,12 @@ int machine_vsock_open(struct machine_vsock *v, const struct vsock_config *confi
 	return 0;
 }
 
-int machine_vsock_device(struct machine_vsock *v, const struct vsock_config *config,
-			 const struct platform *plat, struct loop *loop,
+int machine_vsock_device(struct machine_vsock *v, const struct platform *plat, struct loop *loop,
 			 struct virtio_dev **ret_dev, struct err *err)
 {
 	const struct virtio_vsock_config c = {
 	    .cid = v->cid.cid,
-	    .path = config->socket,
+	    .path = v->name,
 	    .listen_fd = v->listen_fd,
 	};
 	int r;
@@ -151,15 +166,10 @@ int machine_vsock_device(struct machine_vsock *v, const struct vsock_config *con
 	return r;
 }
 
-void machine_vsock_free(struct machine_vsock *v, const struct vsock_config *config)
+void machine_vsock_free(struct machine_vsock *v)
 {
-	struct stat st;
-
-	/* only if it is still the one that was made here */
-	if (v->listens && !lstat(config->socket, &st) && st.st_dev == v->socket.st_dev &&
-	    st.st_ino == v->socket.st_ino)
-		unlink(config->socket);
 	cleanup_fd(&v->listen_fd);
+	cleanup_fd(&v->dir_fd);
 	vhost_vsock_close(&v->vhost);
 	cid_drop(&v->cid);
 	*v = (struct machine_vsock)MACHINE_VSOCK_INIT;

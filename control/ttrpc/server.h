@@ -58,8 +58,14 @@ struct ttrpc_server_config {
 	struct loop *loop;
 	const struct ttrpc_service *const *services; /* NULL-terminated; outlives the server */
 	void *ctx;				     /* for the handlers */
-	/* Optional: may this peer call? `fd` is the connected socket. */
-	bool (*admit)(void *ctx, int fd);
+	/* Optional: who is at the other end of `fd`? NULL: the connection is closed. */
+	void *(*admit)(void *ctx, int fd);
+	/* With `admit`: the peer's connection and its calls are gone. */
+	void (*leave)(void *ctx, void *peer);
+	/* Optional: may the peer make this call? `request` is NULL for client streams. False is
+	 * answered with PERMISSION_DENIED and the message of `err`. */
+	bool (*permit)(void *ctx, const void *peer, const struct ttrpc_method *method,
+		       const ProtobufCMessage *request, struct err *err);
 };
 
 struct ttrpc_server;
@@ -70,7 +76,8 @@ int ttrpc_server_new(const struct ttrpc_server_config *config, struct ttrpc_serv
 /* Accepts from a listening socket, which stays the caller's until ttrpc_server_free(). Once. */
 void ttrpc_server_listen(struct ttrpc_server *server, int fd);
 
-/* Serves a connected socket, which becomes the server's also on failure. 0 or -ENOMEM. */
+/* Serves a connected socket, which becomes the server's also on failure. -EACCES: `admit` refuses
+ * it; -ENOMEM. */
 int ttrpc_server_adopt(struct ttrpc_server *server, int fd);
 
 /*
@@ -92,6 +99,11 @@ void ttrpc_server_free(struct ttrpc_server *server);
 void ttrpc_call_set_user(struct ttrpc_call *call, void *user);
 void *ttrpc_call_user(const struct ttrpc_call *call);
 
+/* What `admit` said of who made the call; NULL: it is gone, or nobody was asked. */
+const void *ttrpc_call_peer(const struct ttrpc_call *call);
+
+const struct ttrpc_method *ttrpc_call_method(const struct ttrpc_call *call);
+
 /* Completes the call. `reply` is packed at once; NULL ends a server stream. */
 void ttrpc_call_reply(struct ttrpc_call *call, const ProtobufCMessage *reply);
 void ttrpc_call_fail(struct ttrpc_call *call, enum ttrpc_code code, const char *fmt, ...)
@@ -100,5 +112,17 @@ void ttrpc_call_fail(struct ttrpc_call *call, enum ttrpc_code code, const char *
 /* Server stream: one message. -EAGAIN: the client reads too slowly, nothing was sent; -EPIPE:
  * nobody waits; -EMSGSIZE: above TTRPC_DATA_MAX; -ENOMEM. */
 int ttrpc_call_send(struct ttrpc_call *call, const ProtobufCMessage *message);
+
+/* What may still be sent before -EAGAIN, in bytes, of all calls of the connection together. */
+size_t ttrpc_call_room(const struct ttrpc_call *call);
+
+/*
+ * Server stream, while something waits for this client (-EAGAIN, or a message was sent just now):
+ * `writable` is called once, from the loop, when the kernel has taken all of it; not when the call
+ * is completed or cancelled before. Calls of one connection that wait take turns, the one that had
+ * none for the longest time first: who sends a bounded piece in each turn, and waits again, leaves
+ * none of the others behind.
+ */
+void ttrpc_call_wait(struct ttrpc_call *call, void (*writable)(void *ctx, struct ttrpc_call *call));
 
 #endif
