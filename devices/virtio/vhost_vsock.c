@@ -9,16 +9,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/vhost.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 
+/* What the core offers: the kernel is to have it all. Stands before the kernel's header, which
+ * calls the numbers of these bits by the same names. */
+static const uint64_t vhost_needs =
+    VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1;
+
+#include <linux/vhost.h>
+
 /* The rings that the kernel serves: receive and transmit. */
 #define VHOST_RINGS 2
-
-/* The ring features that the core offers: the kernel is to have them all. */
-#define VHOST_NEEDS (VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1)
 
 struct vhost_signal {
 	struct vhost_dev *owner;
@@ -73,12 +76,12 @@ int vhost_vsock_open(const char *path, vhost_ioctl *ioctl_fn, struct vhost_vsock
 	r = call(&v, VHOST_GET_FEATURES, &features);
 	if (r < 0)
 		return err_sys(err, -r, "vsock: %s: no features", path);
-	if ((features & VHOST_NEEDS) != VHOST_NEEDS)
+	if ((features & vhost_needs) != vhost_needs)
 		return err_set(err, EOPNOTSUPP,
 			       "vsock: %s has features %#llx, which lack %#llx; use "
 			       "backend=builtin,socket=PATH",
 			       path, (unsigned long long)features,
-			       (unsigned long long)(VHOST_NEEDS & ~features));
+			       (unsigned long long)(vhost_needs & ~features));
 	v.features = features;
 	v.fd = steal_fd(&fd);
 	*ret_vhost = v;

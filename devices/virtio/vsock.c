@@ -270,7 +270,7 @@ int virtio_vsock_new(const struct virtio_vsock_config *config, struct loop *loop
 	vs->dev.queue_size_max = VSOCK_QUEUE_SIZE;
 	vs->dev.config_len = sizeof(struct vsock_config_wire);
 	vs->cid = config->cid;
-	vs->listen_fd = -1;
+	vs->listen_fd = vs->waiting_fd = -1;
 	vs->nconns_max = config->conns ? config->conns : VSOCK_CONNS_MAX;
 	vs->active_tail = &vs->active;
 	vs->pump.fn = pump_fn;

@@ -1,4 +1,5 @@
 /* virtio-vsock: the host's programs, on Unix sockets. See vsock.h for the convention. */
+#include "base/cleanup.h"
 #include "devices/virtio/vsock_priv.h"
 
 #include <errno.h>
@@ -19,23 +20,25 @@ static void retry(struct loop_timer *t)
 	vsock_host_accept(vs);
 }
 
+/* There is room. */
+static void admit(struct vsock *vs, int fd)
+{
+	struct vsock_conn *c = vsock_conn_new(vs, fd, VSOCK_GREETING);
+
+	vsock_conn_deadline(c, VSOCK_SETUP_NS);
+	vsock_conn_poll_in(c, POLLIN);
+}
+
 static void accepted(struct loop_op *op, int res)
 {
 	struct vsock *vs = container_of(op, struct vsock, accept);
-	struct vsock_conn *c = NULL;
 
 	vs->accepting = false;
 	if (vs->vl.stopping || vs->vl.broken) {
 		if (res >= 0)
 			close(res);
 	} else if (res >= 0) {
-		c = vsock_conn_new(vs, res, VSOCK_GREETING);
-		if (c) {
-			vsock_conn_deadline(c, VSOCK_SETUP_NS);
-			vsock_conn_poll_in(c, POLLIN);
-		} else {
-			close(res);
-		}
+		vs->waiting_fd = res; /* the guest may have filled the table meanwhile */
 	} else if (res != -ECANCELED) {
 		/* such as too many descriptors: again at once would be again in vain */
 		vs->accept_waits = true;
@@ -51,6 +54,11 @@ void vsock_host_accept(struct vsock *vs)
 	if (vs->listen_fd < 0 || vs->accepting || vs->accept_waits || vs->vl.stopping ||
 	    vs->vl.broken || vs->nconns == vs->nconns_max)
 		return;
+	if (vs->waiting_fd >= 0) {
+		admit(vs, steal_fd(&vs->waiting_fd));
+		if (vs->nconns == vs->nconns_max)
+			return;
+	}
 	vs->accepting = true;
 	vs->accept.done = accepted;
 	virtio_loop_hold(&vs->vl);
@@ -59,6 +67,8 @@ void vsock_host_accept(struct vsock *vs)
 
 void vsock_host_stop(struct vsock *vs)
 {
+	cleanup_fd(&vs->waiting_fd);
+	vs->waiting_fd = -1;
 	if (vs->accepting)
 		loop_cancel(vs->vl.loop, &vs->accept);
 	if (vs->accept_waits)

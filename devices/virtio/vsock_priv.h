@@ -156,6 +156,7 @@ struct vsock {
 	struct loop_msg pump;
 	bool pump_pending;
 	struct loop_op accept;
+	int waiting_fd; /* a program that was taken in when the table was full; -1: none */
 	bool accepting, accept_waits, ticking;
 	struct loop_timer accept_retry, tick;
 };
