@@ -71,7 +71,7 @@ TESTS_VMM     := test_config test_cid test_unpack test_kernel test_kernel_bad te
 TESTS_CONTROL := test_ttrpc_server test_ttrpc_client test_parse test_options test_console test_doctor test_disk_args
 
 # libFuzzer targets: tests/fuzz/<name>.c
-FUZZ := fuzz_virtq fuzz_blk fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
+FUZZ := fuzz_virtq fuzz_blk fuzz_vsock fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
 	fuzz_qcow2_header fuzz_qcow2_snapshot fuzz_qcow2_tables fuzz_ttrpc
 
 # ---- flags ------------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ $(B)/fuzz/%: $(B)/fuzz/obj/tests/fuzz/%.o $(FUZZ_OBJS)
 	$(Q)$(CLANG) -fsanitize=fuzzer,address,undefined -pthread -o $@ $^ $(LDLIBS)
 
 # as the unit tests of devices do
-$(addprefix $(B)/fuzz/,fuzz_virtq fuzz_blk): \
+$(addprefix $(B)/fuzz/,fuzz_virtq fuzz_blk fuzz_vsock): \
 	$(addprefix $(B)/fuzz/obj/,$(VIRTIO_DRIVER) tests/unit/fake_platform.o)
 
 # stands on the same platform as the unit tests
