@@ -108,21 +108,21 @@ static int set_running(const struct vhost_vsock *v, int running)
 
 static int set_memory(const struct vhost_dev *d)
 {
-	struct {
-		struct vhost_memory head;
-		struct vhost_memory_region regions[GMEM_REGIONS_MAX];
-	} table = {0};
+	uint64_t space[(sizeof(struct vhost_memory) +
+			GMEM_REGIONS_MAX * sizeof(struct vhost_memory_region)) /
+		       sizeof(uint64_t)] = {0};
+	struct vhost_memory *table = (struct vhost_memory *)space;
 	const struct gmem_region *r;
 
 	for (unsigned i = 0; (r = gmem_region_at(d->mem, i)); i++) {
-		table.regions[i] = (struct vhost_memory_region){
+		table->regions[i] = (struct vhost_memory_region){
 		    .guest_phys_addr = r->gpa,
 		    .memory_size = r->len_bytes,
 		    .userspace_addr = (uintptr_t)r->host,
 		};
-		table.head.nregions = i + 1;
+		table->nregions = i + 1;
 	}
-	return call(&d->vhost, VHOST_SET_MEM_TABLE, &table);
+	return call(&d->vhost, VHOST_SET_MEM_TABLE, table);
 }
 
 static int set_ring(const struct vhost_dev *d, unsigned index, const struct virtq *vq)

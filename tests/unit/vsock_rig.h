@@ -194,6 +194,12 @@ static inline void rig_reap(struct vsock_rig *r)
 static inline void rig_send_raw(struct vsock_rig *r, const struct pkt *k, const void *data,
 				uint32_t have)
 {
+	/* places are used again when the device has read them: 64 of them, fewer in flight */
+	rig_reap(r);
+	while (r->d.rings[TX].nfree < r->d.rings[TX].size - 30) {
+		assert_true(vdrv_wait(&r->d, TX, 1));
+		rig_reap(r);
+	}
 	const gpa_t gpa = TX_GPA + (gpa_t)(r->tx_next++ % 64) * (128 * KIB);
 	const struct vbuf bufs[] = {{gpa, HDR, false}, {gpa + HDR, have, false}};
 	uint8_t *p = fake_mem(&r->fp, gpa, HDR + have);
@@ -201,9 +207,6 @@ static inline void rig_send_raw(struct vsock_rig *r, const struct pkt *k, const 
 	pkt_put(p, k);
 	if (have)
 		memcpy(p + HDR, data, have);
-	rig_reap(r);
-	if (vring_used_waiting(&r->d.rings[TX]) == 0 && r->d.rings[TX].nfree < 4)
-		assert_true(vdrv_wait(&r->d, TX, 1));
 	assert_true(vring_add(&r->d.rings[TX], bufs, have ? 2 : 1, false) >= 0);
 	vdrv_kick(&r->d, TX);
 }
