@@ -1,6 +1,6 @@
 /*
- * What each role may call, and why. Nothing here opens a file, makes a socket, starts a process,
- * makes memory executable or changes credentials.
+ * What each role may call, and why. Nothing here opens a file, starts a process, makes memory
+ * executable, changes credentials or makes a socket, but for vsock's Unix sockets.
  *
  * Roles: C control, V vCPU, I I/O, of it S sockets, W workers. To add a call: run the feature with
  * --sandbox on, read the line that names the call, and write down here what for.
@@ -27,6 +27,9 @@
 #define W   (1u << THREAD_WORKER)
 #define ALL (C | V | I | W)
 
+#ifndef SO_PEERGROUPS
+#define SO_PEERGROUPS 59
+#endif
 #ifndef AT_EMPTY_PATH
 #define AT_EMPTY_PATH 0x1000
 #endif
@@ -139,6 +142,7 @@ static const struct sandbox_rule rules[] = {
     IS(socket, S, 0, AF_UNIX, "vsock: a port of the host's"),
     ANY(connect, S, "likewise, in the folder that is this thread's root"),
     IS(getsockopt, C, 2, SO_PEERCRED, "who calls?"),
+    IS(getsockopt, C, 2, SO_PEERGROUPS, "likewise"),
     ANY(geteuid, C, "likewise"),
     ANY(signalfd4, C, "signals, handled from the machine's start on"),
 
@@ -150,6 +154,7 @@ static const struct sandbox_rule rules[] = {
 
     /* KVM */
     IOCTL(KVM_RUN, V, "runs the guest"),
+    IOCTL(KVM_KVMCLOCK_CTRL, V, "the guest learns that it was paused"),
     IOCTL(KVM_SET_GSI_ROUTING, C | V | I, "the guest sets a message of MSI-X"),
     IOCTL(KVM_IRQFD, C | V | I, "likewise, for its first time"),
     IOCTL(KVM_IOEVENTFD, C | V | I, "doorbells move with a PCI function's BAR"),

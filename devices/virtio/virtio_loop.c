@@ -10,9 +10,20 @@ void virtio_loop_hold(struct virtio_loop *vl)
 	vl->held++;
 }
 
+static void tell_quiet(struct virtio_loop *vl)
+{
+	void (*quiet)(void *ctx) = vl->quiet;
+
+	if (!quiet || vl->held != vl->watched)
+		return;
+	vl->quiet = NULL;
+	quiet(vl->quiet_ctx);
+}
+
 void virtio_loop_unhold(struct virtio_loop *vl)
 {
 	vl->held--;
+	tell_quiet(vl);
 	if (!vl->stopping || vl->held)
 		return;
 	/* The caller of stop may free `vl` as soon as it sees `stopped`: nothing of it is touched
@@ -100,6 +111,8 @@ static void serve(struct virtio_loop_queue *q)
 	unsigned budget = virtq_size(q->vq);
 	int r = 0;
 
+	if (vl->paused)
+		return;
 	virtq_kick_disable(q->vq);
 	q->kicks_off = true;
 	if (q->pulled) {
@@ -131,7 +144,7 @@ static bool look(struct loop_spinner *s)
 	struct virtio_loop *vl = container_of(s, struct virtio_loop, spinner);
 	bool found = false;
 
-	for (unsigned i = 0; i < vl->dev->nqueues && !vl->broken; i++) {
+	for (unsigned i = 0; i < vl->dev->nqueues && !vl->broken && !vl->paused; i++) {
 		struct virtio_loop_queue *q = &vl->queues[i];
 
 		if (wanted(q) && virtq_has_chains(q->vq)) {
@@ -147,7 +160,7 @@ static bool settle(struct loop_spinner *s)
 	struct virtio_loop *vl = container_of(s, struct virtio_loop, spinner);
 	bool found = false;
 
-	for (unsigned i = 0; i < vl->dev->nqueues && !vl->broken; i++) {
+	for (unsigned i = 0; i < vl->dev->nqueues && !vl->broken && !vl->paused; i++) {
 		struct virtio_loop_queue *q = &vl->queues[i];
 
 		if (!wanted(q) || !q->kicks_off)
@@ -172,7 +185,10 @@ static void watch_fn(struct loop_watch *w, uint64_t count)
 
 static void watch_stopped(struct loop_watch *w)
 {
-	virtio_loop_unhold(container_of(w, struct virtio_loop_queue, watch)->vl);
+	struct virtio_loop *vl = container_of(w, struct virtio_loop_queue, watch)->vl;
+
+	vl->watched--;
+	virtio_loop_unhold(vl);
 }
 
 static void start_fn(struct loop_msg *m)
@@ -188,9 +204,30 @@ static void start_fn(struct loop_msg *m)
 		if (!q->vq)
 			continue;
 		virtio_loop_hold(vl);
+		vl->watched++;
 		loop_watch(vl->loop, &q->watch, vl->dev->kick_fd[i]);
 		if (!vl->broken)
 			serve(q);
+	}
+}
+
+static void pause_fn(struct loop_msg *m)
+{
+	struct virtio_loop *vl = container_of(m, struct virtio_loop, pause);
+
+	vl->paused = true;
+	vl->quiet = vl->pause_quiet;
+	tell_quiet(vl);
+}
+
+static void resume_fn(struct loop_msg *m)
+{
+	struct virtio_loop *vl = container_of(m, struct virtio_loop, resume);
+
+	vl->paused = false;
+	for (unsigned i = 0; i < vl->dev->nqueues && !vl->broken; i++) {
+		if (vl->queues[i].vq)
+			serve(&vl->queues[i]);
 	}
 }
 
@@ -220,6 +257,8 @@ void virtio_loop_init(struct virtio_loop *vl, const struct virtio_loop_ops *ops,
 	    .loop = loop,
 	    .start.fn = start_fn,
 	    .stop.fn = stop_fn,
+	    .pause.fn = pause_fn,
+	    .resume.fn = resume_fn,
 	    .spinner = {.look = look, .settle = settle},
 	    .lock = PTHREAD_MUTEX_INITIALIZER,
 	    .cond = PTHREAD_COND_INITIALIZER,
@@ -251,6 +290,7 @@ void virtio_loop_start(struct virtio_loop *vl, struct virtq *const *queues)
 	vl->broken = false;
 	vl->stopping = false;
 	vl->stopped = false;
+	vl->paused = false;
 	loop_post(vl->loop, &vl->start);
 }
 
@@ -266,4 +306,17 @@ void virtio_loop_stop(struct virtio_loop *vl)
 	while (!vl->stopped)
 		pthread_cond_wait(&vl->cond, &vl->lock);
 	pthread_mutex_unlock(&vl->lock);
+}
+
+void virtio_loop_pause(struct virtio_loop *vl, void (*quiet)(void *ctx), void *ctx)
+{
+	/* the loop's thread looks at both from the message on */
+	vl->quiet_ctx = ctx;
+	vl->pause_quiet = quiet;
+	loop_post(vl->loop, &vl->pause);
+}
+
+void virtio_loop_resume(struct virtio_loop *vl)
+{
+	loop_post(vl->loop, &vl->resume);
 }
