@@ -36,10 +36,11 @@ DEVICES := bus platform \
 	legacy/uart legacy/uart_tx legacy/i8042 legacy/rtc legacy/pvpanic legacy/acpi_pm \
 	pci/pci_dev pci/pci_host pci/msix \
 	virtio/virtq virtio/virtio virtio/virtio_pci virtio/virtio_pci_common virtio/virtio_mmio virtio/virtio_loop \
-	virtio/blk virtio/blk_request virtio/blk_stats virtio/rng
+	virtio/blk virtio/blk_request virtio/blk_stats virtio/rng \
+	virtio/vsock virtio/vsock_conn virtio/vsock_stream virtio/vsock_rx virtio/vsock_host virtio/vhost_vsock
 
-VMM := config cmdline kvm vcpu memory irq exits gate \
-	machine machine_devices machine_boot machine_io machine_end machine_pause machine_resize \
+VMM := config cmdline kvm vcpu memory irq exits gate cid \
+	machine machine_devices machine_vsock machine_boot machine_io machine_end machine_pause machine_resize \
 	boot/kernel boot/bzimage boot/elf boot/unpack boot/unlz4 boot/place boot/initramfs boot/cpio boot/modules \
 	x86/boot x86/cpu x86/cpuid x86/cpu_features x86/acpi x86/dsdt x86/aml x86/e820 x86/speed
 
@@ -51,7 +52,7 @@ CONTROL := $(addprefix ttrpc/,$(TTRPC)) \
 	access identity server_options \
 	start_config storage storage_edit storage_service vm vm_end events console_ring vm_console vm_metrics metrics_text vmm_service vmm_vms vmm_disk cmd_vmm \
 	serve serve_vm serve_spawn serve_find serve_pass serve_metrics config_file service_manager cmd_serve \
-	main cmd_run cmd_doctor parse options options_disk escape tty console \
+	main cmd_run cmd_doctor parse options options_disk options_vsock escape tty console \
 	doctor doctor_sandbox doctor_kvm doctor_io doctor_memory \
 	cmd_disk disk/args disk/progress disk/job disk/options disk/new_image disk/backing disk/create disk/info disk/check disk/resize \
 	disk/convert disk/map disk/rebase disk/commit disk/snapshot disk/discard
@@ -69,14 +70,14 @@ TESTS_DISK    := test_raw test_raw_open test_raw_fault test_qcow2_fault test_qco
 	test_qcow2_cache test_qcow2_refcount test_qcow2_map test_qcow2_repair test_qcow2_tools test_qcow2_data_file
 TESTS_DISK    += test_copy test_create_file test_raw_tools
 TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify test_virtio_hostile \
-	test_blk test_blk_requests test_blk_queues test_blk_raw test_rng
+	test_blk test_blk_requests test_blk_queues test_blk_raw test_rng test_vsock test_vsock_hostile test_vhost_vsock
 TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pci \
 	$(TESTS_VIRTIO)
-TESTS_VMM     := test_config test_unpack test_kernel test_kernel_bad test_initramfs test_cpuid test_acpi
+TESTS_VMM     := test_config test_cid test_unpack test_kernel test_kernel_bad test_initramfs test_cpuid test_acpi
 TESTS_CONTROL := test_sandbox test_ttrpc_server test_ttrpc_client test_vm_console test_metrics_text test_parse test_options test_console test_doctor test_disk_args
 
 # libFuzzer targets: tests/fuzz/<name>.c
-FUZZ := fuzz_virtq fuzz_blk fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
+FUZZ := fuzz_virtq fuzz_blk fuzz_vsock fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
 	fuzz_qcow2_header fuzz_qcow2_snapshot fuzz_qcow2_tables fuzz_ttrpc
 
 # ---- flags ------------------------------------------------------------------------------------
@@ -264,7 +265,7 @@ $(B)/fuzz/%: $(B)/fuzz/obj/tests/fuzz/%.o $(FUZZ_OBJS)
 	$(Q)$(CLANG) -fsanitize=fuzzer,address,undefined -pthread -o $@ $^ $(LDLIBS)
 
 # as the unit tests of devices do
-$(addprefix $(B)/fuzz/,fuzz_virtq fuzz_blk): \
+$(addprefix $(B)/fuzz/,fuzz_virtq fuzz_blk fuzz_vsock): \
 	$(addprefix $(B)/fuzz/obj/,$(VIRTIO_DRIVER) tests/unit/fake_platform.o)
 
 # stands on the same platform as the unit tests
@@ -278,7 +279,7 @@ fuzz: $(FUZZ_BINS)
 
 # ---- payloads: tiny programs that direct tests boot on /dev/kvm instead of a kernel ----------------
 
-PAYLOADS := echo hello reset triple-fault panic button spin hostile blk
+PAYLOADS := echo hello reset triple-fault panic button spin hostile blk vsock
 PAYLOAD_LIB := start lib pci
 
 PAYLOAD_CFLAGS := -std=gnu17 -O2 -g $(WARN) -ffreestanding -nostdlib -static -fno-pic -no-pie -mno-sse \
@@ -301,7 +302,7 @@ $(B)/payload/%.elf: $(B)/payload/%.o $(PAYLOAD_LIB_O) guest/payload/lib/payload.
 
 -include $(patsubst %,$(B)/payload/%.d,$(PAYLOADS)) $(PAYLOAD_LIB_O:.o=.d)
 
-DIRECT := test_machine
+DIRECT := test_machine test_vsock
 
 $(B)/tests/direct/%: $(B)/tests/direct/%.o $(B)/tests/direct/direct.o $(LIBS_VMM)
 	$(call say,LD,$@)
@@ -375,7 +376,7 @@ bench: bench-build
 # ---- guest tests ----------------------------------------------------------------------------------
 
 # /init of the guests that tests/guest boots
-GUEST_TEST := main facts end console pattern blk blkio vdev rig ring_cases rings poke
+GUEST_TEST := main facts end console pattern blk blkio vsock vdev rig ring_cases rings poke
 
 GUEST_TEST_O := $(patsubst %,$(B)/tests/guest/init/%.o,$(GUEST_TEST))
 

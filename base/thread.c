@@ -12,6 +12,7 @@ struct start {
 	char name[NAME_MAX_BYTES];
 	enum thread_role role;
 	struct thread_hook *hook;
+	void (*before)(void *arg);
 	void *(*fn)(void *);
 	void *arg;
 };
@@ -23,6 +24,8 @@ static void *begin(void *arg)
 	free(arg);
 	/* of its own name: that of another thread is written through /proc */
 	pthread_setname_np(pthread_self(), s.name);
+	if (s.before)
+		s.before(s.arg);
 	if (s.hook)
 		s.hook->begin(s.hook, s.role);
 	return s.fn(s.arg);
@@ -38,7 +41,8 @@ int thread_start(const struct thread_opts *opts, void *(*fn)(void *), void *arg,
 
 	if (!s)
 		return err_sys(err, ENOMEM, "cannot start the thread %s", opts->name);
-	*s = (struct start){.role = opts->role, .hook = opts->hook, .fn = fn, .arg = arg};
+	*s = (struct start){
+	    .role = opts->role, .hook = opts->hook, .before = opts->before, .fn = fn, .arg = arg};
 	snprintf(s->name, sizeof(s->name), "%s", opts->name);
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr,

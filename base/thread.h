@@ -17,6 +17,7 @@ enum thread_role {
 	THREAD_CONTROL, /* signals, calls, the console; builds and takes down the machine */
 	THREAD_VCPU,	/* runs the guest and answers its accesses to devices */
 	THREAD_IO,	/* a loop of disks */
+	THREAD_SOCKETS, /* a loop of streams: vsock */
 	THREAD_WORKER,	/* takes single system calls or unpacking off a loop */
 	NTHREAD_ROLES,
 };
@@ -32,8 +33,9 @@ struct thread_hook {
 struct thread_opts {
 	const char *name; /* at most 15 bytes */
 	enum thread_role role;
-	struct thread_hook *hook; /* NULL: none. Outlives the thread */
-	size_t stack_bytes;	  /* 0: THREAD_STACK_BYTES */
+	struct thread_hook *hook;  /* NULL: none. Outlives the thread */
+	size_t stack_bytes;	   /* 0: THREAD_STACK_BYTES */
+	void (*before)(void *arg); /* before even the hook, with the thread's argument; or NULL */
 };
 
 /* -EAGAIN, -EPERM, ...: the host allows no thread. */

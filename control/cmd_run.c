@@ -43,6 +43,7 @@ struct run {
 	int console_fd;		 /* --console file */
 	bool console_created;
 	struct kept_file console_file; /* --console file */
+	struct kept_file vsock_file;   /* --vsock socket */
 	uint64_t started_ns;
 
 	int signal_fd;
@@ -268,6 +269,12 @@ static int run_start(struct run *run, struct err *err)
 	rc = run_console_open(run, err);
 	if (rc)
 		return rc;
+	if (run->options.machine.vsock.socket) {
+		rc = kept_file_open(&run->vsock_file, run->options.machine.vsock.socket, err);
+		if (rc)
+			return rc;
+		sandbox_keep_dir(&run->sandbox, run->vsock_file.dir_fd);
+	}
 	rc = machine_new(&run->options.machine, run->loop,
 			 run->console ? console_sink(run->console) : NULL, &callbacks,
 			 &run->machine, err);
@@ -292,6 +299,9 @@ static void run_finish(struct run *run, bool started)
 {
 	if (started && run->console)
 		console_drain(run->console, RUN_DRAIN_STALL_MS);
+	if (run->machine) /* which has made the socket */
+		kept_file_remove(&run->vsock_file);
+	kept_file_close(&run->vsock_file);
 	machine_free(run->machine);
 	if (run->console)
 		console_close(run->console);
@@ -356,6 +366,7 @@ int cmd_run(int argc, char **argv)
 {
 	struct run run = {.console_fd = -1,
 			  .console_file = KEPT_FILE_INIT,
+			  .vsock_file = KEPT_FILE_INIT,
 			  .signal_fd = -1,
 			  .started_ns = loop_now_ns()};
 	struct err err = ERR_INIT;

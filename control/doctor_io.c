@@ -18,7 +18,7 @@ static const struct node {
 	const char *module;
 	const char *use;
 } nodes[] = {
-    {"vhost-vsock", "/dev/vhost-vsock", "vhost_vsock", "guests with vsock"},
+    {"vhost-vsock", "/dev/vhost-vsock", "vhost_vsock", "fast vsock, which is built in without it"},
     {"vhost-net", "/dev/vhost-net", "vhost_net", "guests with a fast network"},
     {"tun", "/dev/net/tun", "tun", "guests with a network"},
 };

@@ -92,6 +92,11 @@ static int set_disk(void *target, const char *value, struct err *err)
 	return options_add_disk(&((struct run_options *)target)->machine, value, err);
 }
 
+static int set_vsock(void *target, const char *value, struct err *err)
+{
+	return options_set_vsock(&((struct run_options *)target)->machine.vsock, value, err);
+}
+
 static int set_cmdline(void *target, const char *value, struct err *err)
 {
 	int rc = config_check_cmdline(value, err);
@@ -320,6 +325,7 @@ static const struct option_setting run_settings[] = {
     {"hugepages", "2M|1G", set_hugepages, "guest memory from the host's reserved huge pages"},
     {"prealloc", NULL, set_prealloc, "take all guest memory at the start"},
     {"io", "auto|io_uring|epoll", set_io, "how the host's I/O is done (auto)"},
+    {"vsock", "KEY=VALUE,...", set_vsock, "streams between host and guest"},
     {"no-rng", NULL, set_no_rng, "no virtio-rng device"},
     {"stop-timeout", "SECONDS", set_stop_timeout, "from the power button to the stop (10)"},
     {"sandbox", "on|off", set_sandbox, "lock this process in before the guest runs (on)"},
@@ -339,6 +345,8 @@ void run_options_help(FILE *out)
 	}
 	fprintf(out, "\nKeys of --root and --disk:\n");
 	options_disk_help(out);
+	fprintf(out, "\nKeys of --vsock:\n");
+	options_vsock_help(out);
 }
 
 /* ---- the command line ------------------------------------------------------------------------ */

@@ -1,4 +1,4 @@
-/* What options.c and options_disk.c share. */
+/* What options.c, options_disk.c and options_vsock.c share. */
 #ifndef CONTROL_OPTIONS_PRIV_H
 #define CONTROL_OPTIONS_PRIV_H
 
@@ -26,6 +26,10 @@ int option_setting_unknown(const struct option_setting *settings, size_t n, cons
 /* --root and --disk: appends to the disks of `machine`; the root becomes the first. */
 int options_add_root(struct machine_config *machine, const char *list, struct err *err);
 int options_add_disk(struct machine_config *machine, const char *list, struct err *err);
+
+/* --vsock. */
+int options_set_vsock(struct vsock_config *vsock, const char *list, struct err *err);
+void options_vsock_help(FILE *out);
 
 /* What can only be said when all options are known. */
 int options_check_disks(const struct machine_config *machine, struct err *err);

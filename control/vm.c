@@ -102,6 +102,11 @@ void vm_stop(struct vm *vm, unsigned timeout_ms)
 	loop_timer_arm(vm->loop, &vm->stop_timer, vm->stop_deadline_ns);
 }
 
+uint32_t vm_cid(const struct vm *vm)
+{
+	return vm->machine ? machine_cid(vm->machine) : 0;
+}
+
 /* ---- pausing ------------------------------------------------------------------------------------
  */
 

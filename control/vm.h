@@ -82,6 +82,9 @@ uint64_t vm_started_ns(const struct vm *vm);
 /* What it is made of, from `started` on. */
 const struct machine_config *vm_config(const struct vm *vm);
 
+/* The guest's vsock context id; 0: it has no vsock, or does not run. */
+uint32_t vm_cid(const struct vm *vm);
+
 /* After loop_run(); not while it is starting or running. NULL is accepted. */
 void vm_free(struct vm *vm);
 

@@ -46,6 +46,7 @@ void vmm_fill_info(const struct vmm_service *s, VmTools__Concierge__VmInfo *info
 	info->name = s->name;
 	if (vm_state(s->vm) == VM_STARTING) /* the config is another thread's */
 		return;
+	info->cid = vm_cid(s->vm);
 	info->cpus = config->cpus;
 	info->memory_bytes = config->memory_bytes;
 	for (unsigned i = 0; i < config->ndisks; i++)

@@ -34,6 +34,7 @@ void machine_config_fini(struct machine_config *config)
 	free(config->cmdline);
 	free(config->root_fstype);
 	free(config->init);
+	free(config->vsock.socket);
 	for (unsigned i = 0; i < config->ncpu_masked; i++)
 		free(config->cpu_masked[i]);
 	for (unsigned i = 0; i < config->ndisks; i++) {

@@ -11,8 +11,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define MACHINE_CPUS_MAX    64
-#define MACHINE_DISKS_MAX   24 /* vda to vdx: slots of bus 0 less host bridge, rng and room */
+#define MACHINE_CPUS_MAX 64
+#define MACHINE_DISKS_MAX                                                      \
+	24 /* vda to vdx: slots of bus 0 less host bridge, rng, vsock and room \
+	    */
 #define MACHINE_MEMORY_MIN  (UINT64_C(64) << 20)
 #define MACHINE_CMDLINE_MAX 2047 /* bytes: COMMAND_LINE_SIZE of Linux on x86 less the NUL */
 
@@ -37,6 +39,19 @@ struct machine_disk {
 	char serial[21];
 	unsigned queues; /* 0: one for each CPU, up to 4 */
 	bool write_through;
+};
+
+enum vsock_backend {
+	VSOCK_AUTO, /* vhost where the host has it, else built-in, which needs a socket */
+	VSOCK_VHOST,
+	VSOCK_BUILTIN,
+};
+
+struct vsock_config {
+	bool on;
+	enum vsock_backend backend;
+	uint32_t cid; /* 0: the next that is free on this host */
+	char *socket; /* built-in: where the host's programs connect; may be NULL */
 };
 
 /* A set of CPUID feature names that are taken away: "-name". */
@@ -65,6 +80,7 @@ struct machine_config {
 	bool root_read_only;
 	char *init; /* program of the root that takes over; NULL: /sbin/init */
 
+	struct vsock_config vsock;
 	bool console; /* a serial port as console= */
 	bool rng;
 	enum loop_backend loop_backend;

@@ -179,6 +179,7 @@ int machine_new(const struct machine_config *config, struct loop *control,
 		m->console = *console;
 	m->kvm = (struct kvm)KVM_INIT;
 	m->memory = (struct guest_memory)GUEST_MEMORY_INIT;
+	m->vsock_host = (struct machine_vsock)MACHINE_VSOCK_INIT;
 	gate_init(&m->gate);
 	machine_end_init(m);
 	machine_pause_init(m);

@@ -81,6 +81,9 @@ int machine_resize_disk(struct machine *machine, unsigned n, uint64_t size_bytes
 /* The serial port, for input and break; NULL without a console. */
 struct uart *machine_uart(struct machine *machine);
 
+/* The guest's vsock context id; 0: it has no vsock. */
+uint32_t machine_cid(const struct machine *machine);
+
 /* After `ended`, or before machine_start(). Flushes nothing: what the guest flushed is durable. */
 void machine_free(struct machine *machine);
 

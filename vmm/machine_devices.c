@@ -186,7 +186,45 @@ static void rng_drop(struct machine *m)
 	virtio_transport_free(m->rng);
 }
 
-/* PCI slots follow this order: host bridge 0, disks from 1, then the random source. */
+/* A thread of its own: bulk data of disks and streams would wait for each other. */
+static int vsock_open(struct machine *m, struct err *err)
+{
+	struct loop *loop;
+	int res;
+
+	if (!m->config->vsock.on)
+		return 0;
+	res = machine_vsock_open(&m->vsock_host, &m->config->vsock, err);
+	if (res)
+		return res;
+	m->vsock_io = m->nio;
+	return machine_io_sockets(m, m->vsock_host.dir_fd, &loop, err);
+}
+
+static int vsock_build(struct machine *m, struct err *err)
+{
+	struct virtio_dev *dev;
+	int res;
+
+	if (!m->config->vsock.on)
+		return 0;
+	res =
+	    machine_vsock_device(&m->vsock_host, &m->platform, m->io[m->vsock_io].loop, &dev, err);
+	return res ? res : attach(m, dev, &m->vsock, err);
+}
+
+static void vsock_drop(struct machine *m)
+{
+	virtio_transport_free(m->vsock);
+	machine_vsock_free(&m->vsock_host);
+}
+
+uint32_t machine_cid(const struct machine *m)
+{
+	return m->vsock_host.cid.cid;
+}
+
+/* PCI slots follow this order: host bridge 0, disks from 1, the random source, vsock. */
 static const struct device_type device_types[] = {
     {"i8042", NULL, i8042_build, i8042_drop},
     {"rtc", NULL, rtc_build, rtc_drop},
@@ -196,6 +234,7 @@ static const struct device_type device_types[] = {
     {"pci-host", NULL, pci_build, pci_drop},
     {"virtio-blk", disks_open, disks_build, disks_drop},
     {"virtio-rng", rng_open, rng_build, rng_drop},
+    {"virtio-vsock", vsock_open, vsock_build, vsock_drop},
 };
 
 int machine_devices_open(struct machine *m, struct err *err)

@@ -100,6 +100,7 @@ static void parked(struct loop_msg *msg)
 	for (unsigned i = 0; i < m->config->ndisks; i++)
 		settle(m, m->disks[i]);
 	settle(m, m->rng);
+	settle(m, m->vsock);
 	device_quiet(m);
 }
 

@@ -17,6 +17,7 @@
 #include "vmm/irq.h"
 #include "vmm/kvm.h"
 #include "vmm/machine.h"
+#include "vmm/machine_vsock.h"
 #include "vmm/memory.h"
 #include "vmm/vcpu.h"
 
@@ -26,13 +27,15 @@
 
 #define MACHINE_REASON_MAX 256
 
-/* A loop with a thread of its own, for the queues of a disk. */
+/* A loop with a thread of its own, for the queues of a disk or of vsock. */
 struct io_thread {
 	struct machine *machine;
 	struct loop *loop;
 	pthread_t thread;
 	bool running;
 	unsigned index;
+	enum thread_role role;
+	int dir_fd; /* of THREAD_SOCKETS: its working directory and root; -1: none */
 };
 
 /* How the machine ends; see machine_end.c. */
@@ -62,7 +65,7 @@ struct machine_pause {
 	/* the control loop's thread, from posting on */
 	struct loop_msg parked, quiet;
 	bool settling; /* the devices are being waited for */
-	struct virtio_transport *held[MACHINE_DISKS_MAX + 1];
+	struct virtio_transport *held[MACHINE_DISKS_MAX + 2];
 	unsigned nheld; /* devices that are to be resumed */
 	void (*paused)(void *ctx);
 	void *ctx;
@@ -97,9 +100,12 @@ struct machine {
 	struct virtio_dev *disk_devs[MACHINE_DISKS_MAX]; /* each its transport's */
 	struct virtio_transport *disks[MACHINE_DISKS_MAX];
 	struct virtio_transport *rng;
-	unsigned nmmio; /* virtio-mmio devices so far */
+	struct machine_vsock vsock_host;
+	struct virtio_transport *vsock;
+	unsigned vsock_io; /* its loop */
+	unsigned nmmio;	   /* virtio-mmio devices so far */
 
-	struct io_thread io[MACHINE_DISKS_MAX];
+	struct io_thread io[MACHINE_DISKS_MAX + 1];
 	unsigned nio;
 
 	struct gate gate; /* all threads wait there for machine_start() */
@@ -117,6 +123,8 @@ void machine_devices_free(struct machine *m);
 
 /* machine_io.c: loops and their threads. The n-th, made when it is asked for first. */
 int machine_io_loop(struct machine *m, unsigned n, struct loop **ret_loop, struct err *err);
+/* One for sockets. `dir_fd`, which may be -1, becomes its thread's only folder and stays open. */
+int machine_io_sockets(struct machine *m, int dir_fd, struct loop **ret_loop, struct err *err);
 int machine_io_start(struct machine *m, struct err *err);
 void machine_io_free(struct machine *m);
 

@@ -39,12 +39,23 @@ _lodge_disk() { # WORD, with ROOT=1 the keys of the root too
 	esac
 }
 
+_lodge_vsock() { # WORD
+	local last=${1##*,} before=
+	[[ $1 == *,* ]] && before=${1%,*},
+	case $last in
+	socket=*) _lodge_files "${before}socket=" "${last#socket=}" ;;
+	backend=*) _lodge_words "${before}backend=" "${last#backend=}" auto vhost builtin ;;
+	*) _lodge_words "$before" "$last" socket= cid= backend= ;;
+	esac
+}
+
 _lodge_value() { # OPTION WORD
 	local ROOT=
 	case $1 in
 	--kernel | --initrd | --modules) _lodge_files "" "$2" ;;
 	--root) ROOT=1 _lodge_disk "$2" ;;
 	--disk) _lodge_disk "$2" ;;
+	--vsock) _lodge_vsock "$2" ;;
 	--initramfs) _lodge_words "" "$2" auto none ;;
 	--init) _lodge_words "" "$2" /sbin/init /bin/sh ;;
 	--cpu) _lodge_words "" "$2" host host,- ;;
@@ -202,7 +213,7 @@ _lodge() {
 	local commands=(run start stop list info wait events console pause resume resize top metrics serve vmm disk image
 		doctor help)
 	local options=(--kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules --init --cpu
-		--console --transport --hugepages --prealloc --io --no-rng --stop-timeout --sandbox --dry-run --log --help)
+		--console --transport --hugepages --prealloc --io --vsock --no-rng --stop-timeout --sandbox --dry-run --log --help)
 	local server_options=(--socket --socket-mode --socket-group --allow-uid --allow-group --read-only-uid --read-only-group
 		--storage-root --sandbox --io --log --help)
 	[[ ${COMP_WORDS[1]} == serve ]] && server_options+=(--config --check-config --runtime-dir --leave-vms --vm-cpus --vm-memory

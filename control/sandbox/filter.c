@@ -32,7 +32,8 @@ struct compiler {
 	const struct sandbox_rule *rules;
 	size_t nrules;
 	unsigned role;
-	uint32_t pid, kept_dir_fd;
+	uint32_t pid;
+	const struct sandbox_dirs *kept;
 
 	uint32_t calls[CALLS_MAX]; /* ascending */
 	unsigned ncalls;
@@ -98,11 +99,12 @@ static void emit_rule(struct compiler *c, const struct sandbox_rule *rule)
 		emit_if(c, c->pid);
 		break;
 	case SANDBOX_KEPT_DIR:
-		if (c->kept_dir_fd == UINT32_MAX)
-			return;
 		emit_load(c, arg);
-		emit_if(c, c->kept_dir_fd);
-		break;
+		for (unsigned i = 0; i < c->kept->n; i++) {
+			emit_if(c, (uint32_t)c->kept->fd[i]);
+			emit_return(c, SECCOMP_RET_ALLOW);
+		}
+		return;
 	}
 	emit_return(c, SECCOMP_RET_ALLOW);
 }
@@ -154,13 +156,13 @@ static bool collect(struct compiler *c)
 }
 
 int sandbox_compile(const struct sandbox_rule *rules, size_t n, enum thread_role role, pid_t pid,
-		    int kept_dir_fd, struct sock_filter *out)
+		    const struct sandbox_dirs *kept, struct sock_filter *out)
 {
 	struct compiler c = {.rules = rules,
 			     .nrules = n,
 			     .role = 1u << role,
 			     .pid = (uint32_t)pid,
-			     .kept_dir_fd = (uint32_t)kept_dir_fd,
+			     .kept = kept,
 			     .out = out};
 
 	if (!collect(&c))

@@ -16,7 +16,7 @@ enum sandbox_check {
 	SANDBOX_IS,	  /* the argument is `value` */
 	SANDBOX_LACKS,	  /* the argument has none of the bits of `value` */
 	SANDBOX_OWN_PID,  /* the argument is this process */
-	SANDBOX_KEPT_DIR, /* the argument is the directory where files may be removed */
+	SANDBOX_KEPT_DIR, /* the argument is a directory where files may be removed */
 	SANDBOX_NOSYS,	  /* fails with ENOSYS: the caller knows another way */
 };
 
@@ -41,13 +41,13 @@ const struct sandbox_rule *sandbox_rules(size_t *ret_n);
  * Returns their number, or -E2BIG.
  */
 int sandbox_compile(const struct sandbox_rule *rules, size_t n, enum thread_role role, pid_t pid,
-		    int kept_dir_fd, struct sock_filter *out);
+		    const struct sandbox_dirs *kept, struct sock_filter *out);
 
 /* root.c: what sandbox_init() and sandbox_enter() do about files. */
 enum sandbox_root sandbox_root_prepare(bool userns);
 /* 0 or -errno */
 int sandbox_root_empty(void);
-int sandbox_landlock(int kept_dir_fd);
+int sandbox_landlock(const struct sandbox_dirs *kept);
 
 /* trap.c */
 int sandbox_trap_install(void);

@@ -90,17 +90,19 @@ int sandbox_landlock_abi(void)
 /* Everything that ABI 1 knows; what later ones add needs a path as well, which seccomp refuses. */
 #define ALL_RIGHTS ((LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1)
 
-int sandbox_landlock(int kept_dir_fd)
+int sandbox_landlock(const struct sandbox_dirs *kept)
 {
 	const struct landlock_ruleset_attr all = {.handled_access_fs = ALL_RIGHTS};
-	const struct landlock_path_beneath_attr kept = {
-	    .allowed_access = LANDLOCK_ACCESS_FS_REMOVE_FILE, .parent_fd = kept_dir_fd};
 	autofd int rules = (int)syscall(SYS_landlock_create_ruleset, &all, sizeof(all), 0);
 
 	if (rules < 0)
 		return -errno;
-	if (kept_dir_fd >= 0 &&
-	    syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &kept, 0))
-		return -errno;
+	for (unsigned i = 0; i < kept->n; i++) {
+		const struct landlock_path_beneath_attr attr = {
+		    .allowed_access = LANDLOCK_ACCESS_FS_REMOVE_FILE, .parent_fd = kept->fd[i]};
+
+		if (syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &attr, 0))
+			return -errno;
+	}
 	return syscall(SYS_landlock_restrict_self, rules, 0) ? -errno : 0;
 }

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "control/sandbox/priv.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/seccomp.h>
@@ -54,7 +55,7 @@ static void thread_begins(struct thread_hook *hook, enum thread_role role)
 
 int sandbox_init(struct sandbox *s, bool on, bool userns, struct err *err)
 {
-	*s = (struct sandbox){.hook.begin = thread_begins, .on = on, .kept_dir_fd = -1};
+	*s = (struct sandbox){.hook.begin = thread_begins, .on = on};
 	if (!on)
 		return 0;
 	if (!sandbox_has_seccomp())
@@ -72,7 +73,10 @@ int sandbox_init(struct sandbox *s, bool on, bool userns, struct err *err)
 
 void sandbox_keep_dir(struct sandbox *s, int dir_fd)
 {
-	s->kept_dir_fd = dir_fd;
+	if (dir_fd < 0)
+		return;
+	assert(s->kept.n < SANDBOX_DIRS_MAX);
+	s->kept.fd[s->kept.n++] = dir_fd;
 }
 
 struct thread_hook *sandbox_threads(struct sandbox *s)
@@ -157,7 +161,7 @@ static int install_filter(const struct sandbox *s, enum thread_role role)
 	int len;
 
 	rules = sandbox_rules(&n);
-	len = sandbox_compile(rules, n, role, getpid(), s->kept_dir_fd, code);
+	len = sandbox_compile(rules, n, role, getpid(), &s->kept, code);
 	if (len < 0)
 		return len;
 	prog.len = (unsigned short)len;
@@ -191,7 +195,7 @@ int sandbox_enter(struct sandbox *s, enum thread_role role, struct err *err)
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		return err_sys(err, errno, "cannot give up new privileges");
 	if (s->root == SANDBOX_ROOT_LANDLOCK && !NEEDS_PROC) {
-		res = sandbox_landlock(s->kept_dir_fd);
+		res = sandbox_landlock(&s->kept);
 		if (res)
 			return err_sys(err, -res, "Landlock");
 	}

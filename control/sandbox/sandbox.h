@@ -33,11 +33,18 @@ enum sandbox_root {
 	SANDBOX_ROOT_NONE,     /* nothing: the host has none of these */
 };
 
+/* Directories where files may be removed. */
+#define SANDBOX_DIRS_MAX 2
+struct sandbox_dirs {
+	int fd[SANDBOX_DIRS_MAX];
+	unsigned n;
+};
+
 struct sandbox {
 	struct thread_hook hook;
 	bool on;
 	enum sandbox_root root;
-	int kept_dir_fd;     /* files may be removed there; -1: nowhere */
+	struct sandbox_dirs kept;
 	atomic_bool entered; /* by the first of THREAD_CONTROL */
 };
 
@@ -51,7 +58,7 @@ int sandbox_parse(const char *value, bool *ret_on);
  */
 int sandbox_init(struct sandbox *sandbox, bool on, bool userns, struct err *err);
 
-/* Before the first thread enters. `dir_fd` stays open. */
+/* Before the first thread enters, SANDBOX_DIRS_MAX times at most. `dir_fd` stays open. */
 void sandbox_keep_dir(struct sandbox *sandbox, int dir_fd);
 
 /* For threads of other roles: they enter as their first act. NULL: it is off. */

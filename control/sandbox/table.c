@@ -1,9 +1,9 @@
 /*
- * What each role may call, and why. Nothing here opens a file, makes a socket, starts a process,
- * makes memory executable or changes credentials.
+ * What each role may call, and why. Nothing here opens a file, starts a process, makes memory
+ * executable, changes credentials or makes a socket, but for vsock's Unix sockets.
  *
- * Roles: C control, V vCPU, I disk I/O, W workers. To add a call: run the feature with --sandbox
- * on, read the line that names the call, and write down here what for.
+ * Roles: C control, V vCPU, I I/O, of it S sockets, W workers. To add a call: run the feature with
+ * --sandbox on, read the line that names the call, and write down here what for.
  */
 #include "base/checked.h"
 #include "control/sandbox/priv.h"
@@ -13,6 +13,7 @@
 #include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <linux/sched.h>
+#include <linux/vhost.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -21,7 +22,8 @@
 
 #define C   (1u << THREAD_CONTROL)
 #define V   (1u << THREAD_VCPU)
-#define I   (1u << THREAD_IO)
+#define S   (1u << THREAD_SOCKETS)
+#define I   (1u << THREAD_IO | S)
 #define W   (1u << THREAD_WORKER)
 #define ALL (C | V | I | W)
 
@@ -131,11 +133,14 @@ static const struct sandbox_rule rules[] = {
     ANY(eventfd2, C | I, "threads that unpack, and the doorbells of a queue"),
 
     /* sockets that are open, and connections to them */
-    ANY(accept4, C, "clients"),
-    ANY(recvmsg, C, "clients"),
-    ANY(sendmsg, C, "clients"),
-    ANY(sendto, C, "a console on a socket"),
-    ANY(shutdown, C, "the end of a connection"),
+    ANY(accept4, C | S, "clients"),
+    ANY(recvmsg, C | S, "clients"),
+    ANY(sendmsg, C | S, "clients"),
+    ANY(sendto, C | S, "a console on a socket, the answer to a first line"),
+    ANY(recvfrom, S, "a first line"),
+    ANY(shutdown, C | S, "the end of a connection"),
+    IS(socket, S, 0, AF_UNIX, "vsock: a port of the host's"),
+    ANY(connect, S, "likewise, in the folder that is this thread's root"),
     IS(getsockopt, C, 2, SO_PEERCRED, "who calls?"),
     IS(getsockopt, C, 2, SO_PEERGROUPS, "likewise"),
     ANY(geteuid, C, "likewise"),
@@ -153,6 +158,15 @@ static const struct sandbox_rule rules[] = {
     IOCTL(KVM_SET_GSI_ROUTING, C | V | I, "the guest sets a message of MSI-X"),
     IOCTL(KVM_IRQFD, C | V | I, "likewise, for its first time"),
     IOCTL(KVM_IOEVENTFD, C | V | I, "doorbells move with a PCI function's BAR"),
+    IOCTL(VHOST_SET_FEATURES, V, "vsock: the driver is there"),
+    IOCTL(VHOST_SET_MEM_TABLE, V, "likewise"),
+    IOCTL(VHOST_SET_VRING_NUM, V, "likewise"),
+    IOCTL(VHOST_SET_VRING_BASE, V, "likewise"),
+    IOCTL(VHOST_SET_VRING_ADDR, V, "likewise"),
+    IOCTL(VHOST_SET_VRING_KICK, V, "likewise"),
+    IOCTL(VHOST_SET_VRING_CALL, V, "likewise"),
+    IOCTL(VHOST_SET_VRING_ERR, V, "likewise"),
+    IOCTL(VHOST_VSOCK_SET_RUNNING, C | V, "vsock: the driver, or the machine, comes and goes"),
     IOCTL(KVM_GET_REGS, C | V, "where a vCPU failed"),
     IOCTL(KVM_GET_SREGS, C | V, "likewise; the kernel's entry"),
     IOCTL(KVM_SET_REGS, C, "the kernel's entry"),

@@ -25,10 +25,8 @@ static const char *const names[] = {
 };
 
 static const char *const role_names[] = {
-    [THREAD_CONTROL] = "control",
-    [THREAD_VCPU] = "vcpu",
-    [THREAD_IO] = "io",
-    [THREAD_WORKER] = "worker",
+    [THREAD_CONTROL] = "control", [THREAD_VCPU] = "vcpu",     [THREAD_IO] = "io",
+    [THREAD_SOCKETS] = "sockets", [THREAD_WORKER] = "worker",
 };
 
 _Static_assert(ARRAY_LEN(role_names) == NTHREAD_ROLES, "a name for each role");

@@ -10,11 +10,17 @@ static void hold(struct virtio_loop *vl)
 	vl->held++;
 }
 
+/* Chains that were taken, and notifications. */
+static bool in_flight(const struct virtio_loop *vl)
+{
+	return vl->held != vl->watched + vl->kept;
+}
+
 static void tell_quiet(struct virtio_loop *vl)
 {
 	void (*quiet)(void *ctx) = vl->quiet;
 
-	if (!quiet || vl->held != vl->watched)
+	if (!quiet || in_flight(vl))
 		return;
 	vl->quiet = NULL;
 	quiet(vl->quiet_ctx);
@@ -23,7 +29,7 @@ static void tell_quiet(struct virtio_loop *vl)
 /* What waited until nothing is in flight. */
 static void run_job(struct virtio_loop *vl)
 {
-	if (!vl->job || vl->job_runs || vl->held != vl->watched)
+	if (!vl->job || vl->job_runs || in_flight(vl))
 		return;
 	vl->job_runs = true;
 	hold(vl);
@@ -48,6 +54,18 @@ static void unhold(struct virtio_loop *vl)
 	pthread_mutex_unlock(&vl->lock);
 }
 
+void virtio_loop_hold(struct virtio_loop *vl)
+{
+	vl->kept++;
+	hold(vl);
+}
+
+void virtio_loop_unhold(struct virtio_loop *vl)
+{
+	vl->kept--;
+	unhold(vl);
+}
+
 static void notify_fn(struct loop_msg *m)
 {
 	struct virtio_loop_queue *q = container_of(m, struct virtio_loop_queue, notify);
@@ -68,10 +86,12 @@ void virtio_loop_push(struct virtio_loop_queue *q, uint16_t head, uint32_t writt
 		hold(vl);
 		loop_defer(vl->loop, &q->notify);
 	}
+	if (q->pulled)
+		vl->kept--;
 	unhold(vl);
 }
 
-static void protocol_broken(struct virtio_loop *vl)
+void virtio_loop_break(struct virtio_loop *vl)
 {
 	vl->broken = true;
 	virtio_raise_needs_reset(vl->dev);
@@ -79,7 +99,41 @@ static void protocol_broken(struct virtio_loop *vl)
 
 static bool takes(const struct virtio_loop *vl)
 {
-	return !vl->broken && !vl->paused && !vl->job;
+	return !vl->broken && !virtio_loop_paused(vl);
+}
+
+int virtio_loop_pull(struct virtio_loop_queue *q, struct virtq_chain *chain)
+{
+	struct virtio_loop *vl = q->vl;
+	int r;
+
+	if (!q->vq || !takes(vl) || vl->stopping)
+		return 0;
+	r = virtq_pop(q->vq, chain);
+	if (r == 1)
+		virtio_loop_hold(vl);
+	else if (r == 0)
+		q->hungry = true;
+	else
+		virtio_loop_break(vl);
+	return r;
+}
+
+void virtio_loop_forget(struct virtio_loop_queue *q)
+{
+	virtio_loop_unhold(q->vl);
+}
+
+void virtio_loop_again(struct virtio_loop_queue *q)
+{
+	q->hungry = true;
+	eventfd_write(q->vl->dev->kick_fd[q->index], 1);
+}
+
+/* Does the device want chains of this queue? */
+static bool wanted(const struct virtio_loop_queue *q)
+{
+	return q->vq && (!q->pulled || q->hungry);
 }
 
 /*
@@ -98,6 +152,13 @@ static void serve(struct virtio_loop_queue *q)
 		return;
 	virtq_kick_disable(q->vq);
 	q->kicks_off = true;
+	if (q->pulled) {
+		if (q->hungry) {
+			q->hungry = false;
+			vl->ops->ready(q);
+		}
+		return;
+	}
 	while (budget && !vl->broken && (r = virtq_pop(q->vq, &chain)) == 1) {
 		budget--;
 		hold(vl);
@@ -110,7 +171,7 @@ static void serve(struct virtio_loop_queue *q)
 	if (vl->broken)
 		return;
 	if (r < 0)
-		protocol_broken(vl);
+		virtio_loop_break(vl);
 	else if (!budget)
 		eventfd_write(vl->dev->kick_fd[q->index], 1);
 }
@@ -123,7 +184,7 @@ static bool look(struct loop_spinner *s)
 	for (unsigned i = 0; i < vl->dev->nqueues && takes(vl); i++) {
 		struct virtio_loop_queue *q = &vl->queues[i];
 
-		if (q->vq && virtq_has_chains(q->vq)) {
+		if (wanted(q) && virtq_has_chains(q->vq)) {
 			serve(q);
 			found = true;
 		}
@@ -139,7 +200,7 @@ static bool settle(struct loop_spinner *s)
 	for (unsigned i = 0; i < vl->dev->nqueues && takes(vl); i++) {
 		struct virtio_loop_queue *q = &vl->queues[i];
 
-		if (!q->vq || !q->kicks_off)
+		if (!wanted(q) || !q->kicks_off)
 			continue;
 		q->kicks_off = false;
 		if (virtq_kick_enable(q->vq)) {
@@ -172,6 +233,8 @@ static void start_fn(struct loop_msg *m)
 	struct virtio_loop *vl = container_of(m, struct virtio_loop, start);
 
 	vl->running = true;
+	if (vl->ops->starting)
+		vl->ops->starting(vl);
 	loop_spin(vl->loop, &vl->spinner);
 	for (unsigned i = 0; i < vl->dev->nqueues; i++) {
 		struct virtio_loop_queue *q = &vl->queues[i];
@@ -199,8 +262,11 @@ static void pause_fn(struct loop_msg *m)
 static void go_on(struct virtio_loop *vl)
 {
 	for (unsigned i = 0; vl->running && !vl->stopping && i < vl->dev->nqueues; i++) {
-		if (vl->queues[i].vq)
-			serve(&vl->queues[i]);
+		struct virtio_loop_queue *q = &vl->queues[i];
+
+		q->hungry = true; /* it may have asked in vain meanwhile */
+		if (q->vq)
+			serve(q);
 	}
 }
 
@@ -248,6 +314,8 @@ static void stop_fn(struct loop_msg *m)
 		if (vl->queues[i].vq)
 			loop_unwatch(&vl->queues[i].watch);
 	}
+	if (vl->ops->stopping)
+		vl->ops->stopping(vl);
 	unhold(vl);
 }
 
@@ -272,6 +340,7 @@ void virtio_loop_init(struct virtio_loop *vl, const struct virtio_loop_ops *ops,
 		    .index = i,
 		    .watch = {.fn = watch_fn, .stopped = watch_stopped},
 		    .notify.fn = notify_fn,
+		    .pulled = ops->pulled >> i & 1,
 		};
 	}
 }
@@ -285,8 +354,10 @@ void virtio_loop_fini(struct virtio_loop *vl)
 void virtio_loop_start(struct virtio_loop *vl, struct virtq *const *queues)
 {
 	/* Idle: the loop's thread touches none of this until it gets the message. */
-	for (unsigned i = 0; i < vl->dev->nqueues; i++)
+	for (unsigned i = 0; i < vl->dev->nqueues; i++) {
 		vl->queues[i].vq = queues[i];
+		vl->queues[i].hungry = true;
+	}
 	vl->broken = false;
 	vl->stopping = false;
 	vl->stopped = false;

@@ -9,9 +9,10 @@
  *
  * Invariants
  *  1. `held` counts what still needs the queues: watched doorbells, chains that the device has not
- *     pushed, notifications that are deferred. virtio_loop_stop() returns when it is 0 and leaves
- *     nothing behind that would touch a queue.
+ *     pushed, notifications that are deferred, and what the device holds by itself.
+ *     virtio_loop_stop() returns when it is 0 and leaves nothing behind that would touch a queue.
  *  2. While stopping, broken or paused no chain is taken. What waits is taken when it goes on.
+ *     A device that pulls asks virtio_loop_paused() before it uses a chain that it has.
  *  3. The loop's thread takes no lock that a caller of virtio_loop_stop() may hold.
  *
  * Threads: start and stop on a vCPU thread or the thread that takes the machine down (never the
@@ -34,6 +35,8 @@ struct virtio_loop_queue {
 	struct loop_msg notify;
 	bool notify_pending;
 	bool kicks_off; /* the driver was asked for no doorbells: the loop looks before it sleeps */
+	bool pulled;	/* the device takes the chains itself, see virtio_loop_ops */
+	bool hungry;	/* pulled: it found none, and wants to hear of the next */
 };
 
 struct virtio_loop_ops {
@@ -43,6 +46,20 @@ struct virtio_loop_ops {
 	 * type allows; it goes to NEEDS_RESET and the chain is forgotten.
 	 */
 	int (*take)(struct virtio_loop_queue *q, const struct virtq_chain *chain);
+
+	/*
+	 * Queues that the device takes from itself, when it has use for a chain: bit n is queue n.
+	 * ready() says that chains came, once after virtio_loop_pull() found none, and at the
+	 * start; after a pause, also without any.
+	 */
+	uint32_t pulled;
+	void (*ready)(struct virtio_loop_queue *q);
+
+	/* Optional: the first on the loop's thread after a start. */
+	void (*starting)(struct virtio_loop *vl);
+
+	/* Optional: a stop begins. The device lets go of all it holds, now or soon. */
+	void (*stopping)(struct virtio_loop *vl);
 };
 
 /* Something for which nothing of the driver's may be in flight. The caller's until it has ended. */
@@ -62,6 +79,7 @@ struct virtio_loop {
 	struct loop_msg start, stop, pause, resume;
 	struct loop_spinner spinner;
 	unsigned held, watched; /* `watched` of them are doorbells */
+	unsigned kept;		/* and these the device's own, and the chains that it pulled */
 	bool running;		/* from the message `start` to the end of stop */
 	bool paused;
 	struct virtio_loop_job *job; /* waits until nothing is in flight, or runs */
@@ -109,5 +127,33 @@ void virtio_loop_job_end(struct virtio_loop_job *job);
 
 /* Gives a chain back to the driver and notifies at the end of this round of the loop. */
 void virtio_loop_push(struct virtio_loop_queue *q, uint16_t head, uint32_t written_bytes);
+
+/* ---- for devices that pull, on the loop's thread ---- */
+
+/*
+ * The next chain of a pulled queue; `chain` as for virtq_pop(). 1: it is the device's until it is
+ * pushed or forgotten. 0: none, or the queue is stopped, broken or disabled. -EPROTO: the driver
+ * broke the rules, and the device goes to NEEDS_RESET.
+ */
+int virtio_loop_pull(struct virtio_loop_queue *q, struct virtq_chain *chain);
+
+/* Is nothing of the guest's memory to be touched now? */
+static inline bool virtio_loop_paused(const struct virtio_loop *vl)
+{
+	return vl->paused || vl->job;
+}
+
+/* Drops a chain that was pulled: the driver never gets it back. When stopping or broken. */
+void virtio_loop_forget(struct virtio_loop_queue *q);
+
+/* Calls ready() again in a later round, so that others get their turn. */
+void virtio_loop_again(struct virtio_loop_queue *q);
+
+/* The driver broke the device's own rules: NEEDS_RESET, and nothing more is taken. */
+void virtio_loop_break(struct virtio_loop *vl);
+
+/* Something of the device's that a stop must wait for, and its end. */
+void virtio_loop_hold(struct virtio_loop *vl);
+void virtio_loop_unhold(struct virtio_loop *vl);
 
 #endif

@@ -144,6 +144,11 @@ unsigned virtq_size(const struct virtq *vq)
 	return vq->size;
 }
 
+struct virtq_rings virtq_rings(const struct virtq *vq)
+{
+	return (struct virtq_rings){.desc = vq->desc, .avail = vq->avail, .used = vq->used};
+}
+
 /* A descriptor, copied once out of memory that the guest may change meanwhile. */
 struct desc_copy {
 	uint64_t addr;

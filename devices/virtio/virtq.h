@@ -39,6 +39,13 @@ void virtq_free(struct virtq *vq);
 unsigned virtq_index(const struct virtq *vq);
 unsigned virtq_size(const struct virtq *vq);
 
+/* Where the rings lie in this process, for a backend in the kernel (vhost). */
+struct virtq_rings {
+	const void *desc, *avail;
+	void *used;
+};
+struct virtq_rings virtq_rings(const struct virtq *vq);
+
 /* A chain taken from the ring. iov[0..nread) the device reads, iov[nread..nread+nwrite) it writes.
  */
 struct virtq_chain {

@@ -84,7 +84,7 @@ void direct_init(struct direct *d, const char *payload)
 	assert_int_equal(loop_new(NULL, &d->loop, NULL), 0);
 }
 
-void direct_run(struct direct *d)
+void direct_make(struct direct *d)
 {
 	const struct uart_sink sink = {.write = console_write, .ctx = d};
 	const struct machine_callbacks callbacks = {.ended = ended, .ctx = d};
@@ -92,6 +92,12 @@ void direct_run(struct direct *d)
 
 	if (machine_new(&d->config, d->loop, &sink, &callbacks, &d->machine, &err))
 		fail_msg("machine_new: %s", err.msg);
+}
+
+void direct_run(struct direct *d)
+{
+	if (!d->machine)
+		direct_make(d);
 	if (d->stop_first)
 		machine_stop(d->machine);
 	machine_start(d->machine);

@@ -42,6 +42,9 @@ const char *direct_unavailable(void);
 /* A machine of one CPU and the least memory, without disks, that boots build/.../<payload>.elf. */
 void direct_init(struct direct *d, const char *payload);
 
+/* Builds the machine, for tests that want it before direct_run(). Fails the test if it cannot. */
+void direct_make(struct direct *d);
+
 /* Builds, starts and runs the machine to its end; fails the test when that takes over
  * DIRECT_DEADLINE_S or when building fails. */
 void direct_run(struct direct *d);

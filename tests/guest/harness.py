@@ -22,7 +22,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 LODGE = os.environ.get("LODGE_BINARY", os.path.join(TOP, "build/lodge"))
 GUEST_INIT = os.path.join(TOP, "build/tests/guest/guest-init")
 # Modules of a distribution's kernel that test guests need.
-MODULES = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_rng", "pvpanic_mmio", "button", "evdev", "rtc_cmos")
+MODULES = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_rng", "vmw_vsock_virtio_transport", "pvpanic_mmio", "button", "evdev", "rtc_cmos")
 # No guest here has less memory, and nothing of lodge's own is as large.
 GUEST_MAPPING_MIN = 100 << 20
 # For tests that mean I/O errors to happen: the guest's kernel tells of them at level 3, and its lines

@@ -54,6 +54,8 @@ command_fn cmd_wait, cmd_flood, cmd_drain;
 command_fn cmd_pread, cmd_pwrite, cmd_fsync, cmd_discard, cmd_zeroout, cmd_unbind;
 /* blkio.c */
 command_fn cmd_blkio, cmd_blkverify;
+/* vsock.c */
+command_fn cmd_vsockecho, cmd_vsockcall, cmd_vsockrefused;
 /* poke.c */
 command_fn cmd_ports, cmd_uart, cmd_config, cmd_registers;
 /* rings.c */

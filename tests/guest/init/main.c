@@ -19,18 +19,19 @@ static const struct {
 	const char *name;
 	command_fn *run;
 } commands[] = {
-    {"hello", cmd_hello},	{"button", cmd_button},	      {"cat", cmd_cat},
-    {"write", cmd_write},	{"disks", cmd_disks},	      {"dmesg", cmd_dmesg},
-    {"irqs", cmd_irqs},		{"cpus", cmd_cpus},	      {"memory", cmd_memory},
-    {"flag", cmd_flag},		{"clock", cmd_clock},	      {"rng", cmd_rng},
-    {"poweroff", cmd_poweroff}, {"reboot", cmd_reboot},	      {"panic", cmd_panic},
-    {"exit", cmd_exit},		{"sleep", cmd_sleep},	      {"spin", cmd_spin},
-    {"wait", cmd_wait},		{"flood", cmd_flood},	      {"drain", cmd_drain},
-    {"pread", cmd_pread},	{"pwrite", cmd_pwrite},	      {"fsync", cmd_fsync},
-    {"discard", cmd_discard},	{"zeroout", cmd_zeroout},     {"unbind", cmd_unbind},
-    {"blkio", cmd_blkio},	{"ports", cmd_ports},	      {"uart", cmd_uart},
-    {"config", cmd_config},	{"rings", cmd_rings},	      {"garbage", cmd_garbage},
-    {"inflight", cmd_inflight}, {"blkverify", cmd_blkverify}, {"registers", cmd_registers},
+    {"hello", cmd_hello},	  {"button", cmd_button},	{"cat", cmd_cat},
+    {"write", cmd_write},	  {"disks", cmd_disks},		{"dmesg", cmd_dmesg},
+    {"irqs", cmd_irqs},		  {"cpus", cmd_cpus},		{"memory", cmd_memory},
+    {"flag", cmd_flag},		  {"clock", cmd_clock},		{"rng", cmd_rng},
+    {"poweroff", cmd_poweroff},	  {"reboot", cmd_reboot},	{"panic", cmd_panic},
+    {"exit", cmd_exit},		  {"sleep", cmd_sleep},		{"spin", cmd_spin},
+    {"wait", cmd_wait},		  {"flood", cmd_flood},		{"drain", cmd_drain},
+    {"pread", cmd_pread},	  {"pwrite", cmd_pwrite},	{"fsync", cmd_fsync},
+    {"discard", cmd_discard},	  {"zeroout", cmd_zeroout},	{"unbind", cmd_unbind},
+    {"blkio", cmd_blkio},	  {"ports", cmd_ports},		{"uart", cmd_uart},
+    {"config", cmd_config},	  {"rings", cmd_rings},		{"garbage", cmd_garbage},
+    {"inflight", cmd_inflight},	  {"blkverify", cmd_blkverify}, {"registers", cmd_registers},
+    {"vsockecho", cmd_vsockecho}, {"vsockcall", cmd_vsockcall}, {"vsockrefused", cmd_vsockrefused},
 };
 
 static const char *running = "init";

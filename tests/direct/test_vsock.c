@@ -1,0 +1,273 @@
+/* The built-in vsock of a running machine, whose guest is the vsock payload. */
+#include "base/checked.h"
+#include "tests/direct/direct.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define WAIT_MS	   20000
+#define ECHO_BYTES (8 * MIB)
+#define GEN_BYTES  (16 * MIB)
+
+struct fixture {
+	struct direct d;
+	char folder[32], path[48];
+	int ready; /* listens at PATH_7777; -1: nobody does */
+	void (*program)(struct fixture *f);
+	const char *failure; /* what the program found wrong */
+	pthread_t thread;
+};
+
+/* cmocka's assertions belong to the main thread. */
+#define EXPECT(cond)                        \
+	do {                                \
+		if (!(cond) && !f->failure) \
+			f->failure = #cond; \
+	} while (0)
+
+static int unix_socket(const char *path, struct sockaddr_un *a)
+{
+	*a = (struct sockaddr_un){.sun_family = AF_UNIX};
+	snprintf(a->sun_path, sizeof(a->sun_path), "%s", path);
+	return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+}
+
+/* Reads exactly; false: the end, or the deadline. */
+static bool get(int fd, void *buf, size_t len)
+{
+	uint8_t *p = buf;
+
+	while (len) {
+		struct pollfd pfd = {.fd = fd, .events = POLLIN};
+		ssize_t n = poll(&pfd, 1, WAIT_MS) == 1 ? read(fd, p, len) : -1;
+
+		if (n <= 0)
+			return false;
+		p += n;
+		len -= (size_t)n;
+	}
+	return true;
+}
+
+/* Connects to a port of the guest; -1: refused. */
+static int dial(struct fixture *f, unsigned port)
+{
+	struct sockaddr_un a;
+	int fd = unix_socket(f->path, &a);
+	char line[32], c = 0;
+	int n = snprintf(line, sizeof(line), "CONNECT %u\n", port);
+
+	if (connect(fd, (struct sockaddr *)&a, sizeof(a)) || write(fd, line, (size_t)n) != n ||
+	    !get(fd, line, 3) || memcmp(line, "OK ", 3) != 0) {
+		close(fd);
+		return -1;
+	}
+	while (c != '\n') {
+		if (!get(fd, &c, 1)) {
+			close(fd);
+			return -1;
+		}
+	}
+	return fd;
+}
+
+struct writer {
+	int fd;
+	const uint8_t *data;
+	size_t len;
+};
+
+static void *write_all(void *arg)
+{
+	struct writer *w = arg;
+	size_t done = 0;
+
+	while (done < w->len) {
+		ssize_t n = send(w->fd, w->data + done, w->len - done, MSG_NOSIGNAL);
+
+		if (n <= 0)
+			break;
+		done += (size_t)n;
+	}
+	shutdown(w->fd, SHUT_WR);
+	return NULL;
+}
+
+static void echo_over(struct fixture *f, size_t len, unsigned nconns)
+{
+	uint8_t *out = malloc(len), *in = malloc(len), c;
+	struct writer w[8];
+	pthread_t threads[8];
+
+	for (size_t i = 0; i < len; i++)
+		out[i] = (uint8_t)(i * 31 + (i >> 9));
+	for (unsigned i = 0; i < nconns; i++) {
+		w[i] = (struct writer){dial(f, 7), out, len};
+		EXPECT(w[i].fd >= 0);
+		pthread_create(&threads[i], NULL, write_all, &w[i]);
+	}
+	for (unsigned i = 0; i < nconns; i++) {
+		memset(in, 0, len);
+		EXPECT(get(w[i].fd, in, len));
+		EXPECT(!memcmp(in, out, len));
+		EXPECT(!get(w[i].fd, &c, 1)); /* half close, answered by the guest's own end */
+		pthread_join(threads[i], NULL);
+		close(w[i].fd);
+	}
+	free(out);
+	free(in);
+}
+
+static void echo(struct fixture *f)
+{
+	echo_over(f, ECHO_BYTES, 1);
+}
+
+static void echo_of_many(struct fixture *f)
+{
+	echo_over(f, MIB, 8);
+}
+
+static void chargen(struct fixture *f)
+{
+	static uint8_t buf[MIB];
+	int fd = dial(f, 19);
+	size_t at = 0;
+
+	EXPECT(fd >= 0);
+	while (at < GEN_BYTES && !f->failure) {
+		EXPECT(get(fd, buf, sizeof(buf)));
+		for (size_t i = 0; i < sizeof(buf); i++)
+			EXPECT(buf[i] == (uint8_t)(at + i));
+		at += sizeof(buf);
+	}
+	close(fd);
+}
+
+static void refused_and_again(struct fixture *f)
+{
+	for (unsigned i = 0; i < 200; i++) {
+		int fd;
+
+		EXPECT(dial(f, 12345) < 0);
+		fd = dial(f, 7);
+		EXPECT(fd >= 0);
+		close(fd);
+	}
+}
+
+static void guest_connects(struct fixture *f)
+{
+	struct pollfd p = {.fd = f->ready, .events = POLLIN};
+	char text[6] = "";
+	int fd;
+
+	EXPECT(poll(&p, 1, WAIT_MS) == 1);
+	fd = accept(f->ready, NULL, NULL);
+	EXPECT(get(fd, text, 6));
+	EXPECT(!memcmp(text, "ready\n", 6));
+	close(fd);
+}
+
+/* The echo comes after the answer to the guest's own connection. */
+static void nobody_listens(struct fixture *f)
+{
+	echo_over(f, 1, 1);
+}
+
+/* The host's program, then the guest's power button. */
+static void *program(void *arg)
+{
+	struct fixture *f = arg;
+
+	f->program(f);
+	EXPECT(dial(f, 1) < 0); /* it goes without an answer */
+	return NULL;
+}
+
+static void run(void (*host)(struct fixture *f), bool listens)
+{
+	static struct fixture fixture;
+	struct fixture *f = &fixture;
+	struct sockaddr_un a;
+	char path[108];
+
+	memset(f, 0, sizeof(*f));
+	snprintf(f->folder, sizeof(f->folder), "/tmp/test-vsock.XXXXXX");
+	assert_non_null(mkdtemp(f->folder));
+	snprintf(f->path, sizeof(f->path), "%.*s/v", (int)sizeof(f->folder) - 1, f->folder);
+	setenv("XDG_RUNTIME_DIR", f->folder, 1);
+	direct_init(&f->d, "vsock");
+	f->d.config.transport = MACHINE_MMIO;
+	f->d.config.vsock =
+	    (struct vsock_config){.on = true, .backend = VSOCK_BUILTIN, .socket = strdup(f->path)};
+	f->program = host;
+	f->ready = -1;
+	snprintf(path, sizeof(path), "%s_7777", f->path);
+	if (listens) {
+		f->ready = unix_socket(path, &a);
+		assert_int_equal(bind(f->ready, (struct sockaddr *)&a, sizeof(a)), 0);
+		assert_int_equal(listen(f->ready, 4), 0);
+	}
+	direct_make(&f->d);
+	assert_int_equal(pthread_create(&f->thread, NULL, program, f), 0);
+	direct_run(&f->d);
+	pthread_join(f->thread, NULL);
+	if (f->failure)
+		fail_msg("%s; console: %s", f->failure, f->d.console);
+	direct_expect(&f->d, "done\n");
+	direct_expect(&f->d, "cid ");
+	if (!listens)
+		direct_expect(&f->d, "no host\n");
+	assert_int_equal(f->d.event, MACHINE_POWEROFF);
+	direct_fini(&f->d);
+	unlink(f->path);
+	if (listens) {
+		close(f->ready);
+		unlink(path);
+	}
+	snprintf(path, sizeof(path), "%.*s/lodge-cid", (int)sizeof(f->folder) - 1, f->folder);
+	unlink(path);
+	assert_int_equal(rmdir(f->folder), 0);
+}
+
+#define TEST(name, listens)                   \
+	static void test_##name(void **state) \
+	{                                     \
+		(void)state;                  \
+		run(name, listens);           \
+	}
+
+TEST(nobody_listens, false)
+TEST(guest_connects, true)
+TEST(echo, false)
+TEST(echo_of_many, true)
+TEST(chargen, false)
+TEST(refused_and_again, false)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_nobody_listens), cmocka_unit_test(test_guest_connects),
+	    cmocka_unit_test(test_echo),	   cmocka_unit_test(test_echo_of_many),
+	    cmocka_unit_test(test_chargen),	   cmocka_unit_test(test_refused_and_again),
+	};
+	const char *why = direct_unavailable();
+
+	if (why) {
+		printf("SKIP: test_vsock: %s\n", why);
+		return 77;
+	}
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
