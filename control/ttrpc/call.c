@@ -178,13 +178,55 @@ int ttrpc_call_send(struct ttrpc_call *call, const ProtobufCMessage *message)
 
 	if (!call->conn)
 		return -EPIPE;
-	if (ttrpc_conn_queued(call->conn->conn) > TTRPC_QUEUE_HIGH)
+	if (!ttrpc_call_room(call))
 		return -EAGAIN;
 	res = pack(message, &data, &header.len_bytes);
 	if (!res)
 		res = ttrpc_conn_send(call->conn->conn, &header, data);
 	free(data);
 	return res;
+}
+
+size_t ttrpc_call_room(const struct ttrpc_call *call)
+{
+	size_t queued = call->conn ? ttrpc_conn_queued(call->conn->conn) : 0;
+
+	return queued < TTRPC_QUEUE_HIGH ? TTRPC_QUEUE_HIGH - queued : 0;
+}
+
+void ttrpc_call_wait(struct ttrpc_call *call, void (*writable)(void *ctx, struct ttrpc_call *call))
+{
+	assert(!call->conn || ttrpc_call_room(call) < TTRPC_QUEUE_HIGH);
+	call->writable = writable;
+	call->writable_now = false;
+}
+
+/* Whose turn it is; NULL: nobody's any more. */
+static struct ttrpc_call *next_turn(struct server_conn *c)
+{
+	struct ttrpc_call *next = NULL;
+
+	for (struct ttrpc_call *call = c->calls; call; call = call->next) {
+		if (call->writable_now && (!next || call->turn < next->turn))
+			next = call;
+	}
+	return next;
+}
+
+void server_writable(struct server_conn *c)
+{
+	struct ttrpc_call *call;
+
+	for (call = c->calls; call; call = call->next)
+		call->writable_now = call->writable != NULL;
+	while ((call = next_turn(c))) {
+		void (*writable)(void *ctx, struct ttrpc_call *call) = call->writable;
+
+		call->writable = NULL;
+		call->writable_now = false;
+		call->turn = ++c->turns;
+		writable(c->server->config.ctx, call);
+	}
 }
 
 /* ---- frames of the client -----------------------------------------------------------------------

@@ -52,6 +52,7 @@ static void conn_drained(void *ctx)
 {
 	struct server_conn *c = ctx;
 
+	server_writable(c);
 	if (c->server->drained)
 		loop_defer(c->server->config.loop, &c->server->drain_msg);
 }

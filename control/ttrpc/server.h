@@ -101,4 +101,16 @@ void ttrpc_call_fail(struct ttrpc_call *call, enum ttrpc_code code, const char *
  * nobody waits; -EMSGSIZE: above TTRPC_DATA_MAX; -ENOMEM. */
 int ttrpc_call_send(struct ttrpc_call *call, const ProtobufCMessage *message);
 
+/* What may still be sent before -EAGAIN, in bytes, of all calls of the connection together. */
+size_t ttrpc_call_room(const struct ttrpc_call *call);
+
+/*
+ * Server stream, while something waits for this client (-EAGAIN, or a message was sent just now):
+ * `writable` is called once, from the loop, when the kernel has taken all of it; not when the call
+ * is completed or cancelled before. Calls of one connection that wait take turns, the one that had
+ * none for the longest time first: who sends a bounded piece in each turn, and waits again, leaves
+ * none of the others behind.
+ */
+void ttrpc_call_wait(struct ttrpc_call *call, void (*writable)(void *ctx, struct ttrpc_call *call));
+
 #endif

@@ -17,6 +17,9 @@ struct ttrpc_call {
 	bool data_ended; /* the client sends no more on this stream */
 	struct loop_timer deadline;
 	void *user;
+	void (*writable)(void *ctx, struct ttrpc_call *call); /* NULL: it does not wait */
+	bool writable_now;
+	uint64_t turn; /* of server_conn, when it had its last */
 };
 
 struct server_conn {
@@ -27,6 +30,7 @@ struct server_conn {
 	struct ttrpc_call *calls;
 	unsigned ncalls;
 	size_t request_bytes;
+	uint64_t turns;
 };
 
 struct ttrpc_server {
@@ -51,6 +55,9 @@ void server_data(struct server_conn *c, const struct ttrpc_header *header, const
 
 /* A Response that carries a status. */
 void server_status(struct server_conn *c, uint32_t stream, enum ttrpc_code code, const char *text);
+
+/* The kernel has taken everything: those who wait for that have their turns. */
+void server_writable(struct server_conn *c);
 
 /* The connection, or the wait, is over: the handler completes the call into nothing. */
 void server_orphan(struct ttrpc_call *call);

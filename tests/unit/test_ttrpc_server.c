@@ -481,6 +481,50 @@ static void slow_reader_blocks_nobody(void **state)
 	expect_data(p, 1, TTRPC_REMOTE_CLOSED | TTRPC_NO_DATA, 0);
 }
 
+/* Streams that wait for the client go on when it reads, in turns. */
+static void waiting_streams_take_turns(void **state)
+{
+	struct peer *p = *state;
+	unsigned ended = 0, got[2] = {0};
+
+	send_request(p, 1, TTRPC_REMOTE_CLOSED, "Pour", "0", 0);
+	send_request(p, 3, TTRPC_REMOTE_CLOSED, "Pour", "1", 0);
+	for (unsigned i = 0; i < 20; i++)
+		turn(p);
+	/* bounded while nobody reads: by the queue, and by what the kernel takes */
+	assert_in_range(p->rig.poured[0] + p->rig.poured[1], 1, RIG_POUR);
+	while (ended < 2) {
+		unsigned which;
+
+		assert_true(receive(p));
+		assert_int_equal(p->reader.header.type, TTRPC_DATA);
+		which = p->reader.header.stream == 3;
+		if (p->reader.header.flags & TTRPC_REMOTE_CLOSED)
+			ended++;
+		else
+			got[which]++;
+		if (!ended)
+			assert_in_range(got[0] + 4 * RIG_POUR_PIECE - got[1], 0,
+					8 * RIG_POUR_PIECE);
+	}
+	assert_int_equal(got[0], RIG_POUR);
+	assert_int_equal(got[1], RIG_POUR);
+}
+
+static void connection_that_goes_while_streams_wait(void **state)
+{
+	struct peer *p = *state;
+
+	send_request(p, 1, TTRPC_REMOTE_CLOSED, "Pour", "0", 0);
+	send_request(p, 3, TTRPC_REMOTE_CLOSED, "Pour", "1", 0);
+	for (unsigned i = 0; i < 20; i++)
+		turn(p);
+	close(p->rig.peer);
+	p->rig.peer = -1;
+	while (p->rig.cancelled < 2)
+		turn(p);
+}
+
 /* Whoever never reads must not make the server hold its answers without end. */
 static void silent_reader_is_not_read_from(void **state)
 {
@@ -564,6 +608,8 @@ int main(void)
 	    CASE(answer_of_more_than_4_mib),
 	    CASE(too_many_calls),
 	    CASE(slow_reader_blocks_nobody),
+	    CASE(waiting_streams_take_turns),
+	    CASE(connection_that_goes_while_streams_wait),
 	    CASE(silent_reader_is_not_read_from),
 	    CASE(disconnect_cancels),
 	};

@@ -25,7 +25,8 @@ struct rig {
 	int peer; /* the other end */
 	struct ttrpc_call *held[RIG_HELD];
 	unsigned nheld, cancelled;
-	unsigned sent; /* Flood: messages that went out */
+	unsigned sent;	    /* Flood: messages that went out */
+	unsigned poured[2]; /* Pour: the same, of two streams */
 };
 
 /* Answers with the same. */
@@ -120,6 +121,47 @@ static inline void rig_flood(void *ctx, struct ttrpc_call *call, const ProtobufC
 	ttrpc_call_reply(call, NULL);
 }
 
+#define RIG_POUR       4000 /* messages of one stream, and of one turn */
+#define RIG_POUR_PIECE 16
+
+/* A piece in each turn, until all are sent. */
+static inline void rig_pour_on(void *ctx, struct ttrpc_call *call)
+{
+	unsigned *poured = ttrpc_call_user(call);
+	Ttrpc__KeyValue out = TTRPC__KEY_VALUE__INIT;
+	char text[201];
+
+	(void)ctx;
+	memset(text, 'x', sizeof(text));
+	text[200] = '\0';
+	out.value = text;
+	for (unsigned i = 0; i < RIG_POUR_PIECE; i++) {
+		if (*poured == RIG_POUR) {
+			ttrpc_call_reply(call, NULL);
+			return;
+		}
+		if (ttrpc_call_send(call, &out.base))
+			break;
+		++*poured;
+	}
+	ttrpc_call_wait(call, rig_pour_on);
+}
+
+/* The key says which of the two it is: "0" or "1". */
+static inline void rig_pour(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *request)
+{
+	struct rig *rig = ctx;
+
+	ttrpc_call_set_user(call, &rig->poured[((const Ttrpc__KeyValue *)request)->key[0] & 1]);
+	rig_pour_on(ctx, call);
+}
+
+static inline void rig_pour_cancelled(void *ctx, struct ttrpc_call *call)
+{
+	rig_cancelled(ctx, call);
+	ttrpc_call_reply(call, NULL);
+}
+
 /* Joins what the client streams; answers at its end. */
 static inline void rig_join(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *request)
 {
@@ -191,6 +233,7 @@ static const struct ttrpc_method rig_methods[] = {
     {"Huge", RIG_TYPES, 0, rig_huge, NULL, NULL, NULL},
     {"Spell", RIG_TYPES, TTRPC_SERVER_STREAM, rig_spell, NULL, NULL, NULL},
     {"Flood", RIG_TYPES, TTRPC_SERVER_STREAM, rig_flood, NULL, NULL, NULL},
+    {"Pour", RIG_TYPES, TTRPC_SERVER_STREAM, rig_pour, NULL, NULL, rig_pour_cancelled},
     {"Join", RIG_TYPES, TTRPC_CLIENT_STREAM, rig_join, rig_join_data, rig_join_end,
      rig_join_cancelled},
     {"Chat", RIG_TYPES, TTRPC_CLIENT_STREAM | TTRPC_SERVER_STREAM, rig_chat_start, rig_chat_data,
