@@ -46,8 +46,9 @@ TTRPC := frame conn server call client
 
 CONTROL := $(addprefix ttrpc/,$(TTRPC)) \
 	arguments background calls config_check signals unix_socket \
-	start_config storage storage_service vm vmm_service cmd_vmm \
-	serve serve_vm serve_find cmd_serve \
+	access identity server_options \
+	start_config storage storage_service vm vm_end events vmm_service vmm_vms cmd_vmm \
+	serve serve_vm serve_spawn serve_find config_file service_manager cmd_serve \
 	main cmd_run cmd_doctor parse options options_disk escape tty console \
 	doctor doctor_kvm doctor_io doctor_memory \
 	cmd_disk disk/args disk/progress disk/job disk/options disk/new_image disk/backing disk/create disk/info disk/check disk/resize \

@@ -20,6 +20,23 @@ struct ttrpc_call *calls_pop(struct calls *calls)
 	return call;
 }
 
+void calls_cancelled(struct calls *calls, struct ttrpc_call *call)
+{
+	struct ttrpc_call *before = NULL, *at = calls->first;
+
+	while (at && at != call) {
+		before = at;
+		at = ttrpc_call_user(at);
+	}
+	if (!at)
+		return;
+	if (before)
+		ttrpc_call_set_user(before, ttrpc_call_user(call));
+	else
+		calls->first = ttrpc_call_user(call);
+	ttrpc_call_fail(call, TTRPC_CANCELLED, "nobody waits");
+}
+
 /* As the wire takes it. */
 static void clean_copy(char text[ERR_MSG_MAX], const char *from)
 {

@@ -18,6 +18,10 @@ void calls_push(struct calls *calls, struct ttrpc_call *call);
 /* NULL: no more. */
 struct ttrpc_call *calls_pop(struct calls *calls);
 
+/* For a method's `cancelled`: completes the call if it is one of these, so that those that nobody
+ * waits for any more take no memory. */
+void calls_cancelled(struct calls *calls, struct ttrpc_call *call);
+
 /* The answers to StartVm and StopVm. Each completes one call, or all that wait. */
 void reply_started(struct ttrpc_call *call, VmTools__Concierge__VmInfo *info);
 void reply_start_failed(struct ttrpc_call *call, const char *reason);

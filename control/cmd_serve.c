@@ -6,9 +6,14 @@
 #include "base/log.h"
 #include "control/arguments.h"
 #include "control/command.h"
-#include "control/serve_run.h"
+#include "control/config_check.h"
+#include "control/config_file.h"
+#include "control/parse.h"
+#include "control/serve.h"
+#include "control/server_options.h"
+#include "control/service_manager.h"
 #include "control/signals.h"
-#include "control/unix_socket.h"
+#include "control/start_config.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -18,34 +23,25 @@
 #define SERVE_LOOP_ENTRIES 256
 
 struct serve_options {
-	const char *socket;
+	struct server_options server; /* first: setters of both find it there */
 	const char *runtime_dir;
-	const char *storage_root;
-	const char *log_text;
-	enum log_level log_level;
-	enum loop_backend loop_backend;
+	const char *config;
+	struct serve_defaults defaults;
+	bool check_config;
 	bool leave_vms;
 };
 
-static int set_socket(void *target, const char *value, struct err *err)
-{
-	(void)err;
-	((struct serve_options *)target)->socket = value;
-	return 0;
-}
+#define SERVE_OPTIONS_INIT                    \
+	(struct serve_options)                \
+	{                                     \
+		.server = SERVER_OPTIONS_INIT \
+	}
 
 static int set_runtime_dir(void *target, const char *value, struct err *err)
 {
 	if (*value != '/')
 		return err_set(err, EINVAL, "'%s' is no absolute path", value);
 	((struct serve_options *)target)->runtime_dir = value;
-	return 0;
-}
-
-static int set_storage_root(void *target, const char *value, struct err *err)
-{
-	(void)err;
-	((struct serve_options *)target)->storage_root = value;
 	return 0;
 }
 
@@ -57,68 +53,134 @@ static int set_leave_vms(void *target, const char *value, struct err *err)
 	return 0;
 }
 
-static int set_log(void *target, const char *value, struct err *err)
+static int set_config(void *target, const char *value, struct err *err)
 {
-	struct serve_options *o = target;
-
-	if (log_level_parse(value, &o->log_level))
-		return err_set(err, EINVAL, "'%s' is none of error, warn, info and debug", value);
-	o->log_text = value;
+	(void)err;
+	((struct serve_options *)target)->config = value;
 	return 0;
 }
 
-static int set_io(void *target, const char *value, struct err *err)
+static int set_check_config(void *target, const char *value, struct err *err)
 {
-	if (loop_backend_parse(value, &((struct serve_options *)target)->loop_backend))
-		return err_set(err, EINVAL, "'%s' is none of auto, io_uring and epoll", value);
+	(void)value;
+	(void)err;
+	((struct serve_options *)target)->check_config = true;
 	return 0;
 }
 
+static int set_vm_cpus(void *target, const char *value, struct err *err)
+{
+	if (parse_unsigned(value, 1, VM_CPUS_MAX, &((struct serve_options *)target)->defaults.cpus))
+		return err_set(err, EINVAL, "'%s' is no number from 1 to %d", value, VM_CPUS_MAX);
+	return 0;
+}
+
+static int set_vm_memory(void *target, const char *value, struct err *err)
+{
+	uint64_t *bytes = &((struct serve_options *)target)->defaults.memory_bytes;
+
+	if (parse_size(value, bytes))
+		return err_set(err, EINVAL, "'%s' is no size; say for example 512M", value);
+	return config_check_memory(*bytes, err);
+}
+
+static int set_vm_transport(void *target, const char *value, struct err *err)
+{
+	bool mmio = !strcmp(value, "mmio");
+
+	if (!mmio && strcmp(value, "pci") != 0)
+		return err_set(err, EINVAL, "'%s' is neither pci nor mmio", value);
+	((struct serve_options *)target)->defaults.mmio = mmio;
+	return 0;
+}
+
+/* Each is a key of the configuration file as well, but the first two. */
 static const struct option_setting serve_settings[] = {
-    {"socket", "PATH", set_socket, "Unix socket to serve; needed"},
+    {"config", "FILE", set_config, "read options from FILE, as `name = value` lines"},
+    {"check-config", NULL, set_check_config, "read all options, say what is wrong, and end"},
+    {"socket", "PATH", server_set_socket, "Unix socket to serve; needed"},
     {"runtime-dir", "DIR", set_runtime_dir, "what runs; absolute, is made; needed"},
-    {"storage-root", "DIR", set_storage_root, "where disk images are created and destroyed"},
     {"leave-vms", NULL, set_leave_vms, "VMs stay when the server ends"},
-    {"io", "auto|io_uring|epoll", set_io, "how sockets are served (auto)"},
-    {"log", "error|warn|info|debug", set_log, "how much is logged on standard error (warn)"},
+    {"vm-cpus", "N", set_vm_cpus, "CPUs of a VM whose StartVm does not say it (1)"},
+    {"vm-memory", "SIZE", set_vm_memory, "likewise its memory (512M)"},
+    {"vm-transport", "pci|mmio", set_vm_transport, "likewise its virtio transport (pci)"},
+    SERVER_SETTINGS,
+};
+
+#define COMMAND_LINE_ONLY 2
+
+/* What runs, for its callbacks. */
+struct running {
+	struct serve *serve;
+	struct service_manager *manager;
 };
 
 static void serve_signalled(void *ctx, int sig)
 {
+	const struct running *r = ctx;
+
 	log_info("SIG%s", sigabbrev_np(sig));
-	serve_end(ctx);
+	service_manager_say(r->manager, "STOPPING=1\nSTATUS=stopping VMs");
+	serve_end(r->serve);
 }
 
-static int serve_run(const struct serve_options *o, struct err *err)
+static void serve_ready(void *ctx)
+{
+	service_manager_say(ctx, "READY=1\nSTATUS=serving");
+}
+
+/* The loop and the server are run to their end. */
+static int serve_run(const struct serve_options *o, struct serve_setup *setup,
+		     struct service_manager *manager, struct err *err)
 {
 	const struct loop_opts loop_opts = {
-	    .backend = o->loop_backend, .entries = SERVE_LOOP_ENTRIES, .workers = 1};
-	struct serve_setup setup = {.runtime_dir = o->runtime_dir,
-				    .storage_root = o->storage_root,
-				    .log_level = o->log_text,
-				    .leave_vms = o->leave_vms};
+	    .backend = o->server.loop_backend, .entries = SERVE_LOOP_ENTRIES, .workers = 1};
 	struct signals signals = SIGNALS_INIT;
-	struct serve *serve;
-	int res = unix_listen(o->socket, &setup.listen_fd, err);
+	struct running running = {.manager = manager};
+	int res = loop_new(&loop_opts, &setup->loop, err);
 
+	if (!res)
+		res = serve_new(setup, &running.serve, err);
 	if (res)
 		return res;
-	res = loop_new(&loop_opts, &setup.loop, err);
-	if (!res)
-		res = serve_new(&setup, &serve, err);
+	res = signals_open(&signals, setup->loop, serve_signalled, &running, err);
 	if (!res) {
-		res = signals_open(&signals, setup.loop, serve_signalled, serve, err);
-		if (!res) {
-			res = loop_run(setup.loop);
-			if (res)
-				err_sys(err, -res, "the event loop failed");
-		}
-		signals_close(&signals);
-		serve_free(serve);
-		signals_free(&signals);
+		res = loop_run(setup->loop);
+		if (res)
+			err_sys(err, -res, "the event loop failed");
 	}
-	unlink(o->socket);
+	signals_close(&signals);
+	serve_free(running.serve);
+	signals_free(&signals);
+	return res;
+}
+
+static int serve(struct serve_options *o, struct err *err)
+{
+	struct service_manager manager = SERVICE_MANAGER_INIT;
+	struct serve_setup setup = {.listen_fd = -1,
+				    .access = &o->server.access,
+				    .runtime_dir = o->runtime_dir,
+				    .storage_root = o->server.storage_root,
+				    .log_level = o->server.log_text,
+				    .defaults = o->defaults,
+				    .leave_vms = o->leave_vms,
+				    .ready = serve_ready,
+				    .ctx = &manager};
+	int res = service_manager_open(&manager, &setup.listen_fd, err);
+	bool is_given = setup.listen_fd >= 0;
+
+	if (!res && !is_given && !o->server.socket)
+		res = err_set(err, EINVAL, "no socket; say --socket PATH");
+	if (!res && !is_given)
+		res = unix_listen(o->server.socket, &o->server.socket_mode, &setup.listen_fd, err);
+	if (!res) {
+		res = serve_run(o, &setup, &manager, err);
+		if (!is_given)
+			unlink(o->server.socket);
+	}
 	cleanup_fd(&setup.listen_fd);
+	service_manager_close(&manager);
 	return res;
 }
 
@@ -130,30 +192,50 @@ static struct arguments serve_arguments(struct serve_options *options)
 				  .target = options};
 }
 
+/* The file's settings first, then the command line's, which prevail. `file` keeps the strings. */
+static int parse(struct serve_options *o, struct config_file *file, int argc, char **argv,
+		 struct err *err)
+{
+	struct arguments args = serve_arguments(o);
+	struct config_target target = {.settings = serve_settings + COMMAND_LINE_ONLY,
+				       .nsettings = ARRAY_LEN(serve_settings) - COMMAND_LINE_ONLY,
+				       .target = o};
+	const char *config;
+	int res = arguments_parse(&args, argc, argv, NULL, NULL, err);
+
+	if (!res && o->config) {
+		config = o->config;
+		*o = SERVE_OPTIONS_INIT;
+		res = config_file_read(file, config, &target, err);
+		if (!res)
+			res = arguments_parse(&args, argc, argv, NULL, NULL, err);
+	}
+	if (!res && !o->server.socket && !service_manager_listens())
+		res = err_set(err, EINVAL, "no socket; say --socket PATH");
+	if (!res && !o->runtime_dir)
+		res = err_set(err, EINVAL, "no runtime directory; say --runtime-dir DIR");
+	return res;
+}
+
 int cmd_serve(int argc, char **argv)
 {
-	struct serve_options options = {.log_text = "warn", .log_level = LOG_LEVEL_WARN};
-	struct arguments args = serve_arguments(&options);
+	struct serve_options options = SERVE_OPTIONS_INIT;
+	struct config_file file = CONFIG_FILE_INIT;
 	struct err err = ERR_INIT;
-	int res = arguments_parse(&args, argc, argv, NULL, NULL, &err);
+	int res = parse(&options, &file, argc, argv, &err), status = LODGE_OK;
 
 	if (res == 1) {
 		cmd_serve_help();
-		return LODGE_OK;
+	} else if (res) {
+		status = LODGE_USAGE;
+	} else if (!options.check_config) {
+		log_init(STDERR_FILENO, options.server.log_level);
+		status = serve(&options, &err) ? LODGE_FAILED : LODGE_OK;
 	}
-	if (!res && !options.socket)
-		res = err_set(&err, EINVAL, "no socket; say --socket PATH");
-	if (!res && !options.runtime_dir)
-		res = err_set(&err, EINVAL, "no runtime directory; say --runtime-dir DIR");
-	if (res || !options.socket) {
+	if (err.code)
 		fprintf(stderr, "lodge serve: %s\n", err.msg);
-		return LODGE_USAGE;
-	}
-	log_init(STDERR_FILENO, options.log_level);
-	res = serve_run(&options, &err);
-	if (res)
-		fprintf(stderr, "lodge serve: %s\n", err.msg);
-	return res ? LODGE_FAILED : LODGE_OK;
+	config_file_free(&file);
+	return status;
 }
 
 void cmd_serve_help(void)

@@ -7,10 +7,9 @@
 #include "base/log.h"
 #include "control/arguments.h"
 #include "control/command.h"
-#include "control/outcome.h"
 #include "control/parse.h"
+#include "control/server_options.h"
 #include "control/signals.h"
-#include "control/unix_socket.h"
 #include "control/vmm_service.h"
 
 #include <errno.h>
@@ -23,20 +22,12 @@
 #define VMM_LOOP_ENTRIES 64
 
 struct vmm_options {
-	const char *socket;
-	int socket_fd; /* inherited */
-	const char *storage_root;
+	struct server_options server; /* first: setters of both find it there */
+	int socket_fd;		      /* inherited */
+	bool has_files_of;
+	struct identity files_of;
 	unsigned idle_timeout_s; /* 0: for ever */
-	enum log_level log_level;
-	enum loop_backend loop_backend;
 };
-
-static int set_socket(void *target, const char *value, struct err *err)
-{
-	(void)err;
-	((struct vmm_options *)target)->socket = value;
-	return 0;
-}
 
 static int set_socket_fd(void *target, const char *value, struct err *err)
 {
@@ -48,11 +39,14 @@ static int set_socket_fd(void *target, const char *value, struct err *err)
 	return 0;
 }
 
-static int set_storage_root(void *target, const char *value, struct err *err)
+static int set_files_of(void *target, const char *value, struct err *err)
 {
-	(void)err;
-	((struct vmm_options *)target)->storage_root = value;
-	return 0;
+	struct vmm_options *o = target;
+
+	if (o->has_files_of)
+		return err_set(err, EINVAL, "is given twice");
+	o->has_files_of = !identity_parse(value, &o->files_of, err);
+	return o->has_files_of ? 0 : -EINVAL;
 }
 
 static int set_idle_timeout(void *target, const char *value, struct err *err)
@@ -63,27 +57,12 @@ static int set_idle_timeout(void *target, const char *value, struct err *err)
 	return 0;
 }
 
-static int set_log(void *target, const char *value, struct err *err)
-{
-	if (log_level_parse(value, &((struct vmm_options *)target)->log_level))
-		return err_set(err, EINVAL, "'%s' is none of error, warn, info and debug", value);
-	return 0;
-}
-
-static int set_io(void *target, const char *value, struct err *err)
-{
-	if (loop_backend_parse(value, &((struct vmm_options *)target)->loop_backend))
-		return err_set(err, EINVAL, "'%s' is none of auto, io_uring and epoll", value);
-	return 0;
-}
-
 static const struct option_setting vmm_settings[] = {
-    {"socket", "PATH", set_socket, "Unix socket to serve; this or --socket-fd is needed"},
+    {"socket", "PATH", server_set_socket, "Unix socket to serve; this or --socket-fd is needed"},
     {"socket-fd", "N", set_socket_fd, "a listening Unix socket that this process inherits"},
-    {"storage-root", "DIR", set_storage_root, "where disk images are created and destroyed"},
+    {"files-of", "UID:GID[,GROUP...]", set_files_of, "whose rights open the files of StartVm"},
     {"idle-timeout", "SECONDS", set_idle_timeout, "end when no VM was started by then (never)"},
-    {"io", "auto|io_uring|epoll", set_io, "how sockets are served (auto)"},
-    {"log", "error|warn|info|debug", set_log, "how much is logged on standard error (warn)"},
+    SERVER_SETTINGS,
 };
 
 static void vmm_signalled(void *ctx, int sig)
@@ -94,8 +73,8 @@ static void vmm_signalled(void *ctx, int sig)
 
 static int vmm_listen(const struct vmm_options *o, int *ret_fd, struct err *err)
 {
-	if (o->socket)
-		return unix_listen(o->socket, ret_fd, err);
+	if (o->server.socket)
+		return unix_listen(o->server.socket, &o->server.socket_mode, ret_fd, err);
 	/* again, so that who connects learns that this process serves it, and not its parent */
 	if (listen(o->socket_fd, SOMAXCONN))
 		return err_sys(err, errno, "descriptor %d is no socket to listen on", o->socket_fd);
@@ -110,22 +89,26 @@ static int vmm_outcome(const struct vmm_service *s)
 {
 	if (!s->ended)
 		return LODGE_OK;
-	log_info("VM %s: %s", s->name, s->reason);
-	return s->asked && s->event == MACHINE_STOPPED ? LODGE_OK : outcome_status(s->event);
+	log_info("VM %s: %s", s->name, s->end.reason);
+	return s->end.exit_status;
 }
 
-static int vmm_serve(const struct vmm_options *o, struct err *err)
+static int vmm_serve(struct vmm_options *o, struct err *err)
 {
 	const struct loop_opts loop_opts = {
-	    .backend = o->loop_backend, .entries = VMM_LOOP_ENTRIES, .workers = 1};
+	    .backend = o->server.loop_backend, .entries = VMM_LOOP_ENTRIES, .workers = 1};
+	struct vmm_setup setup = {.access = &o->server.access,
+				  .files_of = o->has_files_of ? &o->files_of : NULL,
+				  .storage_root = o->server.storage_root};
 	struct signals signals = SIGNALS_INIT;
 	struct vmm_service *s;
 	struct loop *loop;
 	int fd = -1, res, status = LODGE_FAILED;
 
 	res = loop_new(&loop_opts, &loop, err);
+	setup.loop = loop;
 	if (!res)
-		res = vmm_service_new(loop, o->storage_root, &s, err);
+		res = vmm_service_new(&setup, &s, err);
 	if (res)
 		return LODGE_FAILED;
 	res = vmm_listen(o, &fd, err);
@@ -140,8 +123,8 @@ static int vmm_serve(const struct vmm_options *o, struct err *err)
 		else
 			status = vmm_outcome(s);
 	}
-	if (fd >= 0 && o->socket)
-		unlink(o->socket);
+	if (fd >= 0 && o->server.socket)
+		unlink(o->server.socket);
 	signals_close(&signals);
 	vmm_service_free(s);
 	signals_free(&signals);
@@ -159,7 +142,7 @@ static struct arguments vmm_arguments(struct vmm_options *options)
 
 int cmd_vmm(int argc, char **argv)
 {
-	struct vmm_options options = {.socket_fd = -1, .log_level = LOG_LEVEL_WARN};
+	struct vmm_options options = {.server = SERVER_OPTIONS_INIT, .socket_fd = -1};
 	struct arguments args = vmm_arguments(&options);
 	struct err err = ERR_INIT;
 	int res = arguments_parse(&args, argc, argv, NULL, NULL, &err);
@@ -169,14 +152,15 @@ int cmd_vmm(int argc, char **argv)
 		cmd_vmm_help();
 		return LODGE_OK;
 	}
-	if (!res && (options.socket != NULL) == (options.socket_fd >= 0))
+	if (!res && (options.server.socket != NULL) == (options.socket_fd >= 0))
 		res = err_set(&err, EINVAL, "no socket, or two; say --socket PATH");
 	if (res) {
 		fprintf(stderr, "lodge vmm: %s\n", err.msg);
 		return LODGE_USAGE;
 	}
-	log_init(STDERR_FILENO, options.log_level);
+	log_init(STDERR_FILENO, options.server.log_level);
 	status = vmm_serve(&options, &err);
+	identity_fini(&options.files_of);
 	if (err.code)
 		fprintf(stderr, "lodge vmm: %s\n", err.msg);
 	return status;

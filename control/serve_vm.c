@@ -1,15 +1,15 @@
-/* One VM of `lodge serve`: its process from spawn to exit. See control/serve.h. */
+/* One VM of `lodge serve`: its process from spawn to exit. See control/serve_vm.h. */
+#include "control/serve_vm.h"
+
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "control/serve.h"
+#include "control/command.h"
+#include "control/serve_spawn.h"
 #include "control/unix_socket.h"
-#include "control/vm.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,47 +17,59 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SERVICE	  "vm_tools.concierge.VmConcierge"
 #define NS_PER_MS UINT64_C(1000000)
-#define CHILD_FD  3    /* of the socket, in the child */
 #define ASK_MS	  3000 /* beyond the guest's own time: the machine is stopped and unmade */
-/* The StartVm is there before the process is; only one whose server died waits longer. */
-#define IDLE_TIMEOUT_S "10"
-#define TERM_MS	       2000
-#define KILL_MS	       5000
+#define TERM_MS	  2000
+#define KILL_MS	  5000
+/* What a process wrote before it ended can be read when the kernel closes its sockets: soon. */
+#define LAST_WORDS_MS 1000
+
+#define STATE(name) VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_##name
+#define END(name)   LODGE__V1__VM_END__VM_END_##name
 
 /* ---- the table ----------------------------------------------------------------------------------
  */
 
-struct serve_vm *serve_vm_find(struct serve *serve, const char *name)
+struct serve_vm *vm_table_find(const struct vm_table *table, const char *name)
 {
-	for (struct serve_vm *vm = serve->vms; vm; vm = vm->next) {
+	for (struct serve_vm *vm = table->vms; vm; vm = vm->next) {
 		if (vm->name && !strcmp(vm->name, name))
 			return vm;
 	}
 	return NULL;
 }
 
+bool vm_table_stopping(const struct vm_table *table)
+{
+	for (const struct serve_vm *vm = table->vms; vm; vm = vm->next) {
+		if (vm->ladder != LADDER_NONE && vm->ladder != LADDER_STUCK)
+			return true;
+	}
+	return false;
+}
+
 static void exit_ready(struct loop_op *op, int res);
 static void ladder_late(struct loop_timer *t);
+static void last_words_late(struct loop_timer *t);
 
-struct serve_vm *serve_vm_new(struct serve *serve)
+struct serve_vm *serve_vm_new(struct vm_table *table)
 {
 	struct serve_vm *vm = calloc(1, sizeof(*vm));
 
 	if (!vm)
 		return NULL;
-	vm->serve = serve;
+	vm->table = table;
 	vm->pidfd = -1;
-	vm->state = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_STARTING;
+	vm->state = STATE(STARTING);
 	vm->exit_op.done = exit_ready;
 	vm->ladder_timer.fn = ladder_late;
-	vm->next = serve->vms;
-	vm->at = &serve->vms;
+	vm->last_words.fn = last_words_late;
+	vm->next = table->vms;
+	vm->at = &table->vms;
 	if (vm->next)
 		vm->next->at = &vm->next;
-	serve->vms = vm;
-	serve->nvms++;
+	table->vms = vm;
+	table->nvms++;
 	return vm;
 }
 
@@ -67,29 +79,18 @@ int serve_vm_name(struct serve_vm *vm, const char *name)
 	return vm->name ? 0 : -ENOMEM;
 }
 
-static void remove_dir(const struct serve_vm *vm)
-{
-	char path[PATH_MAX];
-
-	if (!vm->dir[0])
-		return;
-	if ((size_t)snprintf(path, sizeof(path), "%s/socket", vm->dir) < sizeof(path))
-		unlink(path);
-	if (rmdir(vm->dir))
-		log_warn("control: %s: %s", vm->dir, strerror(errno));
-}
-
 void serve_vm_free(struct serve_vm *vm)
 {
-	struct serve *serve = vm->serve;
+	struct vm_table *table = vm->table;
 
-	loop_timer_disarm(serve->loop, &vm->ladder_timer);
+	loop_timer_disarm(table->loop, &vm->ladder_timer);
+	loop_timer_disarm(table->loop, &vm->last_words);
 	ttrpc_client_close(vm->client);
 	cleanup_fd(&vm->pidfd);
 	*vm->at = vm->next;
 	if (vm->next)
 		vm->next->at = vm->at;
-	serve->nvms--;
+	table->nvms--;
 	if (vm->info)
 		pb_free(&vm->info->base);
 	free(vm->name);
@@ -111,41 +112,93 @@ void serve_vm_info(const struct serve_vm *vm, VmTools__Concierge__VmInfo *info)
 /* ---- the end of the process ---------------------------------------------------------------------
  */
 
-static void say_exit(const struct serve_vm *vm, char *text, size_t size)
+static void vm_set_state(struct serve_vm *vm, VmTools__Concierge__VmState state)
 {
-	siginfo_t info = {0};
-
-	snprintf(text, size, "its process has ended");
-	if (!vm->ours || waitid(P_PIDFD, (id_t)vm->pidfd, &info, WEXITED | WNOHANG) || !info.si_pid)
+	if (vm->state == state)
 		return;
-	if (info.si_code == CLD_EXITED)
-		snprintf(text, size, "its process has ended with status %d", info.si_status);
-	else
-		snprintf(text, size, "its process was ended by SIG%s",
-			 sigabbrev_np(info.si_status) ? sigabbrev_np(info.si_status) : "?");
+	vm->state = state;
+	if (vm->name)
+		vm->table->ops->changed(vm->table->ctx, vm);
+}
+
+/* What the kernel says of a process that said nothing itself. */
+static void end_by_exit(struct serve_vm *vm)
+{
+	static const Lodge__V1__VmEnd ends[] = {
+	    [LODGE_OK] = END(POWEROFF),
+	    [LODGE_REBOOT] = END(REBOOT),
+	    [LODGE_PANIC] = END(PANIC),
+	    [LODGE_TRIPLE_FAULT] = END(CRASH),
+	};
+	bool stopped = vm->ladder != LADDER_NONE;
+	const char *name;
+	siginfo_t info = {0};
+	char text[64];
+
+	if (!vm->ours || waitid(P_PIDFD, (id_t)vm->pidfd, &info, WEXITED | WNOHANG) ||
+	    !info.si_pid) {
+		vm_end_failed(&vm->end, stopped ? END(STOPPED) : END(KILLED),
+			      "its process has ended");
+	} else if (info.si_code == CLD_EXITED) {
+		Lodge__V1__VmEnd end = END(ERROR);
+
+		if ((size_t)info.si_status < ARRAY_LEN(ends) && ends[info.si_status])
+			end = ends[info.si_status];
+		snprintf(text, sizeof(text), "its process has ended with status %d",
+			 info.si_status);
+		vm_end_failed(&vm->end, stopped ? END(STOPPED) : end, text);
+		vm->end.exit_status = info.si_status;
+	} else {
+		name = sigabbrev_np(info.si_status);
+		snprintf(text, sizeof(text), "its process was ended by SIG%s", name ? name : "?");
+		vm_end_failed(&vm->end, stopped ? END(STOPPED) : END(KILLED), text);
+	}
+}
+
+static void vm_gone(struct serve_vm *vm)
+{
+	struct vm_table *table = vm->table;
+	siginfo_t info;
+	struct ttrpc_call *call;
+
+	if (vm->has_end && vm->ours)
+		waitid(P_PIDFD, (id_t)vm->pidfd, &info, WEXITED | WNOHANG);
+	else if (!vm->has_end)
+		end_by_exit(vm);
+	log_info("VM %s (%d): %s", vm->name ? vm->name : "?", vm->pid, vm->end.reason);
+	err_set(&vm->failed, ECHILD, "VM '%s': %s", vm->name ? vm->name : "?", vm->end.reason);
+	if (!vm->ran)
+		vm_end_failed(&vm->end, END(START_FAILED), vm->failed.msg);
+	serve_spawn_remove_dir(vm->dir);
+	while ((call = calls_pop(&vm->starting)))
+		reply_start_failed(call, vm->failed.msg);
+	while ((call = calls_pop(&vm->stopping)))
+		reply_stop(call, NULL);
+	if (vm->name)
+		table->ops->gone(table->ctx, vm);
+	else if (table->finding)
+		table->finding--;
+	serve_vm_free(vm);
+	table->ops->progress(table->ctx);
+}
+
+static void last_words_late(struct loop_timer *t)
+{
+	vm_gone(container_of(t, struct serve_vm, last_words));
 }
 
 static void exit_ready(struct loop_op *op, int res)
 {
 	struct serve_vm *vm = container_of(op, struct serve_vm, exit_op);
-	struct serve *serve = vm->serve;
-	struct ttrpc_call *call;
-	char text[64];
 
 	if (res == -ECANCELED)
 		return;
-	say_exit(vm, text, sizeof(text));
-	log_info("VM %s (%d): %s", vm->name ? vm->name : "?", vm->pid, text);
-	err_set(&vm->failed, ECHILD, "VM '%s': %s", vm->name ? vm->name : "?", text);
-	remove_dir(vm);
-	while ((call = calls_pop(&vm->starting)))
-		reply_start_failed(call, vm->failed.msg);
-	while ((call = calls_pop(&vm->stopping)))
-		reply_stop(call, NULL);
-	if (!vm->name && serve->finding)
-		serve->finding--;
-	serve_vm_free(vm);
-	serve_progress(serve);
+	vm->has_exited = true;
+	if (vm->client && vm->ran && !vm->has_end)
+		loop_timer_arm(vm->table->loop, &vm->last_words,
+			       loop_now_ns() + LAST_WORDS_MS * NS_PER_MS);
+	else
+		vm_gone(vm);
 }
 
 int serve_vm_watch(struct serve_vm *vm, struct err *err)
@@ -153,7 +206,7 @@ int serve_vm_watch(struct serve_vm *vm, struct err *err)
 	vm->pidfd = pidfd_open(vm->pid, 0);
 	if (vm->pidfd < 0)
 		return err_sys(err, errno, "pidfd_open of process %d", vm->pid);
-	loop_poll(vm->serve->loop, &vm->exit_op, vm->pidfd, POLLIN);
+	loop_poll(vm->table->loop, &vm->exit_op, vm->pidfd, POLLIN);
 	return 0;
 }
 
@@ -163,7 +216,7 @@ int serve_vm_watch(struct serve_vm *vm, struct err *err)
 static void ladder_arm(struct serve_vm *vm, enum ladder step, unsigned ms)
 {
 	vm->ladder = step;
-	loop_timer_arm(vm->serve->loop, &vm->ladder_timer, loop_now_ns() + ms * NS_PER_MS);
+	loop_timer_arm(vm->table->loop, &vm->ladder_timer, loop_now_ns() + ms * NS_PER_MS);
 }
 
 static void ladder_late(struct loop_timer *t)
@@ -191,7 +244,7 @@ static void ladder_late(struct loop_timer *t)
 			reply_start_failed(call, err.msg);
 		while ((call = calls_pop(&vm->stopping)))
 			reply_stop(call, err.msg);
-		serve_progress(vm->serve);
+		vm->table->ops->progress(vm->table->ctx);
 		break;
 	}
 }
@@ -222,7 +275,7 @@ void serve_vm_stop(struct serve_vm *vm, unsigned timeout_ms)
 {
 	VmTools__Concierge__StopVmRequest request = VM_TOOLS__CONCIERGE__STOP_VM_REQUEST__INIT;
 	const struct ttrpc_rpc rpc = {
-	    .service = SERVICE,
+	    .service = SERVE_CONCIERGE,
 	    .method = "StopVm",
 	    .request = &request.base,
 	    .output = &vm_tools__concierge__stop_vm_response__descriptor,
@@ -232,7 +285,7 @@ void serve_vm_stop(struct serve_vm *vm, unsigned timeout_ms)
 
 	if (vm->ladder > LADDER_ASKED && vm->ladder != LADDER_STUCK)
 		return;
-	vm->state = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_STOPPING;
+	vm_set_state(vm, STATE(STOPPING));
 	request.name = vm->name;
 	request.timeout_ms = timeout_ms;
 	request.force = !timeout_ms;
@@ -250,52 +303,6 @@ void serve_vm_stop(struct serve_vm *vm, unsigned timeout_ms)
 /* ---- the start ----------------------------------------------------------------------------------
  */
 
-/* A listening socket in a new runtime directory. */
-static int make_dir(struct serve_vm *vm, int *ret_fd, struct err *err)
-{
-	char path[PATH_MAX], dir[PATH_MAX];
-
-	if ((size_t)snprintf(dir, sizeof(dir), "%s/vm.XXXXXX", vm->serve->runtime_dir) >=
-		sizeof(dir) - sizeof("/socket") ||
-	    !mkdtemp(dir))
-		return err_sys(err, errno, "no runtime directory in %s", vm->serve->runtime_dir);
-	memcpy(vm->dir, dir, sizeof(dir));
-	snprintf(path, sizeof(path), "%.*s/socket", (int)sizeof(path) - 16, dir);
-	return unix_listen(path, ret_fd, err);
-}
-
-static int spawn(struct serve_vm *vm, int socket_fd, struct err *err)
-{
-	char name[] = "lodge", command[] = "vmm", option[] = "--socket-fd", log[] = "--log";
-	char fd_text[16], level[16], idle[] = "--idle-timeout=" IDLE_TIMEOUT_S;
-	char *argv[] = {name, command, option, fd_text, log, level, idle, NULL};
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attr;
-	sigset_t none;
-	int res;
-
-	snprintf(fd_text, sizeof(fd_text), "%d", CHILD_FD);
-	snprintf(level, sizeof(level), "%s", vm->serve->log_level);
-	sigemptyset(&none);
-	posix_spawn_file_actions_init(&actions);
-	posix_spawnattr_init(&attr);
-	/* its log goes where ours does; it keeps nothing else open for whoever reads our output */
-	posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDWR, 0);
-	posix_spawn_file_actions_adddup2(&actions, STDIN_FILENO, STDOUT_FILENO);
-	posix_spawn_file_actions_adddup2(&actions, socket_fd, CHILD_FD);
-	posix_spawn_file_actions_addclosefrom_np(&actions, CHILD_FD + 1);
-	/* a session of its own: what is typed at this process's terminal is not for VMs */
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
-	posix_spawnattr_setsigmask(&attr, &none);
-	res = posix_spawn(&vm->pid, "/proc/self/exe", &actions, &attr, argv, environ);
-	posix_spawnattr_destroy(&attr);
-	posix_spawn_file_actions_destroy(&actions);
-	if (res)
-		return err_sys(err, res, "the VM's process cannot be started");
-	vm->ours = true;
-	return 0;
-}
-
 /* Its connection has ended; the pidfd tells what that means. */
 static void client_gone(void *ctx)
 {
@@ -303,6 +310,22 @@ static void client_gone(void *ctx)
 
 	ttrpc_client_close(vm->client);
 	vm->client = NULL;
+	if (vm->has_exited)
+		vm_gone(vm);
+}
+
+int serve_vm_open(const struct serve_vm *vm, void (*closed)(void *ctx), void *ctx,
+		  struct ttrpc_client **ret_client, struct err *err)
+{
+	char path[PATH_MAX];
+	int fd, res;
+
+	snprintf(path, sizeof(path), "%.*s/socket", (int)sizeof(path) - 16, vm->dir);
+	res = unix_connect(path, &fd, err);
+	if (res)
+		return res;
+	res = ttrpc_client_new(vm->table->loop, fd, closed, ctx, ret_client);
+	return res ? err_set(err, ENOMEM, "out of memory") : 0;
 }
 
 int serve_vm_connect(struct serve_vm *vm, struct err *err)
@@ -316,8 +339,57 @@ int serve_vm_connect(struct serve_vm *vm, struct err *err)
 		return res;
 	if (!vm->pid)
 		vm->pid = unix_peer_pid(fd);
-	res = ttrpc_client_new(vm->serve->loop, fd, client_gone, vm, &vm->client);
+	res = ttrpc_client_new(vm->table->loop, fd, client_gone, vm, &vm->client);
 	return res ? err_set(err, ENOMEM, "out of memory") : 0;
+}
+
+/* ---- what it says of itself ---------------------------------------------------------------------
+ */
+
+/* A change that it tells, or how it has ended, just before its process does. */
+static void vm_event(void *ctx, const ProtobufCMessage *message)
+{
+	const Lodge__V1__VmEvent *event = (const Lodge__V1__VmEvent *)message;
+	struct serve_vm *vm = ctx;
+
+	if (event->initial_done)
+		return;
+	if (event->state == STATE(UNKNOWN)) {
+		vm->has_end = true;
+		vm_end_failed(&vm->end, event->end, event->reason);
+		vm->end.exit_status = event->exit_status;
+	} else if (vm->ladder == LADDER_NONE &&
+		   (event->state == STATE(RUNNING) || event->state == STATE(PAUSED) ||
+		    event->state == STATE(STOPPING))) {
+		vm_set_state(vm, event->state);
+	}
+}
+
+static void vm_events_end(void *ctx, int code, const char *text, const ProtobufCMessage *reply)
+{
+	const struct serve_vm *vm = ctx;
+
+	(void)reply;
+	if (code != TTRPC_OK && code != TTRPC_UNAVAILABLE)
+		log_warn("control: VM %s: its events are not told: %s", vm->name, text);
+}
+
+static void vm_listen(struct serve_vm *vm)
+{
+	Lodge__V1__WatchEventsRequest request = LODGE__V1__WATCH_EVENTS_REQUEST__INIT;
+	const struct ttrpc_rpc rpc = {
+	    .service = SERVE_VMS,
+	    .method = "WatchEvents",
+	    .request = &request.base,
+	    .output = &lodge__v1__vm_event__descriptor,
+	    .server_stream = true,
+	    .message = vm_event,
+	    .done = vm_events_end,
+	    .ctx = vm,
+	};
+
+	if (vm->client && ttrpc_client_start(vm->client, &rpc, NULL))
+		log_warn("control: VM %s: its events are not told", vm->name);
 }
 
 void serve_vm_started(struct serve_vm *vm, const VmTools__Concierge__VmInfo *info)
@@ -335,8 +407,10 @@ void serve_vm_started(struct serve_vm *vm, const VmTools__Concierge__VmInfo *inf
 	if (vm->info)
 		pb_free(&vm->info->base);
 	vm->info = (VmTools__Concierge__VmInfo *)copy;
+	vm->ran = true;
+	vm_listen(vm);
 	if (vm->ladder == LADDER_NONE)
-		vm->state = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_RUNNING;
+		vm_set_state(vm, info->state == STATE(UNKNOWN) ? STATE(RUNNING) : info->state);
 	while ((call = calls_pop(&vm->starting))) {
 		VmTools__Concierge__VmInfo out;
 
@@ -361,14 +435,14 @@ static void start_answered(void *ctx, int code, const char *text, const Protobuf
 		err_set(&vm->failed, EINVAL, "%s", r->failure_reason);
 	else if (code != TTRPC_UNAVAILABLE) /* then its exit says more */
 		err_set(&vm->failed, EIO, "the VM's process: %s", text);
-	vm->state = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_STOPPING;
+	vm_set_state(vm, STATE(STOPPING));
 	serve_vm_kill(vm);
 }
 
 int serve_vm_pass_start(struct serve_vm *vm, const VmTools__Concierge__StartVmRequest *request)
 {
 	const struct ttrpc_rpc rpc = {
-	    .service = SERVICE,
+	    .service = SERVE_CONCIERGE,
 	    .method = "StartVm",
 	    .request = &request->base,
 	    .output = &vm_tools__concierge__start_vm_response__descriptor,
@@ -380,18 +454,20 @@ int serve_vm_pass_start(struct serve_vm *vm, const VmTools__Concierge__StartVmRe
 }
 
 static int start(struct serve_vm *vm, const VmTools__Concierge__StartVmRequest *request,
-		 struct err *err)
+		 const struct identity *identity, struct err *err)
 {
 	autofd int fd = -1;
 	int res = serve_vm_name(vm, request->name);
 
 	if (res)
 		return err_set(err, ENOMEM, "out of memory");
-	res = make_dir(vm, &fd, err);
+	res = serve_spawn_dir(vm->table->runtime_dir, vm->dir, &fd, err);
 	if (!res)
-		res = spawn(vm, fd, err);
-	if (!res)
-		res = serve_vm_watch(vm, err);
+		res = serve_spawn(fd, vm->table->log_level, identity, &vm->pid, err);
+	if (res)
+		return res;
+	vm->ours = true;
+	res = serve_vm_watch(vm, err);
 	if (!res)
 		res = serve_vm_connect(vm, err);
 	if (!res && serve_vm_pass_start(vm, request))
@@ -399,23 +475,26 @@ static int start(struct serve_vm *vm, const VmTools__Concierge__StartVmRequest *
 	return res;
 }
 
-void serve_vm_start(struct serve *serve, struct ttrpc_call *call,
-		    const VmTools__Concierge__StartVmRequest *request)
+void serve_vm_start(struct vm_table *table, struct ttrpc_call *call,
+		    const VmTools__Concierge__StartVmRequest *request,
+		    const struct identity *identity)
 {
 	struct err err = ERR_INIT;
-	struct serve_vm *vm = serve_vm_new(serve);
+	struct serve_vm *vm = serve_vm_new(table);
 
 	if (!vm) {
 		reply_start_failed(call, "out of memory");
 		return;
 	}
-	if (!start(vm, request, &err)) {
+	if (!start(vm, request, identity, &err)) {
 		calls_push(&vm->starting, call);
+		table->ops->changed(table->ctx, vm);
 		return;
 	}
 	if (vm->pidfd >= 0) { /* the answer follows its end */
 		vm->failed = err;
 		calls_push(&vm->starting, call);
+		table->ops->changed(table->ctx, vm);
 		serve_vm_kill(vm);
 		return;
 	}
@@ -423,20 +502,35 @@ void serve_vm_start(struct serve *serve, struct ttrpc_call *call,
 		kill(vm->pid, SIGKILL);
 		waitpid(vm->pid, NULL, 0);
 	}
-	remove_dir(vm);
+	serve_spawn_remove_dir(vm->dir);
 	serve_vm_free(vm);
 	reply_start_failed(call, err.msg);
 }
 
-void serve_vm_leave(struct serve_vm *vm)
+/* ---- the server's end ---------------------------------------------------------------------------
+ */
+
+void vm_table_leave(struct vm_table *table)
 {
 	struct ttrpc_call *call;
 
-	while ((call = calls_pop(&vm->starting)))
-		ttrpc_call_fail(call, TTRPC_UNAVAILABLE, "the server ends");
-	while ((call = calls_pop(&vm->stopping)))
-		ttrpc_call_fail(call, TTRPC_UNAVAILABLE, "the server ends");
-	ttrpc_client_close(vm->client);
-	vm->client = NULL;
-	loop_cancel(vm->serve->loop, &vm->exit_op);
+	for (struct serve_vm *vm = table->vms; vm; vm = vm->next) {
+		while ((call = calls_pop(&vm->starting)))
+			ttrpc_call_fail(call, TTRPC_UNAVAILABLE, "the server ends");
+		while ((call = calls_pop(&vm->stopping)))
+			ttrpc_call_fail(call, TTRPC_UNAVAILABLE, "the server ends");
+		while ((call = calls_pop(&vm->waiting)))
+			ttrpc_call_fail(call, TTRPC_UNAVAILABLE, "the server ends");
+		ttrpc_client_close(vm->client);
+		vm->client = NULL;
+		loop_timer_disarm(table->loop, &vm->last_words);
+		loop_timer_disarm(table->loop, &vm->ladder_timer);
+		loop_cancel(table->loop, &vm->exit_op);
+	}
+}
+
+void vm_table_free(struct vm_table *table)
+{
+	while (table->vms)
+		serve_vm_free(table->vms);
 }

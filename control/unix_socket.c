@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -86,7 +87,7 @@ static int make_room(const char *path, struct err *err)
 	return 0;
 }
 
-int unix_listen(const char *path, int *ret_fd, struct err *err)
+int unix_listen(const char *path, const struct unix_mode *mode, int *ret_fd, struct err *err)
 {
 	struct sockaddr_un addr;
 	autofd int fd = -1;
@@ -105,20 +106,17 @@ int unix_listen(const char *path, int *ret_fd, struct err *err)
 	umask(mask);
 	if (res)
 		return err_sys(err, res, "socket %s", path);
+	/* nobody can connect before it listens */
+	if (mode && ((mode->group != (gid_t)-1 && lchown(path, (uid_t)-1, mode->group)) ||
+		     chmod(path, mode->mode))) {
+		res = err_sys(err, errno, "socket %s: its group and mode", path);
+		unlink(path);
+		return res;
+	}
 	if (listen(fd, BACKLOG))
 		return err_sys(err, errno, "socket %s", path);
 	*ret_fd = steal_fd(&fd);
 	return 0;
-}
-
-bool unix_peer_allowed(int fd)
-{
-	struct ucred cred;
-	socklen_t len = sizeof(cred);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len))
-		return false;
-	return cred.uid == geteuid() || cred.uid == 0;
 }
 
 pid_t unix_peer_pid(int fd)

@@ -2,10 +2,13 @@
 #include "control/vm.h"
 
 #include "base/checked.h"
+#include "base/cleanup.h"
 #include "control/start_config.h"
+#include "vmm/kvm.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -20,6 +23,8 @@ struct vm {
 	struct machine_config config;
 	struct machine *machine;
 	const VmTools__Concierge__StartVmRequest *request;
+	bool has_identity;
+	struct identity identity;   /* with whose rights it is made */
 	struct background_job make; /* while it runs, config and machine are its thread's */
 	struct err err;
 
@@ -87,14 +92,34 @@ void vm_stop(struct vm *vm, unsigned timeout_ms)
 /* ---- the start ----------------------------------------------------------------------------------
  */
 
-static void vm_make(struct background_job *job)
+static void vm_make_machine(struct vm *vm)
 {
-	struct vm *vm = container_of(job, struct vm, make);
 	const struct machine_callbacks callbacks = {.ended = vm_machine_ended, .ctx = vm};
 
 	if (start_config(vm->request, &vm->config, &vm->err))
 		return;
 	(void)machine_new(&vm->config, vm->loop, NULL, &callbacks, &vm->machine, &vm->err);
+}
+
+/* All files are opened with the rights of the one who asks, but KVM's device, which is ours. */
+static void vm_make(struct background_job *job)
+{
+	struct vm *vm = container_of(job, struct vm, make);
+	struct identity before;
+	autofd int kvm_fd = -1;
+
+	if (vm->err.code)
+		return;
+	if (!vm->has_identity) {
+		vm_make_machine(vm);
+		return;
+	}
+	kvm_fd = open(KVM_DEVICE, O_RDWR | O_CLOEXEC);
+	vm->config.kvm_fd = kvm_fd < 0 ? 0 : kvm_fd; /* then machine_new() says why */
+	if (!identity_assume(&vm->identity, &before, &vm->err))
+		vm_make_machine(vm);
+	identity_resume(&before);
+	vm->config.kvm_fd = 0;
 }
 
 static void vm_made(struct background_job *job)
@@ -107,6 +132,8 @@ static void vm_made(struct background_job *job)
 		(void)machine_start(vm->machine, &vm->err);
 	vm->request = NULL;
 	vm->stop_wanted = false;
+	identity_fini(&vm->identity);
+	vm->has_identity = false;
 	if (vm->err.code) {
 		machine_free(vm->machine);
 		vm->machine = NULL;
@@ -118,13 +145,17 @@ static void vm_made(struct background_job *job)
 	vm->callbacks.started(vm->callbacks.ctx, &vm->err);
 }
 
-void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request)
+void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request,
+	      const struct identity *identity)
 {
 	assert(vm->state == VM_IDLE);
 	vm->state = VM_STARTING;
 	vm->request = request;
 	vm->err = (struct err)ERR_INIT;
 	machine_config_init(&vm->config);
+	vm->has_identity = identity != NULL;
+	if (identity && identity_copy(identity, &vm->identity))
+		err_set(&vm->err, ENOMEM, "out of memory");
 	background_run(vm->bg, &vm->make);
 }
 

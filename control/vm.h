@@ -17,6 +17,7 @@
 #define CONTROL_VM_H
 
 #include "control/background.h"
+#include "control/identity.h"
 #include "proto/vm_concierge.pb-c.h"
 #include "vmm/machine.h"
 
@@ -43,8 +44,10 @@ struct vm;
 int vm_new(struct loop *loop, struct background *bg, const struct vm_callbacks *callbacks,
 	   struct vm **ret_vm);
 
-/* Idle only. `request` lives until `started`. */
-void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request);
+/* Idle only. `request` lives until `started`. `identity`: with whose rights the files that it names
+ * are opened (copied); NULL: with ours. */
+void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request,
+	      const struct identity *identity);
 
 /*
  * Presses the power button, and stops the machine when `timeout_ms` have passed; 0: stops it at

@@ -1,12 +1,10 @@
 /* The calls of `lodge vmm`. See control/vmm_service.h. */
-#include "control/vmm_service.h"
+#include "control/vmm_service_priv.h"
 
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "control/start_config.h"
-#include "control/unix_socket.h"
-#include "proto/lodge.pb-c.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -22,21 +20,27 @@
 /* ---- what is known of the VM --------------------------------------------------------------------
  */
 
-/* Fills a VmInfo that borrows its strings; `paths` has room for every disk. */
-static void fill_info(const struct vmm_service *s, VmTools__Concierge__VmInfo *info,
-		      char *paths[MACHINE_DISKS_MAX])
+VmTools__Concierge__VmState vmm_wire_state(const struct vmm_service *s)
 {
 	static const VmTools__Concierge__VmState states[] = {
+	    [VM_IDLE] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_UNKNOWN,
 	    [VM_STARTING] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_STARTING,
 	    [VM_RUNNING] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_RUNNING,
 	    [VM_STOPPING] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_STOPPING,
 	    [VM_ENDED] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_UNKNOWN,
 	};
+
+	return states[vm_state(s->vm)];
+}
+
+void vmm_fill_info(const struct vmm_service *s, VmTools__Concierge__VmInfo *info,
+		   char *paths[MACHINE_DISKS_MAX])
+{
 	const struct machine_config *config = vm_config(s->vm);
 
 	vm_tools__concierge__vm_info__init(info);
 	info->pid = getpid();
-	info->state = states[vm_state(s->vm)];
+	info->state = vmm_wire_state(s);
 	info->name = s->name;
 	if (vm_state(s->vm) == VM_STARTING) /* the config is another thread's */
 		return;
@@ -48,12 +52,16 @@ static void fill_info(const struct vmm_service *s, VmTools__Concierge__VmInfo *i
 	info->n_disk_paths = config->ndisks;
 }
 
-/* Is this the name of the VM that this process is? */
-static bool is_mine(const struct vmm_service *s, const char *name)
+bool vmm_exists(const struct vmm_service *s)
 {
 	enum vm_state state = vm_state(s->vm);
 
-	return state != VM_IDLE && state != VM_ENDED && s->name && !strcmp(s->name, name);
+	return state != VM_IDLE && state != VM_ENDED && s->name;
+}
+
+bool vmm_is_mine(const struct vmm_service *s, const char *name)
+{
+	return vmm_exists(s) && !strcmp(s->name, name);
 }
 
 static void add_users(void *ctx, struct storage_users *users)
@@ -67,6 +75,21 @@ static void add_users(void *ctx, struct storage_users *users)
 		storage_users_add(users, s->name, config->disks[i].image.path);
 }
 
+void vmm_say_state(struct vmm_service *s)
+{
+	events_publish(&s->events, s->name, vmm_wire_state(s), getpid(), NULL);
+}
+
+static void say_end(struct vmm_service *s)
+{
+	struct ttrpc_call *call;
+
+	while ((call = calls_pop(&s->waiting)))
+		vm_end_reply(call, &s->end);
+	events_publish(&s->events, s->name, VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_UNKNOWN,
+		       getpid(), &s->end);
+}
+
 /* ---- StartVm ------------------------------------------------------------------------------------
  */
 
@@ -75,13 +98,14 @@ static void reply_running(struct vmm_service *s, struct ttrpc_call *call)
 	VmTools__Concierge__VmInfo info;
 	char *paths[MACHINE_DISKS_MAX];
 
-	fill_info(s, &info, paths);
+	vmm_fill_info(s, &info, paths);
 	reply_started(call, &info);
 }
 
 static void vmm_started(void *ctx, const struct err *err)
 {
 	struct vmm_service *s = ctx;
+	Lodge__V1__StopAllVmsResponse none = LODGE__V1__STOP_ALL_VMS_RESPONSE__INIT;
 	struct ttrpc_call *call;
 
 	calls_push(&s->starting, s->first);
@@ -92,9 +116,16 @@ static void vmm_started(void *ctx, const struct err *err)
 		else
 			reply_running(s, call);
 	}
-	if (err->code) {
+	if (!err->code) {
+		vmm_say_state(s);
+	} else {
+		vm_end_failed(&s->end, LODGE__V1__VM_END__VM_END_START_FAILED, err->msg);
+		say_end(s);
 		while ((call = calls_pop(&s->stopping)))
 			reply_stop(call, NULL);
+		while ((call = calls_pop(&s->stopping_all)))
+			ttrpc_call_reply(call, &none.base);
+		s->stop_called = false;
 		free(steal_ptr(&s->name));
 		if (s->asked)
 			loop_stop(s->loop);
@@ -105,6 +136,7 @@ static void start_vm(void *ctx, struct ttrpc_call *call, const ProtobufCMessage 
 {
 	const VmTools__Concierge__StartVmRequest *r =
 	    (const VmTools__Concierge__StartVmRequest *)msg;
+	const struct identity *identity = access_identity(call);
 	struct vmm_service *s = ctx;
 	struct err err = ERR_INIT;
 
@@ -120,15 +152,16 @@ static void start_vm(void *ctx, struct ttrpc_call *call, const ProtobufCMessage 
 			return;
 		}
 		s->first = call;
-		vm_start(s->vm, r);
+		vm_start(s->vm, r, identity ? identity : s->files_of);
+		vmm_say_state(s);
 		return;
 	case VM_STARTING:
-		if (!is_mine(s, r->name))
+		if (!vmm_is_mine(s, r->name))
 			break;
 		calls_push(&s->starting, call);
 		return;
 	case VM_RUNNING:
-		if (!is_mine(s, r->name))
+		if (!vmm_is_mine(s, r->name))
 			break;
 		reply_running(s, call);
 		return;
@@ -142,6 +175,11 @@ static void start_vm(void *ctx, struct ttrpc_call *call, const ProtobufCMessage 
 	reply_start_failed(call, err.msg);
 }
 
+static void start_cancelled(void *ctx, struct ttrpc_call *call)
+{
+	calls_cancelled(&((struct vmm_service *)ctx)->starting, call);
+}
+
 /* ---- the other calls ----------------------------------------------------------------------------
  */
 
@@ -153,12 +191,21 @@ static void get_vm_info(void *ctx, struct ttrpc_call *call, const ProtobufCMessa
 	VmTools__Concierge__VmInfo info;
 	char *paths[MACHINE_DISKS_MAX];
 
-	if (!is_mine(s, r->name)) {
+	if (!vmm_is_mine(s, r->name)) {
 		reply_info(call, NULL);
 		return;
 	}
-	fill_info(s, &info, paths);
+	vmm_fill_info(s, &info, paths);
 	reply_info(call, &info);
+}
+
+void vmm_stop(struct vmm_service *s, unsigned timeout_ms)
+{
+	enum vm_state before = vm_state(s->vm);
+
+	vm_stop(s->vm, timeout_ms);
+	if (vm_state(s->vm) != before)
+		vmm_say_state(s);
 }
 
 static void stop_vm(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
@@ -168,29 +215,19 @@ static void stop_vm(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *
 	unsigned timeout_ms = r->timeout_ms ? r->timeout_ms : VM_STOP_TIMEOUT_MS;
 	struct err err = ERR_INIT;
 
-	if (!is_mine(s, r->name)) {
+	if (!vmm_is_mine(s, r->name)) {
 		err_set(&err, ENOENT, "there is no VM '%s'", r->name);
 		reply_stop(call, err.msg);
 		return;
 	}
 	calls_push(&s->stopping, call);
-	vm_stop(s->vm, r->force ? 0 : timeout_ms);
+	s->stop_called = true;
+	vmm_stop(s, r->force ? 0 : timeout_ms);
 }
 
-static void list_vms(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+static void stop_cancelled(void *ctx, struct ttrpc_call *call)
 {
-	struct vmm_service *s = ctx;
-	Lodge__V1__ListVmsResponse r = LODGE__V1__LIST_VMS_RESPONSE__INIT;
-	VmTools__Concierge__VmInfo info, *list[] = {&info};
-	char *paths[MACHINE_DISKS_MAX];
-
-	(void)msg;
-	if (s->name && is_mine(s, s->name)) {
-		fill_info(s, &info, paths);
-		r.vms = list;
-		r.n_vms = 1;
-	}
-	ttrpc_call_reply(call, &r.base);
+	calls_cancelled(&((struct vmm_service *)ctx)->stopping, call);
 }
 
 static void create_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
@@ -208,22 +245,16 @@ static void destroy_disk_image(void *ctx, struct ttrpc_call *call, const Protobu
 	    &vm_tools__concierge__##name##_response__descriptor
 
 static const struct ttrpc_method concierge_methods[] = {
-    {"StartVm", TYPES(start_vm), 0, start_vm, NULL, NULL, NULL},
-    {"StopVm", TYPES(stop_vm), 0, stop_vm, NULL, NULL, NULL},
+    {"StartVm", TYPES(start_vm), 0, start_vm, NULL, NULL, start_cancelled},
+    {"StopVm", TYPES(stop_vm), 0, stop_vm, NULL, NULL, stop_cancelled},
     {"GetVmInfo", TYPES(get_vm_info), 0, get_vm_info, NULL, NULL, NULL},
     {"CreateDiskImage", TYPES(create_disk_image), 0, create_disk_image, NULL, NULL, NULL},
     {"DestroyDiskImage", TYPES(destroy_disk_image), 0, destroy_disk_image, NULL, NULL, NULL},
 };
 
-static const struct ttrpc_method vms_methods[] = {
-    {"ListVms", &lodge__v1__list_vms_request__descriptor, &lodge__v1__list_vms_response__descriptor,
-     0, list_vms, NULL, NULL, NULL},
-};
-
 static const struct ttrpc_service concierge = {"vm_tools.concierge.VmConcierge", concierge_methods,
 					       ARRAY_LEN(concierge_methods)};
-static const struct ttrpc_service vms = {"lodge.v1.Vms", vms_methods, ARRAY_LEN(vms_methods)};
-static const struct ttrpc_service *const services[] = {&concierge, &vms, NULL};
+static const struct ttrpc_service *const services[] = {&concierge, &vmm_vms_service, NULL};
 
 /* ---- the end ------------------------------------------------------------------------------------
  */
@@ -241,14 +272,18 @@ static void vmm_leave_late(struct loop_timer *t)
 static void vmm_ended(void *ctx, enum machine_event event, const char *reason)
 {
 	struct vmm_service *s = ctx;
+	Lodge__V1__StopAllVmsResponse none = LODGE__V1__STOP_ALL_VMS_RESPONSE__INIT;
 	struct ttrpc_call *call;
 
 	s->ended = true;
-	s->asked = s->asked || s->stopping.first;
-	s->event = event;
-	snprintf(s->reason, sizeof(s->reason), "%s", reason);
+	s->asked = s->asked || s->stop_called;
+	vm_end_of_machine(&s->end, event, s->asked, reason);
+	say_end(s);
 	while ((call = calls_pop(&s->stopping)))
 		reply_stop(call, NULL);
+	while ((call = calls_pop(&s->stopping_all)))
+		ttrpc_call_reply(call, &none.base);
+	events_end(&s->events);
 	ttrpc_server_drain(s->server, vmm_leave);
 	s->leave.fn = vmm_leave_late;
 	loop_timer_arm(s->loop, &s->leave, loop_now_ns() + LEAVE_NS);
@@ -260,7 +295,7 @@ void vmm_service_stop(struct vmm_service *s)
 	case VM_STARTING:
 	case VM_RUNNING:
 	case VM_STOPPING:
-		vm_stop(s->vm, s->asked ? 0 : VM_STOP_TIMEOUT_MS);
+		vmm_stop(s, s->asked ? 0 : VM_STOP_TIMEOUT_MS);
 		break;
 	case VM_IDLE:
 	case VM_ENDED:
@@ -288,19 +323,36 @@ void vmm_service_idle_timeout(struct vmm_service *s, unsigned seconds)
 /* ---- life ---------------------------------------------------------------------------------------
  */
 
-static bool admit(void *ctx, int fd)
+static void *admit(void *ctx, int fd)
 {
-	(void)ctx;
-	return unix_peer_allowed(fd);
+	return access_admit(((struct vmm_service *)ctx)->access, fd);
 }
 
-int vmm_service_new(struct loop *loop, const char *storage_root, struct vmm_service **ret_service,
+static void leave(void *ctx, void *peer)
+{
+	(void)ctx;
+	access_leave(peer);
+}
+
+static bool permit(void *ctx, const void *peer, const struct ttrpc_method *method,
+		   const ProtobufCMessage *request, struct err *err)
+{
+	(void)ctx;
+	return access_permits(peer, method, request, err);
+}
+
+int vmm_service_new(const struct vmm_setup *setup, struct vmm_service **ret_service,
 		    struct err *err)
 {
 	struct vmm_service *s = calloc(1, sizeof(*s));
 	struct vm_callbacks callbacks = {vmm_started, vmm_ended, s};
-	struct ttrpc_server_config config = {
-	    .loop = loop, .services = services, .ctx = s, .admit = admit};
+	struct loop *loop = setup->loop;
+	struct ttrpc_server_config config = {.loop = loop,
+					     .services = services,
+					     .ctx = s,
+					     .admit = admit,
+					     .leave = leave,
+					     .permit = permit};
 	int res;
 
 	if (!s) {
@@ -308,14 +360,17 @@ int vmm_service_new(struct loop *loop, const char *storage_root, struct vmm_serv
 		return err_set(err, ENOMEM, "out of memory");
 	}
 	s->loop = loop;
+	s->access = setup->access;
+	s->files_of = setup->files_of;
+	s->began_ns = loop_now_ns();
 	s->storage = (struct storage_service){
 	    .bg = &s->bg, .storage = STORAGE_INIT, .users = add_users, .ctx = s};
 	background_init(&s->bg, loop);
 	res = vm_new(loop, &s->bg, &callbacks, &s->vm);
 	if (res)
 		err_set(err, ENOMEM, "out of memory");
-	if (!res && storage_root)
-		res = storage_open(&s->storage.storage, storage_root, err);
+	if (!res && setup->storage_root)
+		res = storage_open(&s->storage.storage, setup->storage_root, err);
 	if (!res)
 		res = ttrpc_server_new(&config, &s->server, err);
 	if (res) {

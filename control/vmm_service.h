@@ -6,12 +6,26 @@
 #ifndef CONTROL_VMM_SERVICE_H
 #define CONTROL_VMM_SERVICE_H
 
+#include "control/access.h"
 #include "control/calls.h"
+#include "control/events.h"
 #include "control/storage_service.h"
 #include "control/vm.h"
+#include "control/vm_end.h"
+
+struct vmm_setup {
+	struct loop *loop;
+	struct access *access; /* outlives the service, as all here */
+	/* with whose rights files are opened where root or our own user starts the VM; NULL: with
+	 * ours */
+	const struct identity *files_of;
+	const char *storage_root; /* NULL: none */
+};
 
 struct vmm_service {
 	struct loop *loop;
+	struct access *access;
+	const struct identity *files_of;
 	struct background bg;
 	struct vm *vm;
 	struct ttrpc_server *server;
@@ -20,19 +34,21 @@ struct vmm_service {
 	char *name; /* of the VM, from StartVm on */
 	struct calls starting;
 	struct ttrpc_call *first; /* whose request is being worked on; not among `starting` */
-	struct calls stopping;
+	struct calls stopping, stopping_all, waiting;
+	struct events events;
+	uint64_t began_ns;
 
 	/* the end; then the loop stops */
 	bool ended;
-	bool asked; /* by StopVm or a signal */
-	enum machine_event event;
-	char reason[ERR_MSG_MAX];
+	bool stop_called; /* by StopVm */
+	bool asked;	  /* by a signal, or, when it has ended, by StopVm */
+	struct vm_end end;
 	struct loop_timer leave;
 	struct loop_timer idle;
 };
 
-/* Takes the loop over, also on failure. `storage_root` may be NULL. */
-int vmm_service_new(struct loop *loop, const char *storage_root, struct vmm_service **ret_service,
+/* Takes the loop over, also on failure. */
+int vmm_service_new(const struct vmm_setup *setup, struct vmm_service **ret_service,
 		    struct err *err);
 
 /* The VM is asked to end; without one the loop stops. Asked again: at once. */

@@ -68,6 +68,10 @@ struct machine_config {
 	bool console; /* a serial port as console= */
 	bool rng;
 	enum loop_backend loop_backend;
+
+	/* /dev/kvm, where whoever makes the machine may not open it any more; the caller's. 0: it
+	 * is opened */
+	int kvm_fd;
 };
 
 void machine_config_init(struct machine_config *config);

@@ -73,14 +73,18 @@ static int check_needs(const struct kvm *kvm, const struct kvm_need *need, size_
 
 int kvm_open(struct kvm *kvm, const char *path, struct err *err)
 {
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	return fd < 0 ? open_failed(path, errno, err) : kvm_take(kvm, fd, path, err);
+}
+
+int kvm_take(struct kvm *kvm, int taken, const char *path, struct err *err)
+{
 	const struct kvm_need *arch;
-	autofd int fd = -1;
+	autofd int fd = taken;
 	size_t narch;
 	int version, bytes, res;
 
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	if (fd < 0)
-		return open_failed(path, errno, err);
 	version = ioctl(fd, KVM_GET_API_VERSION, 0);
 	if (version < 0)
 		return err_set(err, ENOTTY, "%s is not KVM's device", path);

@@ -37,6 +37,10 @@ struct kvm_need {
  * -EOPNOTSUPP (capability): each message says what to do.
  */
 int kvm_open(struct kvm *kvm, const char *path, struct err *err);
+
+/* The same of a descriptor that is open already and is taken over, also on failure; `path` is for
+ * messages. */
+int kvm_take(struct kvm *kvm, int fd, const char *path, struct err *err);
 int kvm_create_vm(struct kvm *kvm, struct err *err);
 
 /* Accepts a half-built one; the vCPUs are closed before. */

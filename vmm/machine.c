@@ -5,6 +5,7 @@
 #include "vmm/machine_priv.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 
 /* ---- the platform that devices are handed ---- */
@@ -75,6 +76,16 @@ static int check_config(const struct machine_config *config, struct err *err)
 	return guest_memory_check(config, err);
 }
 
+static int open_kvm(struct machine *m, struct err *err)
+{
+	int fd;
+
+	if (!m->config->kvm_fd)
+		return kvm_open(&m->kvm, KVM_DEVICE, err);
+	fd = fcntl(m->config->kvm_fd, F_DUPFD_CLOEXEC, 3);
+	return fd < 0 ? err_sys(err, errno, KVM_DEVICE) : kvm_take(&m->kvm, fd, KVM_DEVICE, err);
+}
+
 static int open_all(struct machine *m, struct err *err)
 {
 	int res = machine_boot_open(m, err);
@@ -82,7 +93,7 @@ static int open_all(struct machine *m, struct err *err)
 	if (!res)
 		res = machine_devices_open(m, err);
 	if (!res)
-		res = kvm_open(&m->kvm, KVM_DEVICE, err);
+		res = open_kvm(m, err);
 	if (!res)
 		res = guest_memory_new(m->config, &m->memory, err);
 	return res;

@@ -256,8 +256,11 @@ class Lodge:
         got, kind, flags, data = self.receive_frame()
         if kind == RESPONSE:
             self._replies[got] = message("ttrpc.Response").FromString(data)
-        elif kind == DATA and not flags & NO_DATA:
-            self._messages.setdefault(got, []).append(data)
+        elif kind == DATA:
+            if not flags & NO_DATA:
+                self._messages.setdefault(got, []).append(data)
+            if flags & REMOTE_CLOSED:
+                self._replies[got] = message("ttrpc.Response")()
 
     def wait(self, stream):
         """The packed answer to a call."""

@@ -142,6 +142,16 @@ void *ttrpc_call_user(const struct ttrpc_call *call)
 	return call->user;
 }
 
+const void *ttrpc_call_peer(const struct ttrpc_call *call)
+{
+	return call->conn ? call->conn->peer : NULL;
+}
+
+const struct ttrpc_method *ttrpc_call_method(const struct ttrpc_call *call)
+{
+	return call->method;
+}
+
 void ttrpc_call_reply(struct ttrpc_call *call, const ProtobufCMessage *reply)
 {
 	assert(reply || call->method->flags & TTRPC_SERVER_STREAM);
@@ -258,10 +268,22 @@ static const struct ttrpc_method *find_method(const struct ttrpc_server *s,
 	return NULL;
 }
 
-/* How a failed pb_unpack() is answered. */
-static enum ttrpc_code unpack_code(int res)
+/* How a request that could not be unpacked or started is answered. */
+static enum ttrpc_code refusal_code(int res)
 {
+	if (res == -EACCES)
+		return TTRPC_PERMISSION_DENIED;
 	return res == -E2BIG ? TTRPC_RESOURCE_EXHAUSTED : TTRPC_INVALID_ARGUMENT;
+}
+
+static int check_permitted(const struct server_conn *c, const struct ttrpc_method *method,
+			   const ProtobufCMessage *request, struct err *err)
+{
+	const struct ttrpc_server_config *config = &c->server->config;
+
+	if (!config->permit || config->permit(config->ctx, c->peer, method, request, err))
+		return 0;
+	return err_set(err, EACCES, "this is not permitted");
 }
 
 /* A message of a client stream. False: the call has been refused. */
@@ -272,7 +294,7 @@ static bool call_data(struct ttrpc_call *call, const void *data, size_t len)
 	int res = pb_unpack(call->method->input, data, len, &msg, &err);
 
 	if (res) {
-		call_refuse(call, unpack_code(res), err.msg);
+		call_refuse(call, refusal_code(res), err.msg);
 		return false;
 	}
 	call->method->data(call->server->config.ctx, call, msg);
@@ -323,7 +345,10 @@ static int call_start(struct server_conn *c, const struct ttrpc_header *h,
 	if (!streams_in)
 		res = pb_unpack(method->input, request->payload.data, request->payload.len,
 				&call->request, err);
+	if (!res)
+		res = check_permitted(c, method, call->request, err);
 	if (res) {
+		pb_free(call->request);
 		free(call);
 		return res;
 	}
@@ -365,7 +390,7 @@ void server_request(struct server_conn *c, const struct ttrpc_header *h, const u
 
 	res = pb_unpack(&ttrpc__request__descriptor, data, h->len_bytes, &msg, &err);
 	if (res) {
-		server_status(c, h->stream, unpack_code(res), err.msg);
+		server_status(c, h->stream, refusal_code(res), err.msg);
 		return;
 	}
 	request = (const Ttrpc__Request *)msg;
@@ -375,7 +400,7 @@ void server_request(struct server_conn *c, const struct ttrpc_header *h, const u
 	} else {
 		res = call_start(c, h, request, method, &err);
 		if (res)
-			server_status(c, h->stream, unpack_code(res), err.msg);
+			server_status(c, h->stream, refusal_code(res), err.msg);
 		else if (method->flags & TTRPC_CLIENT_STREAM)
 			stream_begun(c, h, request);
 	}

@@ -68,6 +68,8 @@ static void conn_drop(struct server_conn *c)
 	if (c->next)
 		c->next->at = c->at;
 	s->nconns--;
+	if (c->peer && s->config.leave)
+		s->config.leave(s->config.ctx, c->peer);
 	free(c);
 	if (s->drained)
 		loop_defer(s->config.loop, &s->drain_msg);
@@ -97,8 +99,18 @@ int ttrpc_server_adopt(struct ttrpc_server *s, int fd)
 		close(fd);
 		return -ENOMEM;
 	}
+	if (s->config.admit) {
+		c->peer = s->config.admit(s->config.ctx, fd);
+		if (!c->peer) {
+			close(fd);
+			free(c);
+			return -EACCES;
+		}
+	}
 	res = ttrpc_conn_new(s->config.loop, fd, &conn_ops, c, &c->conn);
 	if (res) {
+		if (c->peer && s->config.leave)
+			s->config.leave(s->config.ctx, c->peer);
 		free(c);
 		return res;
 	}
@@ -126,10 +138,7 @@ static void accept_done(struct loop_op *op, int res)
 		return;
 	}
 	if (res >= 0) {
-		if (s->config.admit && !s->config.admit(s->config.ctx, res))
-			close(res);
-		else
-			(void)ttrpc_server_adopt(s, res);
+		(void)ttrpc_server_adopt(s, res);
 	} else if (res != -EINTR && res != -ECONNABORTED) {
 		static struct log_limit limit;
 

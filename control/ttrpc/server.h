@@ -58,8 +58,14 @@ struct ttrpc_server_config {
 	struct loop *loop;
 	const struct ttrpc_service *const *services; /* NULL-terminated; outlives the server */
 	void *ctx;				     /* for the handlers */
-	/* Optional: may this peer call? `fd` is the connected socket. */
-	bool (*admit)(void *ctx, int fd);
+	/* Optional: who is at the other end of `fd`? NULL: the connection is closed. */
+	void *(*admit)(void *ctx, int fd);
+	/* With `admit`: the peer's connection and its calls are gone. */
+	void (*leave)(void *ctx, void *peer);
+	/* Optional: may the peer make this call? `request` is NULL for client streams. False is
+	 * answered with PERMISSION_DENIED and the message of `err`. */
+	bool (*permit)(void *ctx, const void *peer, const struct ttrpc_method *method,
+		       const ProtobufCMessage *request, struct err *err);
 };
 
 struct ttrpc_server;
@@ -70,7 +76,8 @@ int ttrpc_server_new(const struct ttrpc_server_config *config, struct ttrpc_serv
 /* Accepts from a listening socket, which stays the caller's until ttrpc_server_free(). Once. */
 void ttrpc_server_listen(struct ttrpc_server *server, int fd);
 
-/* Serves a connected socket, which becomes the server's also on failure. 0 or -ENOMEM. */
+/* Serves a connected socket, which becomes the server's also on failure. -EACCES: `admit` refuses
+ * it; -ENOMEM. */
 int ttrpc_server_adopt(struct ttrpc_server *server, int fd);
 
 /*
@@ -91,6 +98,11 @@ void ttrpc_server_free(struct ttrpc_server *server);
 /* A pointer of the handler's own. */
 void ttrpc_call_set_user(struct ttrpc_call *call, void *user);
 void *ttrpc_call_user(const struct ttrpc_call *call);
+
+/* What `admit` said of who made the call; NULL: it is gone, or nobody was asked. */
+const void *ttrpc_call_peer(const struct ttrpc_call *call);
+
+const struct ttrpc_method *ttrpc_call_method(const struct ttrpc_call *call);
 
 /* Completes the call. `reply` is packed at once; NULL ends a server stream. */
 void ttrpc_call_reply(struct ttrpc_call *call, const ProtobufCMessage *reply);

@@ -26,6 +26,7 @@ struct server_conn {
 	struct ttrpc_server *server;
 	struct server_conn *next, **at;
 	struct ttrpc_conn *conn;
+	void *peer; /* that `admit` gave */
 	uint32_t last_stream;
 	struct ttrpc_call *calls;
 	unsigned ncalls;

@@ -4,7 +4,8 @@
 usage: measure.py boot NAME=VMM:KERNEL...   nanoseconds from fork to the first line of init, files cached
        measure.py memory VMM KERNEL         bytes of PSS beside guest memory, idle, one CPU, one disk
        measure.py io PATTERNS SECONDS ROUNDS KERNEL VMM:KERNEL...   operations a second of each in turn
-       measure.py payload PATTERNS SECONDS ROUNDS VMM...   the same of a payload in user mode
+       measure.py payload PATTERNS SECONDS ROUNDS VMM:IMAGE...   the same of a payload in user mode; IMAGE is raw,
+                                            qcow2 (made by qemu-img, full) or empty (qcow2, new for each run)
        measure.py cpu KERNEL                microseconds of CPU before the first guest instruction
 """
 import os
@@ -91,12 +92,12 @@ def output_until_done(command, last_line):
     return output
 
 
-def print_rates(vmm, patterns, output):
+def print_rates(subject, patterns, output):
     seen = re.findall(rb"io (\w+) (\d+) (\d+)", output)
     if len(seen) != len(patterns.split("+")):
-        sys.exit(f"{vmm}: no figures in its output:\n{output.decode(errors='replace')}")
+        sys.exit(f"{subject}: no figures in its output:\n{output.decode(errors='replace')}")
     for name, done, ns in seen:
-        print(f"io_{vmm}_{name.decode()}", int(done) * 1e9 / int(ns))
+        print(f"io_{subject}_{name.decode()}", int(done) * 1e9 / int(ns))
 
 
 def io_once(folder, vmm, kernel, patterns, seconds):
@@ -119,13 +120,26 @@ def tsc_khz():
         return int(float(re.search(r"cpu MHz\s*: ([\d.]+)", file.read()).group(1)) * 1000)
 
 
-def payload(folder, patterns, seconds, rounds, *names):
+def image_of(folder, kind, raw):
+    """(path, format) of the disk that is meant by `kind`, beside the raw one."""
+    path = os.path.join(folder, kind + ".qcow2")
+    if kind == "raw":
+        return raw, "raw"
+    if kind == "empty":
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, str(os.path.getsize(raw))], check=True)
+    elif not os.path.exists(path):
+        subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, path], check=True)
+    return path, "qcow2"
+
+
+def payload(folder, patterns, seconds, rounds, *subjects):
     """The same patterns from a payload in user mode, which needs no hardware that runs guest kernels."""
-    disk, words = make_disk(folder), f"blk={patterns},{int(seconds) * 1000} tsc={tsc_khz()}"
+    raw, words = make_disk(folder), f"blk={patterns},{int(seconds) * 1000} tsc={tsc_khz()}"
     for _ in range(int(rounds)):
-        for vmm in names:
-            command = getattr(vmms, vmm + "_payload")("build/payload/blk.elf", words, disk)
-            print_rates(vmm, patterns, output_until_done(command, b"done"))
+        for subject in subjects:
+            vmm, kind = subject.split(":")
+            command = getattr(vmms, vmm + "_payload")("build/payload/blk.elf", words, *image_of(folder, kind, raw))
+            print_rates(f"{vmm}_{kind}", patterns, output_until_done(command, b"done"))
 
 
 def cpu(folder, kernel):

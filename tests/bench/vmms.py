@@ -13,18 +13,19 @@ def lodge(kernel, initrd, words, memory_mib, disk=None, cpus=1):
     return command
 
 
-def lodge_payload(payload, words, disk):
+def lodge_payload(payload, words, disk, image_format="raw"):
     return ["build/lodge", "run", "--kernel", payload, "--initramfs", "none", "--transport", "mmio", "--memory", "64M",
-            "--cmdline", words, "--disk", f"path={disk},format=raw,direct=on", "--log", "error"]
+            "--cmdline", words, "--disk", f"path={disk},format={image_format},direct=on", "--log", "error"]
 
 
-def qemu_payload(payload, words, disk):
+def qemu_payload(payload, words, disk, image_format="raw"):
     """The payload is entered through PVH; the processor is a plain one, because a /dev/kvm that emulates guest
     kernels lacks registers that -cpu host wants."""
     return ["qemu-system-x86_64", "-M", "microvm,x-option-roms=off,pit=off,pic=off,isa-serial=on,acpi=off", "-accel", "kvm",
             "-cpu", "qemu64", "-m", "64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-serial", "stdio", "-kernel", payload, "-append", words, "-global", "virtio-mmio.force-legacy=false",
-            "-object", "iothread,id=io", "-drive", f"id=d,file={disk},format=raw,if=none,aio=io_uring,cache=none",
+            "-object", "iothread,id=io",
+            "-drive", f"id=d,file={disk},format={image_format},if=none,aio=io_uring,cache=none",
             "-device", "virtio-blk-device,drive=d,iothread=io"]
 
 

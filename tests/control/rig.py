@@ -131,7 +131,7 @@ class Server:
             if kind is None:
                 said = self.said()
                 assert "Sanitizer" not in said and "Assertion" not in said, said
-                assert status in (0, 3, 5) or -status in (9,), f"exit status {status}: {said}"
+                assert status in (0, 3, 4, 5) or -status in (9,), f"exit status {status}: {said}"
                 assert not os.path.exists(self.socket) or status == -9, "the socket is left"
                 assert not any(map(alive, self.vms)), "a VM is left"
                 assert not list(self.runtime.glob("vm.*")), "a runtime directory is left"

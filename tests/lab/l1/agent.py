@@ -29,6 +29,8 @@ OUT = "/lab/out"
 STDIN_MAX_BYTES = 1 << 20
 # How long streams may stay open (in a background process) after the command has ended.
 LINGER_S = 1.0
+# linux/kvm.h
+KVM_CREATE_VM, KVM_CREATE_VCPU, KVM_CREATE_IRQCHIP = 0xAE01, 0xAE41, 0xAE60
 # linux/random.h
 RNDADDENTROPY = 0x40085203
 RNDRESEEDCRNG = 0x5207
@@ -38,6 +40,29 @@ def write_all(fd, data):
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view):]
+
+
+def hold_kvm():
+    """Keeps the kernel from patching its own code whenever a first virtual machine is made or a last one ends.
+
+    These machines, one with a local APIC that is still off and one without, hold up the static keys that KVM counts
+    machines and APICs with; the first sits in the middle of the scheduler. QEMU (7.2) may keep code that it translated
+    while another processor patched it, and with it the breakpoint that patching puts there for a moment: all
+    processors hang in it, and so does the host.
+    """
+    descriptors = []
+    try:
+        kvm = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
+        for with_apic in (True, False):
+            machine = fcntl.ioctl(kvm, KVM_CREATE_VM, 0)
+            if with_apic:
+                fcntl.ioctl(machine, KVM_CREATE_IRQCHIP, 0)
+            descriptors += [machine, fcntl.ioctl(machine, KVM_CREATE_VCPU, 0)]
+    except OSError as error:
+        print(f"lab: cannot hold KVM's static keys: {error.strerror}", flush=True)
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    return descriptors
 
 
 def find_port():
@@ -281,4 +306,5 @@ class Agent:
 
 if __name__ == "__main__":
     os.umask(0o022)
+    held = hold_kvm()
     sys.exit(Agent().serve())

@@ -1,0 +1,26 @@
+/* What the two services of `lodge vmm` share. For control/vmm_*.c only. Threads: the loop's. */
+#ifndef CONTROL_VMM_SERVICE_PRIV_H
+#define CONTROL_VMM_SERVICE_PRIV_H
+
+#include "control/vmm_service.h"
+
+/* vmm_vms.c */
+extern const struct ttrpc_service vmm_vms_service;
+
+/* Is there a VM, and is this its name? */
+bool vmm_exists(const struct vmm_service *s);
+bool vmm_is_mine(const struct vmm_service *s, const char *name);
+
+VmTools__Concierge__VmState vmm_wire_state(const struct vmm_service *s);
+
+/* Fills a VmInfo that borrows its strings; `paths` has room for every disk. */
+void vmm_fill_info(const struct vmm_service *s, VmTools__Concierge__VmInfo *info,
+		   char *paths[MACHINE_DISKS_MAX]);
+
+/* As vm_stop(). There is a VM. */
+void vmm_stop(struct vmm_service *s, unsigned timeout_ms);
+
+/* The VM's state has changed. */
+void vmm_say_state(struct vmm_service *s);
+
+#endif
