@@ -44,7 +44,7 @@ VMM := config cmdline kvm vcpu memory irq exits thread \
 
 TTRPC := frame conn server call client
 
-CONTROL := $(addprefix ttrpc/,$(TTRPC)) \
+CONTROL := $(addprefix ttrpc/,$(TTRPC)) agent/connect \
 	arguments background calls config_check signals unix_socket \
 	access identity server_options \
 	start_config storage storage_service vm vm_end events vmm_service vmm_vms cmd_vmm \
@@ -66,7 +66,7 @@ TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify tes
 TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pci \
 	$(TESTS_VIRTIO)
 TESTS_VMM     := test_config test_unpack test_kernel test_kernel_bad test_initramfs test_cpuid test_acpi
-TESTS_CONTROL := test_ttrpc_server test_ttrpc_client test_parse test_options test_console test_doctor test_disk_args
+TESTS_CONTROL := test_agent_connect test_ttrpc_server test_ttrpc_client test_parse test_options test_console test_doctor test_disk_args
 
 # libFuzzer targets: tests/fuzz/<name>.c
 FUZZ := fuzz_virtq fuzz_blk fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
@@ -156,7 +156,7 @@ $(CONTROL_O): | $(PROTO_H)
 
 # ---- guest: what runs inside, static, embedded into the executable ------------------------------
 
-GUEST_INIT := main say conf modules root handover
+GUEST_INIT := main say conf modules root agent handover
 
 # musl comes without the kernel's headers: link the three folders of the host's
 LINUX_INCLUDE := $(B)/linux-include
@@ -178,9 +178,9 @@ $(B)/guest/init/init: $(GUEST_INIT_O)
 	$(call say,LD,$@)
 	$(Q)$(MUSL_CC) -static -Wl,--gc-sections -Wl,-z,noseparate-code -s -o $@ $^
 
-$(B)/guest/init_blob.o: guest/init_blob.S $(B)/guest/init/init
+$(B)/guest/init_blob.o: guest/init_blob.S $(B)/guest/init/init $(B)/lodge-agent
 	$(call say,AS,$<)
-	$(Q)mkdir -p $(@D) && $(CC) -I$(B)/guest/init -c -o $@ $<
+	$(Q)mkdir -p $(@D) && $(CC) -I$(B) -c -o $@ $<
 
 -include $(GUEST_INIT_O:.o=.d)
 
@@ -338,7 +338,7 @@ direct: direct-build
 
 # what the house rules forbid fails the build, not a review
 $(B)/.floors-ok: tests/check-floors $(wildcard base/*.[ch] proto/*.[ch] disk/*.[ch] disk/*/*.[ch] devices/*.[ch] devices/*/*.[ch] \
-		vmm/*.[ch] vmm/*/*.[ch] control/*.[ch] control/*/*.[ch])
+		vmm/*.[ch] vmm/*/*.[ch] control/*.[ch] control/*/*.[ch] guest/*/*.[ch])
 	$(call say,CHECK,floors)
 	$(Q)mkdir -p $(@D) && tests/check-floors && touch $@
 
@@ -354,7 +354,7 @@ fmt-check:
 lint: fmt-check $(PROTO_H)
 	$(Q)tests/check-floors
 	$(Q)cppcheck --quiet --std=c11 --inline-suppr --error-exitcode=1 --enable=warning,portability,performance \
-		--suppressions-list=tests/lint/cppcheck.suppress -I. -D_GNU_SOURCE base proto disk devices vmm control guest/init
+		--suppressions-list=tests/lint/cppcheck.suppress -I. -D_GNU_SOURCE base proto disk devices vmm control guest/init guest/agent
 	$(Q)clang-tidy --quiet --warnings-as-errors='*' \
 		$(filter-out tests/% guest/%,$(filter %.c,$(SOURCES))) -- -std=gnu17 $(CPPFLAGS) 2>tests/lint/.log || \
 		{ cat tests/lint/.log; exit 1; }
@@ -416,7 +416,7 @@ guest-tests:
 DEPS_BUILD := gcc make pkg-config musl-tools liburing-dev zlib1g-dev libzstd-dev liblz4-dev liblzma-dev \
 	libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
 DEPS_TEST  := libcmocka-dev clang libclang-rt-14-dev clang-format clang-tidy cppcheck shellcheck mandoc \
-	acpica-tools qemu-utils cpio python3 python3-protobuf e2fsprogs
+	acpica-tools qemu-utils cpio python3 python3-protobuf e2fsprogs busybox-static iproute2
 
 .PHONY: deps deps-build
 deps:
@@ -430,6 +430,8 @@ MAN := $(wildcard man/*.[18])
 .PHONY: install
 install: $(B)/lodge
 	install -D -m 0755 $(B)/lodge $(DESTDIR)$(PREFIX)/bin/lodge
+	install -D -m 0755 $(B)/lodge-agent $(DESTDIR)$(PREFIX)/share/lodge/guest/lodge-agent
+	install -D -m 0644 guest/agent/lodge-agent.service $(DESTDIR)$(PREFIX)/share/lodge/guest/lodge-agent.service
 	for page in $(MAN); do \
 		install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; done
 	install -D -m 0644 control/completion/lodge.bash \

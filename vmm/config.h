@@ -67,6 +67,7 @@ struct machine_config {
 
 	bool console; /* a serial port as console= */
 	bool rng;
+	bool agent; /* our initramfs brings the guest agent, which needs a vsock device */
 	enum loop_backend loop_backend;
 
 	/* /dev/kvm, where whoever makes the machine may not open it any more; the caller's. 0: it

@@ -1,6 +1,6 @@
 /*
- * What the host's side of the code takes from glibc and musl does not have: put before every file of
- * the agent (Makefile).
+ * What the host's side of the code takes from glibc and musl does not have: put before every file
+ * of the agent (Makefile).
  */
 #ifndef GUEST_AGENT_MUSL_H
 #define GUEST_AGENT_MUSL_H

@@ -7,6 +7,7 @@
 #include "guest/agent/process.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,28 +21,58 @@
 #define ASK_AGAIN_NS UINT64_C(3000000000)
 #define ASK_MAX	     30
 
+#define NAME_BYTES 256
+
+/* guest/init, where it has nobody to hand over to */
+#define OUR_INIT "lodge-init"
+
 /* systemd(1), SIGNALS: numbers of the kernel's first real-time signal (32; the C library keeps
  * two) and more */
 #define SYSTEMD_POWEROFF (34 + 4)
 #define SYSTEMD_REBOOT	 (34 + 5)
 
 /* Programs that, as process 1, take part in poweroff(8) and reboot(8). */
-static const char *const inits[] = {"init",  "busybox", "openrc-init", "runit",
+static const char *const inits[] = {"init",  "linuxrc", "openrc-init", "runit",
 				    "dinit", "finit",	"s6-svscan",   "upstart"};
+
+/* The start of a file, which may have NULs in it; all the rest is 0. */
+static void read_start(const char *path, char text[static NAME_BYTES])
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	memset(text, 0, NAME_BYTES);
+	if (fd < 0)
+		return;
+	(void)!read(fd, text, NAME_BYTES - 2);
+	close(fd);
+}
+
+/* What process 1 calls itself: busybox and sysvinit are "init" in many forms. */
+static void init_name(char name[static NAME_BYTES])
+{
+	char text[NAME_BYTES];
+	char *word, *slash;
+
+	read_start("/proc/1/cmdline", text);
+	slash = strrchr(text, '/');
+	word = slash ? slash + 1 : text;
+	if (!strcmp(word, "busybox"))
+		word += strlen(word) + 1;
+	word[strcspn(word, " ")] = '\0';
+	memmove(name, word, strlen(word) + 1);
+}
 
 /* May poweroff(8) of this guest do it? A shell or our own init as process 1 does not listen. */
 static bool init_listens(void)
 {
-	char path[256];
-	ssize_t n = readlink("/proc/1/exe", path, sizeof(path) - 1);
-	const char *name;
+	char name[NAME_BYTES];
 
-	if (n <= 0 || getpid() == 1)
+	read_start("/proc/1/comm", name);
+	if (!strcmp(name, OUR_INIT "\n"))
 		return false;
-	path[n] = '\0';
-	name = strrchr(path, '/');
-	for (size_t i = 0; name && i < ARRAY_LEN(inits); i++)
-		if (!strcmp(name + 1, inits[i]))
+	init_name(name);
+	for (size_t i = 0; i < ARRAY_LEN(inits); i++)
+		if (!strcmp(name, inits[i]))
 			return true;
 	return false;
 }
