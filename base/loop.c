@@ -38,8 +38,9 @@ int loop_backend_parse(const char *name, enum loop_backend *ret_backend)
 }
 
 int loop_init(struct loop *loop, const struct loop_ops *ops, enum loop_backend backend,
-	      struct err *err)
+	      const struct loop_opts *opts, struct err *err)
 {
+	loop->threads = opts->threads;
 	loop->ops = ops;
 	loop->backend = backend;
 	loop->deferred_tail = &loop->deferred;

@@ -21,6 +21,7 @@
 #define BASE_LOOP_H
 
 #include "base/err.h"
+#include "base/thread.h"
 
 #include <poll.h>
 #include <stdbool.h>
@@ -36,6 +37,13 @@ enum loop_backend {
 	LOOP_EPOLL,
 };
 
+/* What else an io_uring may not be asked for: it can do what a seccomp filter forbids. */
+enum loop_use {
+	LOOP_USE_ALL,
+	LOOP_USE_FILES,	  /* positioned I/O and events */
+	LOOP_USE_STREAMS, /* streams and events */
+};
+
 #define LOOP_ENTRIES_DEFAULT 256
 #define LOOP_WORKERS_DEFAULT 4
 
@@ -43,6 +51,8 @@ struct loop_opts {
 	enum loop_backend backend;
 	unsigned entries; /* submission queue, power of two; 0: LOOP_ENTRIES_DEFAULT */
 	unsigned workers; /* epoll backend: threads for disk I/O; 0: LOOP_WORKERS_DEFAULT */
+	enum loop_use use;
+	const struct thread_hook *threads; /* of those that the loop and its pools make; or NULL */
 };
 
 /* "auto", "io_uring" or "epoll"; -EINVAL for any other name. */

@@ -324,7 +324,7 @@ int loop_epoll_new(const struct loop_opts *opts, struct loop **ret_loop, struct 
 	if (!e)
 		return err_set(err, ENOMEM, "no memory for a loop");
 	e->epfd = -1;
-	r = loop_init(&e->loop, &epoll_ops, LOOP_EPOLL, err);
+	r = loop_init(&e->loop, &epoll_ops, LOOP_EPOLL, opts, err);
 	if (r)
 		goto fail;
 	e->epfd = epoll_create1(EPOLL_CLOEXEC);

@@ -8,11 +8,11 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/loop_priv.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -134,30 +134,22 @@ static void event(struct loop_op *op, int res)
 	}
 }
 
-/* Signals are for the threads that expect them. */
-static int start(struct loop_pool *p, unsigned threads)
+static int start(struct loop_pool *p, unsigned threads, struct err *err)
 {
-	pthread_attr_t attr;
-	sigset_t all, old;
+	const struct thread_opts opts = {.name = "loop-pool",
+					 .role = THREAD_WORKER,
+					 .hook = p->loop->threads,
+					 .stack_bytes = POOL_STACK_BYTES};
 	int r = 0;
 
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, POOL_STACK_BYTES);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
 	while (!r && p->nthreads < threads) {
 		struct pool_thread *t = &p->threads[p->nthreads];
 
 		t->pool = p;
 		t->index = p->nthreads;
-		r = pthread_create(&t->thread, &attr, pool_thread, t);
-		if (!r) {
-			pthread_setname_np(t->thread, "loop-pool");
-			p->nthreads++;
-		}
+		r = thread_start(&opts, pool_thread, t, &t->thread, err);
+		p->nthreads += !r;
 	}
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_attr_destroy(&attr);
 	return r;
 }
 
@@ -175,10 +167,10 @@ int loop_pool_new(struct loop *loop, unsigned threads, struct loop_pool **ret_po
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->work, NULL);
 	p->event_fd = eventfd(0, EFD_CLOEXEC);
-	r = p->event_fd < 0 ? errno : start(p, threads);
+	r = p->event_fd < 0 ? err_sys(err, errno, "eventfd for threads") : start(p, threads, err);
 	if (r) {
 		loop_pool_free(p);
-		return err_sys(err, r, "starting %u threads", threads);
+		return r;
 	}
 	*ret_pool = p;
 	return 0;

@@ -79,6 +79,7 @@ struct loop {
 	enum loop_backend backend;
 	int wake_fd; /* blocking eventfd, owned: ends the owner's sleep */
 	bool closing;
+	const struct thread_hook *threads;
 
 	struct op_list pending;
 	struct op_list done;
@@ -186,7 +187,7 @@ int loop_epoll_new(const struct loop_opts *opts, struct loop **ret_loop, struct 
 
 /* Common part of both: the wake eventfd and the lists. */
 int loop_init(struct loop *loop, const struct loop_ops *ops, enum loop_backend backend,
-	      struct err *err);
+	      const struct loop_opts *opts, struct err *err);
 void loop_fini(struct loop *loop);
 
 #endif

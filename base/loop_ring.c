@@ -22,30 +22,45 @@
 #define IORING_SETUP_DEFER_TASKRUN (1U << 13)
 #endif
 
-/* Everything that base/loop_uring.c emits. */
-static const uint8_t opcodes[] = {
-    IORING_OP_READ,	 IORING_OP_WRITE,    IORING_OP_RECVMSG,	     IORING_OP_SENDMSG,
-    IORING_OP_ACCEPT,	 IORING_OP_READV,    IORING_OP_WRITEV,	     IORING_OP_FSYNC,
-    IORING_OP_FALLOCATE, IORING_OP_POLL_ADD, IORING_OP_ASYNC_CANCEL,
+#define USE_ALL	    (1u << LOOP_USE_ALL)
+#define USE_FILES   (USE_ALL | 1u << LOOP_USE_FILES)
+#define USE_STREAMS (USE_ALL | 1u << LOOP_USE_STREAMS)
+
+/* Everything that base/loop_uring.c emits, by what the loop is for. */
+static const struct {
+	uint8_t code;
+	uint8_t uses;
+} opcodes[] = {
+    {IORING_OP_READ, USE_FILES | USE_STREAMS},	       /* the loop's own eventfd, watches */
+    {IORING_OP_POLL_ADD, USE_FILES | USE_STREAMS},     /* watches of non-blocking eventfds */
+    {IORING_OP_ASYNC_CANCEL, USE_FILES | USE_STREAMS}, /* the end of a run */
+    {IORING_OP_READV, USE_FILES},
+    {IORING_OP_WRITEV, USE_FILES},
+    {IORING_OP_FSYNC, USE_FILES},
+    {IORING_OP_FALLOCATE, USE_FILES},
+    {IORING_OP_WRITE, USE_STREAMS},
+    {IORING_OP_RECVMSG, USE_STREAMS},
+    {IORING_OP_SENDMSG, USE_STREAMS},
+    {IORING_OP_ACCEPT, USE_STREAMS},
 };
 
-#define NOPCODES ARRAY_LEN(opcodes)
-
 /* Only the opcodes above, no flags on them, and of registrations only those of uring_start/stop. */
-static int restrict_ring(struct io_uring *ring)
+static int restrict_ring(struct io_uring *ring, enum loop_use use)
 {
 	static const uint8_t registers[] = {
 	    IORING_REGISTER_ENABLE_RINGS,
 	    IORING_REGISTER_RING_FDS,
 	    IORING_UNREGISTER_RING_FDS,
 	};
-	struct io_uring_restriction res[NOPCODES + ARRAY_LEN(registers)];
+	struct io_uring_restriction res[ARRAY_LEN(opcodes) + ARRAY_LEN(registers)];
 	unsigned n = 0;
 
 	memset(res, 0, sizeof(res));
-	for (size_t i = 0; i < NOPCODES; i++) {
+	for (size_t i = 0; i < ARRAY_LEN(opcodes); i++) {
+		if (!(opcodes[i].uses & 1u << use))
+			continue;
 		res[n].opcode = IORING_RESTRICTION_SQE_OP;
-		res[n++].sqe_op = opcodes[i];
+		res[n++].sqe_op = opcodes[i].code;
 	}
 	for (size_t i = 0; i < ARRAY_LEN(registers); i++) {
 		res[n].opcode = IORING_RESTRICTION_REGISTER_OP;
@@ -104,7 +119,7 @@ int loop_ring_enable(struct io_uring *ring)
 	return io_uring_register((unsigned)ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 }
 
-int loop_ring_new(struct io_uring *ret_ring, unsigned entries, struct err *err)
+int loop_ring_new(struct io_uring *ret_ring, unsigned entries, enum loop_use use, struct err *err)
 {
 	const unsigned need = IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG | IORING_FEAT_RW_CUR_POS |
 			      IORING_FEAT_FAST_POLL | IORING_FEAT_SUBMIT_STABLE;
@@ -116,7 +131,7 @@ int loop_ring_new(struct io_uring *ret_ring, unsigned entries, struct err *err)
 	if ((ring.features & need) != need)
 		r = -ENOSYS;
 	else
-		r = restrict_ring(&ring);
+		r = restrict_ring(&ring, use);
 	if (r) {
 		io_uring_queue_exit(&ring);
 		return refused(err, -r);

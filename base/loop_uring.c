@@ -406,9 +406,9 @@ int loop_uring_new(const struct loop_opts *opts, struct loop **ret_loop, struct 
 
 	if (!u)
 		return err_set(err, ENOMEM, "no memory for a loop");
-	r = loop_init(&u->loop, &uring_ops, LOOP_URING, err);
+	r = loop_init(&u->loop, &uring_ops, LOOP_URING, opts, err);
 	if (!r)
-		r = loop_ring_new(&u->ring, opts->entries, err);
+		r = loop_ring_new(&u->ring, opts->entries, opts->use, err);
 	if (r) {
 		uring_free(&u->loop);
 		return r;

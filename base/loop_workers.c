@@ -7,11 +7,7 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
-
-/* The workers call nothing deep; the sanitizers' own frames are what makes it this large. */
-#define WORKER_STACK_BYTES (256 * KIB)
 
 struct loop_workers {
 	struct loop *loop;
@@ -59,45 +55,27 @@ static void *worker(void *arg)
 	}
 }
 
-/* Signals are for the threads that expect them. */
-static int create_threads(struct loop_workers *w, unsigned count)
-{
-	pthread_attr_t attr;
-	sigset_t all, old;
-	int r = 0;
-
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, WORKER_STACK_BYTES);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	while (!r && w->nthreads < count) {
-		r = pthread_create(&w->threads[w->nthreads], &attr, worker, w);
-		if (!r) {
-			pthread_setname_np(w->threads[w->nthreads], "disk-io");
-			w->nthreads++;
-		}
-	}
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_attr_destroy(&attr);
-	return r;
-}
-
 int loop_workers_new(struct loop *loop, unsigned count, struct loop_workers **ret_workers,
 		     struct err *err)
 {
 	struct loop_workers *w = calloc(1, sizeof(*w) + count * sizeof(w->threads[0]));
-	int r;
+	const struct thread_opts opts = {
+	    .name = "disk-io", .role = THREAD_WORKER, .hook = loop->threads};
+	int r = 0;
 
 	if (!w)
 		return err_set(err, ENOMEM, "no memory for a loop");
 	w->loop = loop;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->work, NULL);
-	r = create_threads(w, count);
+	while (!r && w->nthreads < count) {
+		r = thread_start(&opts, worker, w, &w->threads[w->nthreads], err);
+		w->nthreads += !r;
+	}
 	if (r) {
 		loop_workers_stop(w);
 		loop_workers_free(w);
-		return err_sys(err, r, "starting %u threads for disk I/O", count);
+		return r;
 	}
 	*ret_workers = w;
 	return 0;

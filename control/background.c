@@ -3,7 +3,7 @@
 
 #include "base/checked.h"
 #include "base/log.h"
-#include "vmm/thread.h"
+#include "base/thread.h"
 
 #include <string.h>
 
@@ -52,12 +52,14 @@ static void background_inline(struct loop_msg *m)
 
 static void background_start(struct background *bg)
 {
+	const struct thread_opts opts = {.name = "background", .role = THREAD_CONTROL};
+
 	while (bg->waiting && bg->running < BACKGROUND_MAX) {
 		struct background_job *job = bg->waiting;
 		struct err err = ERR_INIT;
 
 		job->msg.fn = background_ended;
-		if (thread_start("background", background_main, job, &job->thread, &err)) {
+		if (thread_start(&opts, background_main, job, &job->thread, &err)) {
 			log_warn("control: %s", err.msg);
 			if (bg->running)
 				return;

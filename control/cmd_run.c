@@ -2,6 +2,8 @@
  * `lodge run`: one machine in this process, its console on the terminal, its end as exit status.
  *
  *   parse -> open console -> machine_new -> machine_start -> loop -> ended -> drain -> exit status
+ *                               |
+ *                               +- all is open: this process locks itself in
  *
  * Until the machine is made, signals do what they do to any process. Then they arrive through a
  * signalfd on the control loop: the first that asks for an end presses the power button; the
@@ -13,8 +15,10 @@
 #include "base/cleanup.h"
 #include "control/command.h"
 #include "control/console.h"
+#include "control/kept_file.h"
 #include "control/options.h"
 #include "control/outcome.h"
+#include "control/sandbox/sandbox.h"
 #include "control/tty.h"
 #include "vmm/machine.h"
 
@@ -32,11 +36,13 @@
 
 struct run {
 	struct run_options options;
+	struct sandbox sandbox;
 	struct loop *loop;
 	struct machine *machine;
 	struct console *console; /* NULL: --console none */
 	int console_fd;		 /* --console file */
 	bool console_created;
+	struct kept_file console_file; /* --console file */
 	uint64_t started_ns;
 
 	int signal_fd;
@@ -210,8 +216,11 @@ static int run_console_open(struct run *run, struct err *err)
 					   &run->options.machine, &run->console_fd,
 					   &run->console_created, err);
 
+		if (!rc && run->console_created)
+			rc = kept_file_open(&run->console_file, run->options.console_path, err);
 		if (rc)
 			return rc;
+		sandbox_keep_dir(&run->sandbox, run->console_file.dir_fd);
 		in_fd = -1;
 		out_fd = run->console_fd;
 	}
@@ -234,14 +243,25 @@ static int run_console_empty(struct run *run, struct err *err)
 /* ---- from start to end --------------------------------------------------------------------------
  */
 
+static int run_lock_in(void *ctx, struct err *err)
+{
+	return sandbox_enter(&((struct run *)ctx)->sandbox, THREAD_CONTROL, err);
+}
+
 static int run_start(struct run *run, struct err *err)
 {
-	struct machine_callbacks callbacks = {.ended = run_ended, .ctx = run};
+	struct machine_callbacks callbacks = {
+	    .ended = run_ended, .lock_in = run_lock_in, .ctx = run};
 	struct loop_opts loop_opts = {.backend = run->options.machine.loop_backend,
 				      .entries = RUN_LOOP_ENTRIES,
-				      .workers = 1};
+				      .workers = 1,
+				      .use = LOOP_USE_STREAMS};
 	int rc;
 
+	rc = sandbox_init(&run->sandbox, run->options.sandbox, true, err);
+	if (rc)
+		return rc;
+	loop_opts.threads = callbacks.threads = sandbox_threads(&run->sandbox);
 	rc = loop_new(&loop_opts, &run->loop, err);
 	if (rc)
 		return rc;
@@ -263,7 +283,8 @@ static int run_start(struct run *run, struct err *err)
 		return rc;
 	if (run->console)
 		console_connect(run->console, machine_uart(run->machine));
-	return machine_start(run->machine, err);
+	machine_start(run->machine);
+	return 0;
 }
 
 /* Undoes run_start(), as far as it came. */
@@ -281,8 +302,9 @@ static void run_finish(struct run *run, bool started)
 		loop_free(run->loop);
 	}
 	console_free(run->console);
-	if (!started && run->console_created)
-		unlink(run->options.console_path);
+	if (!started)
+		kept_file_remove(&run->console_file);
+	kept_file_close(&run->console_file);
 	cleanup_fd(&run->console_fd);
 	cleanup_fd(&run->signal_fd);
 }
@@ -332,7 +354,10 @@ static int run_machine(struct run *run)
 
 int cmd_run(int argc, char **argv)
 {
-	struct run run = {.console_fd = -1, .signal_fd = -1, .started_ns = loop_now_ns()};
+	struct run run = {.console_fd = -1,
+			  .console_file = KEPT_FILE_INIT,
+			  .signal_fd = -1,
+			  .started_ns = loop_now_ns()};
 	struct err err = ERR_INIT;
 	int status;
 

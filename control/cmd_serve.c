@@ -163,6 +163,7 @@ static int serve(struct serve_options *o, struct err *err)
 				    .runtime_dir = o->runtime_dir,
 				    .storage_root = o->server.storage_root,
 				    .log_level = o->server.log_text,
+				    .sandbox = o->server.sandbox,
 				    .defaults = o->defaults,
 				    .leave_vms = o->leave_vms,
 				    .ready = serve_ready,

@@ -7,7 +7,9 @@
 #include "base/log.h"
 #include "control/arguments.h"
 #include "control/command.h"
+#include "control/kept_file.h"
 #include "control/parse.h"
+#include "control/sandbox/sandbox.h"
 #include "control/server_options.h"
 #include "control/signals.h"
 #include "control/vmm_service.h"
@@ -95,23 +97,36 @@ static int vmm_outcome(const struct vmm_service *s)
 
 static int vmm_serve(struct vmm_options *o, struct err *err)
 {
-	const struct loop_opts loop_opts = {
-	    .backend = o->server.loop_backend, .entries = VMM_LOOP_ENTRIES, .workers = 1};
+	struct loop_opts loop_opts = {.backend = o->server.loop_backend,
+				      .entries = VMM_LOOP_ENTRIES,
+				      .workers = 1,
+				      .use = LOOP_USE_STREAMS};
+	struct kept_file socket = KEPT_FILE_INIT;
+	struct sandbox sandbox;
 	struct vmm_setup setup = {.access = &o->server.access,
 				  .files_of = o->has_files_of ? &o->files_of : NULL,
-				  .storage_root = o->server.storage_root};
+				  .storage_root = o->server.storage_root,
+				  .sandbox = &sandbox};
 	struct signals signals = SIGNALS_INIT;
 	struct vmm_service *s;
 	struct loop *loop;
 	int fd = -1, res, status = LODGE_FAILED;
 
-	res = loop_new(&loop_opts, &loop, err);
+	/* in a user namespace all users but ours would look the same */
+	res = sandbox_init(&sandbox, o->server.sandbox, !o->server.access.nrules, err);
+	loop_opts.threads = sandbox_threads(&sandbox);
+	if (!res)
+		res = loop_new(&loop_opts, &loop, err);
 	setup.loop = loop;
 	if (!res)
 		res = vmm_service_new(&setup, &s, err);
 	if (res)
 		return LODGE_FAILED;
-	res = vmm_listen(o, &fd, err);
+	if (o->server.socket)
+		res = kept_file_open(&socket, o->server.socket, err);
+	if (!res)
+		res = vmm_listen(o, &fd, err);
+	sandbox_keep_dir(&sandbox, socket.dir_fd);
 	if (!res)
 		res = signals_open(&signals, loop, vmm_signalled, s, err);
 	if (!res) {
@@ -123,8 +138,9 @@ static int vmm_serve(struct vmm_options *o, struct err *err)
 		else
 			status = vmm_outcome(s);
 	}
-	if (fd >= 0 && o->server.socket)
-		unlink(o->server.socket);
+	if (fd >= 0)
+		kept_file_remove(&socket);
+	kept_file_close(&socket);
 	signals_close(&signals);
 	vmm_service_free(s);
 	signals_free(&signals);

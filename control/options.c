@@ -8,6 +8,7 @@
 #include "control/config_check.h"
 #include "control/options_priv.h"
 #include "control/parse.h"
+#include "control/sandbox/sandbox.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -269,6 +270,13 @@ static int set_log(void *target, const char *value, struct err *err)
 	return 0;
 }
 
+static int set_sandbox(void *target, const char *value, struct err *err)
+{
+	if (sandbox_parse(value, &((struct run_options *)target)->sandbox))
+		return err_set(err, EINVAL, "'%s' is neither on nor off", value);
+	return 0;
+}
+
 static int set_stop_timeout(void *target, const char *value, struct err *err)
 {
 	struct run_options *o = target;
@@ -314,6 +322,7 @@ static const struct option_setting run_settings[] = {
     {"io", "auto|io_uring|epoll", set_io, "how the host's I/O is done (auto)"},
     {"no-rng", NULL, set_no_rng, "no virtio-rng device"},
     {"stop-timeout", "SECONDS", set_stop_timeout, "from the power button to the stop (10)"},
+    {"sandbox", "on|off", set_sandbox, "lock this process in before the guest runs (on)"},
     {"dry-run", NULL, set_dry_run, "make the whole machine, but do not start it"},
     {"log", "error|warn|info|debug", set_log, "how much is logged on standard error (warn)"},
     {"help", NULL, set_help, "print this"},
@@ -341,6 +350,7 @@ void run_options_init(struct run_options *options)
 	options->console = RUN_CONSOLE_STDIO;
 	options->machine.console = true;
 	options->log_level = LOG_LEVEL_WARN;
+	options->sandbox = true;
 	options->stop_timeout_s = RUN_STOP_TIMEOUT_DEFAULT;
 }
 

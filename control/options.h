@@ -29,6 +29,7 @@ struct run_options {
 	char *console_path; /* RUN_CONSOLE_FILE */
 	enum log_level log_level;
 	unsigned stop_timeout_s; /* from the power button to the stop */
+	bool sandbox;		 /* the process is locked in */
 	bool dry_run;		 /* make the machine, start nothing */
 	bool help;		 /* --help was given: nothing else has been checked */
 };

@@ -6,6 +6,8 @@
 #include "base/log.h"
 #include "control/events.h"
 #include "control/serve_find.h"
+#include "control/serve_metrics.h"
+#include "control/serve_pass.h"
 #include "control/serve_vm.h"
 #include "control/start_config.h"
 #include "control/storage_service.h"
@@ -31,6 +33,8 @@ struct serve {
 	struct ttrpc_server *server;
 	struct storage_service storage;
 	struct vm_table table;
+	struct passes passes;
+	struct metrics metrics;
 	int lock_fd;
 	uint64_t began_ns;
 	struct events events;
@@ -250,6 +254,62 @@ static void watch_cancelled(void *ctx, struct ttrpc_call *call)
 	events_cancelled(&((struct serve *)ctx)->events, call);
 }
 
+static void get_disk_image_info(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	storage_service_info(&((struct serve *)ctx)->storage, call, msg);
+}
+
+static void resize_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	storage_service_resize(&((struct serve *)ctx)->storage, call, msg);
+}
+
+static void check_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	storage_service_check(&((struct serve *)ctx)->storage, call, msg);
+}
+
+/* ---- passed on ----------------------------------------------------------------------------------
+ */
+
+static void pass_on(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	pass_start(&((struct serve *)ctx)->passes, call, msg);
+}
+
+static void pass_on_data(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	(void)ctx;
+	pass_data(call, msg);
+}
+
+static void pass_on_end(void *ctx, struct ttrpc_call *call)
+{
+	(void)ctx;
+	pass_data_end(call);
+}
+
+static void pass_on_cancelled(void *ctx, struct ttrpc_call *call)
+{
+	(void)ctx;
+	pass_cancelled(call);
+}
+
+static void get_metrics(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	metrics_get(&((struct serve *)ctx)->metrics, call,
+		    (const Lodge__V1__GetMetricsRequest *)msg);
+}
+
+static void metrics_given_up(void *ctx, struct ttrpc_call *call)
+{
+	(void)ctx;
+	metrics_cancelled(call);
+}
+
+/* ---- the tables ---------------------------------------------------------------------------------
+ */
+
 #define TYPES(package, name) \
 	&package##__##name##_request__descriptor, &package##__##name##_response__descriptor
 #define CONCIERGE(name) TYPES(vm_tools__concierge, name)
@@ -259,8 +319,10 @@ static const struct ttrpc_method concierge_methods[] = {
     {"StartVm", CONCIERGE(start_vm), 0, start_vm, NULL, NULL, start_cancelled},
     {"StopVm", CONCIERGE(stop_vm), 0, stop_vm, NULL, NULL, stop_cancelled},
     {"GetVmInfo", CONCIERGE(get_vm_info), 0, get_vm_info, NULL, NULL, NULL},
-    {"CreateDiskImage", CONCIERGE(create_disk_image), 0, create_disk_image, NULL, NULL, NULL},
-    {"DestroyDiskImage", CONCIERGE(destroy_disk_image), 0, destroy_disk_image, NULL, NULL, NULL},
+    {"CreateDiskImage", CONCIERGE(create_disk_image), 0, create_disk_image, NULL, NULL,
+     storage_service_cancelled},
+    {"DestroyDiskImage", CONCIERGE(destroy_disk_image), 0, destroy_disk_image, NULL, NULL,
+     storage_service_cancelled},
 };
 
 static const struct ttrpc_method vms_methods[] = {
@@ -270,6 +332,22 @@ static const struct ttrpc_method vms_methods[] = {
     {"WaitVm", VMS(wait_vm), 0, wait_vm, NULL, NULL, wait_cancelled},
     {"WatchEvents", &lodge__v1__watch_events_request__descriptor, &lodge__v1__vm_event__descriptor,
      TTRPC_SERVER_STREAM, watch_events, NULL, NULL, watch_cancelled},
+    {"ReadConsole", &lodge__v1__read_console_request__descriptor,
+     &lodge__v1__console_output__descriptor, TTRPC_SERVER_STREAM, pass_on, NULL, NULL,
+     pass_on_cancelled},
+    {"AttachConsole", &lodge__v1__console_input__descriptor, &lodge__v1__console_output__descriptor,
+     TTRPC_CLIENT_STREAM | TTRPC_SERVER_STREAM, pass_on, pass_on_data, pass_on_end,
+     pass_on_cancelled},
+    {"PauseVm", VMS(pause_vm), 0, pass_on, NULL, NULL, pass_on_cancelled},
+    {"ResumeVm", VMS(resume_vm), 0, pass_on, NULL, NULL, pass_on_cancelled},
+    {"ResizeVmDisk", VMS(resize_vm_disk), 0, pass_on, NULL, NULL, pass_on_cancelled},
+    {"GetMetrics", VMS(get_metrics), 0, get_metrics, NULL, NULL, metrics_given_up},
+    {"GetDiskImageInfo", VMS(get_disk_image_info), 0, get_disk_image_info, NULL, NULL,
+     storage_service_cancelled},
+    {"ResizeDiskImage", VMS(resize_disk_image), 0, resize_disk_image, NULL, NULL,
+     storage_service_cancelled},
+    {"CheckDiskImage", VMS(check_disk_image), 0, check_disk_image, NULL, NULL,
+     storage_service_cancelled},
 };
 
 static const struct ttrpc_service concierge = {"vm_tools.concierge.VmConcierge", concierge_methods,
@@ -382,7 +460,10 @@ int serve_new(const struct serve_setup *setup, struct serve **ret_serve, struct 
 				     .ops = &table_ops,
 				     .ctx = s,
 				     .runtime_dir = setup->runtime_dir,
-				     .log_level = setup->log_level};
+				     .log_level = setup->log_level,
+				     .sandbox = setup->sandbox};
+	s->passes.table = &s->table;
+	s->metrics.table = &s->table;
 	s->lock_fd = -1;
 	s->leave.fn = serve_leave_late;
 	s->storage = (struct storage_service){

@@ -24,6 +24,7 @@ struct serve_setup {
 	const char *runtime_dir;  /* absolute; these strings outlive the server */
 	const char *storage_root; /* NULL: none */
 	const char *log_level;
+	bool sandbox; /* of the VMs */
 	struct serve_defaults defaults;
 	bool leave_vms; /* at the end */
 	/* Clients are accepted from now on. May be NULL. */

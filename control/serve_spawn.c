@@ -56,16 +56,24 @@ static int spawn(int socket_fd, char *const *argv, pid_t *ret_pid)
 	return res;
 }
 
-int serve_spawn(int socket_fd, const char *log_level, const struct identity *identity,
+int serve_spawn(int socket_fd, const char *log_level, bool sandbox, const struct identity *identity,
 		pid_t *ret_pid, struct err *err)
 {
 	char name[] = "lodge", command[] = "vmm", option[] = "--socket-fd", log[] = "--log";
 	char fd_text[16], level[16], idle[] = "--idle-timeout=" IDLE_TIMEOUT_S;
-	char files_of[] = "--files-of";
+	char files_of[] = "--files-of", locked[] = "--sandbox=on", free[] = "--sandbox=off";
 	autofree char *whose = identity ? identity_text(identity) : NULL;
-	char *argv[] = {name,  command, option, fd_text,
-			log,   level,	idle,	identity ? files_of : NULL,
-			whose, NULL};
+	char *argv[] = {name,
+			command,
+			option,
+			fd_text,
+			log,
+			level,
+			idle,
+			sandbox ? locked : free,
+			identity ? files_of : NULL,
+			whose,
+			NULL};
 	int res;
 
 	if (identity && !whose)

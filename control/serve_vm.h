@@ -47,6 +47,7 @@ struct vm_table {
 	void *ctx;
 	const char *runtime_dir; /* absolute */
 	const char *log_level;	 /* of the VMs */
+	bool sandbox;		 /* likewise */
 
 	struct serve_vm *vms;
 	unsigned nvms;

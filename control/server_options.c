@@ -1,6 +1,8 @@
 /* Options of servers. See control/server_options.h. */
 #include "control/server_options.h"
 
+#include "control/sandbox/sandbox.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,6 +58,13 @@ int server_set_storage_root(void *target, const char *value, struct err *err)
 {
 	(void)err;
 	((struct server_options *)target)->storage_root = value;
+	return 0;
+}
+
+int server_set_sandbox(void *target, const char *value, struct err *err)
+{
+	if (sandbox_parse(value, &((struct server_options *)target)->sandbox))
+		return err_set(err, EINVAL, "'%s' is neither on nor off", value);
 	return 0;
 }
 

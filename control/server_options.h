@@ -18,12 +18,13 @@ struct server_options {
 	const char *log_text;
 	enum log_level log_level;
 	enum loop_backend loop_backend;
+	bool sandbox;
 };
 
 #define SERVER_OPTIONS_INIT                                                            \
 	{                                                                              \
 		.socket_mode = {.mode = 0600, .group = (gid_t)-1}, .log_text = "warn", \
-		.log_level = LOG_LEVEL_WARN,                                           \
+		.log_level = LOG_LEVEL_WARN, .sandbox = true,                          \
 	}
 
 /* Their lines of a table of options. */
@@ -35,6 +36,7 @@ struct server_options {
 	    {"read-only-uid", "USER", server_set_read_only_uid, "who may look only; repeatable"}, \
 	    {"read-only-group", "GROUP", server_set_read_only_group, "likewise its members"},     \
 	    {"storage-root", "DIR", server_set_storage_root, "where disk images are kept"},       \
+	    {"sandbox", "on|off", server_set_sandbox, "the process of a VM is locked in (on)"},   \
 	    {"io", "auto|io_uring|epoll", server_set_io, "how sockets are served (auto)"},        \
 	{                                                                                         \
 		"log", "error|warn|info|debug", server_set_log, "what standard error gets (warn)" \
@@ -48,6 +50,7 @@ int server_set_allow_group(void *target, const char *value, struct err *err);
 int server_set_read_only_uid(void *target, const char *value, struct err *err);
 int server_set_read_only_group(void *target, const char *value, struct err *err);
 int server_set_storage_root(void *target, const char *value, struct err *err);
+int server_set_sandbox(void *target, const char *value, struct err *err);
 int server_set_io(void *target, const char *value, struct err *err);
 int server_set_log(void *target, const char *value, struct err *err);
 

@@ -1,5 +1,5 @@
 /* Disk images below a storage root. See control/storage.h. */
-#include "control/storage.h"
+#include "control/storage_priv.h"
 
 #include "base/checked.h"
 #include "base/cleanup.h"
@@ -24,13 +24,6 @@
 #define EXISTS	       VM_TOOLS__CONCIERGE__DISK_IMAGE_STATUS__DISK_STATUS_EXISTS
 #define DOES_NOT_EXIST VM_TOOLS__CONCIERGE__DISK_IMAGE_STATUS__DISK_STATUS_DOES_NOT_EXIST
 #define DESTROYED      VM_TOOLS__CONCIERGE__DISK_IMAGE_STATUS__DISK_STATUS_DESTROYED
-
-/* Where an image is, or will be. */
-struct place {
-	char path[PATH_MAX]; /* below the root */
-	const char *name;    /* its last part; set with dir_fd */
-	int dir_fd;
-};
 
 int storage_open(struct storage *storage, const char *root, struct err *err)
 {
@@ -110,9 +103,8 @@ static int open_beneath(int dir_fd, const char *path, int flags)
 	return (int)syscall(SYS_openat2, dir_fd, path, &how, sizeof(how));
 }
 
-/* Checks what the client says and opens the folder. -ENOENT: that is not there. */
-static int place_open(const struct storage *storage, const char *id, const char *disk_path,
-		      int location, struct place *ret_place, struct err *err)
+int place_open(const struct storage *storage, const char *id, const char *disk_path, int location,
+	       struct place *ret_place, struct err *err)
 {
 	static const char *const forms[] = {
 	    [VM_TOOLS__CONCIERGE__STORAGE_LOCATION__STORAGE_CRYPTOHOME_ROOT] =
@@ -163,19 +155,72 @@ static int place_open(const struct storage *storage, const char *id, const char 
 }
 
 /* place_open() has seen to it that the path fits. */
-static void name_result(const struct storage *storage, const struct place *place,
-			struct storage_result *result)
+void place_path(const struct storage *storage, const struct place *place, char ret_path[PATH_MAX])
 {
 	const char *const parts[] = {storage->root, "/", place->path, "/", place->name};
 	size_t at = 0;
 
 	for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
-		size_t len = MIN(strlen(parts[i]), sizeof(result->path) - 1 - at);
+		size_t len = MIN(strlen(parts[i]), PATH_MAX - 1 - at);
 
-		memcpy(result->path + at, parts[i], len);
+		memcpy(ret_path + at, parts[i], len);
 		at += len;
 	}
-	result->path[at] = '\0';
+	ret_path[at] = '\0';
+}
+
+int place_open_file(const struct place *place, int flags, int *ret_fd, struct stat *ret_st,
+		    struct err *err)
+{
+	autofd int fd = openat(place->dir_fd, place->name,
+			       flags | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+
+	if (fd < 0 && errno == ENOENT)
+		return err_set(err, ENOENT, "it does not exist");
+	if (fd < 0 && errno == ELOOP)
+		return err_set(err, ELOOP, "it is a symbolic link");
+	if (fd < 0)
+		return err_sys(err, errno, "it cannot be opened");
+	if (fstat(fd, ret_st))
+		return err_sys(err, errno, "it cannot be examined");
+	if (!S_ISREG(ret_st->st_mode))
+		return err_set(err, EINVAL, "it is no file");
+	*ret_fd = steal_fd(&fd);
+	return 0;
+}
+
+int place_check_users(const struct stat *st, const struct storage_user *users, size_t n,
+		      struct err *err)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct stat other;
+
+		if (!stat(users[i].path, &other) && other.st_dev == st->st_dev &&
+		    other.st_ino == st->st_ino)
+			return err_set(err, EBUSY, "it is in use by the VM '%s'; stop that first",
+				       users[i].vm);
+	}
+	return 0;
+}
+
+int place_check_rights(int fd, const struct identity *identity, struct err *err)
+{
+	struct identity before;
+	char self[64];
+	int res, again;
+
+	if (!identity)
+		return 0;
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+	res = identity_assume(identity, &before, err);
+	if (!res) {
+		again = open(self, O_RDWR | O_CLOEXEC);
+		if (again < 0)
+			res = err_set(err, EACCES, "user %u may not write it", identity->uid);
+		cleanup_fd(&again);
+	}
+	identity_resume(&before);
+	return res;
 }
 
 /* ---- creating -----------------------------------------------------------------------------------
@@ -239,7 +284,7 @@ static int look(const struct place *place, struct err *err)
  * else's has the name meanwhile.
  */
 static int create_at(const struct place *place, const struct creator *creator, uint64_t size_bytes,
-		     struct err *err)
+		     const struct identity *identity, struct err *err)
 {
 	autofd int fd = openat(place->dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	char self[64];
@@ -249,6 +294,8 @@ static int create_at(const struct place *place, const struct creator *creator, u
 		return err_sys(err, errno, "a file cannot be made there");
 	if (fchmod(fd, 0600)) /* whatever the umask */
 		return err_sys(err, errno, "its mode cannot be set");
+	if (identity && fchown(fd, identity->uid, identity->gid))
+		return err_sys(err, errno, "it cannot be given to user %u", identity->uid);
 	res = creator->create(fd, size_bytes, err);
 	if (res)
 		return res;
@@ -267,7 +314,7 @@ static int create_at(const struct place *place, const struct creator *creator, u
 
 void storage_create(const struct storage *storage,
 		    const VmTools__Concierge__CreateDiskImageRequest *r,
-		    struct storage_result *result)
+		    const struct identity *identity, struct storage_result *result)
 {
 	struct place place = {.name = "", .dir_fd = -1};
 	const struct creator *creator;
@@ -284,10 +331,10 @@ void storage_create(const struct storage *storage,
 	if (place_open(storage, r->cryptohome_id, r->disk_path, (int)r->storage_location, &place,
 		       &result->err))
 		return;
-	name_result(storage, &place, result);
+	place_path(storage, &place, result->path);
 	res = look(&place, &result->err);
 	if (!res)
-		res = create_at(&place, creator, r->disk_size, &result->err);
+		res = create_at(&place, creator, r->disk_size, identity, &result->err);
 	if (res >= 0)
 		result->status = res ? EXISTS : CREATED;
 	else
@@ -298,41 +345,20 @@ void storage_create(const struct storage *storage,
 /* ---- destroying ---------------------------------------------------------------------------------
  */
 
-/* The VM that has the file as a disk; NULL: none that is known. */
-static const char *find_user(const struct stat *st, const struct storage_user *users, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		struct stat other;
-
-		if (!stat(users[i].path, &other) && other.st_dev == st->st_dev &&
-		    other.st_ino == st->st_ino)
-			return users[i].vm;
-	}
-	return NULL;
-}
-
 /* 0: it is gone; 1: it was never there. The lock holds off whoever would open it meanwhile. */
-static int destroy_at(const struct place *place, const struct storage_user *users, size_t nusers,
-		      struct err *err)
+static int destroy_at(const struct place *place, const struct identity *identity,
+		      const struct storage_user *users, size_t nusers, struct err *err)
 {
-	autofd int fd = openat(place->dir_fd, place->name,
-			       O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	struct stat st, again;
-	const char *vm;
+	autofd int fd = -1;
+	int res = place_open_file(place, O_RDWR, &fd, &st, err);
 
-	if (fd < 0 && errno == ENOENT)
-		return 1;
-	if (fd < 0 && errno == ELOOP)
-		return err_set(err, ELOOP, "it is a symbolic link");
-	if (fd < 0)
-		return err_sys(err, errno, "it cannot be opened");
-	if (fstat(fd, &st))
-		return err_sys(err, errno, "it cannot be examined");
-	if (!S_ISREG(st.st_mode))
-		return err_set(err, EINVAL, "it is no file");
-	vm = find_user(&st, users, nusers);
-	if (vm)
-		return err_set(err, EBUSY, "it is in use by the VM '%s'; stop that first", vm);
+	if (!res)
+		res = place_check_rights(fd, identity, err);
+	if (!res)
+		res = place_check_users(&st, users, nusers, err);
+	if (res)
+		return res;
 	if (image_lock(fd, false, err))
 		return -err->code;
 	/* what is removed is what was locked */
@@ -348,7 +374,8 @@ static int destroy_at(const struct place *place, const struct storage_user *user
 
 void storage_destroy(const struct storage *storage,
 		     const VmTools__Concierge__DestroyDiskImageRequest *r,
-		     const struct storage_user *users, size_t nusers, struct storage_result *result)
+		     const struct identity *identity, const struct storage_user *users,
+		     size_t nusers, struct storage_result *result)
 {
 	struct place place = {.name = "", .dir_fd = -1};
 	int res;
@@ -362,10 +389,14 @@ void storage_destroy(const struct storage *storage,
 	}
 	if (res)
 		return;
-	name_result(storage, &place, result);
-	res = destroy_at(&place, users, nusers, &result->err);
+	place_path(storage, &place, result->path);
+	res = destroy_at(&place, identity, users, nusers, &result->err);
+	if (res == -ENOENT)
+		result->err = (struct err)ERR_INIT;
 	if (res >= 0)
 		result->status = res ? DOES_NOT_EXIST : DESTROYED;
+	else if (res == -ENOENT)
+		result->status = DOES_NOT_EXIST;
 	else
 		err_prefix(&result->err, "%s", result->path);
 	close(place.dir_fd);

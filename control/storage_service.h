@@ -1,6 +1,5 @@
 /*
- * CreateDiskImage and DestroyDiskImage, as `lodge vmm` and `lodge serve` answer them: in the
- * background, one after the other where they come together.
+ * The calls for disk images, as `lodge vmm` and `lodge serve` answer them: in the background.
  *
  * Threads: the loop's.
  */
@@ -32,5 +31,18 @@ void storage_service_create(struct storage_service *service, struct ttrpc_call *
 			    const ProtobufCMessage *request);
 void storage_service_destroy(struct storage_service *service, struct ttrpc_call *call,
 			     const ProtobufCMessage *request);
+void storage_service_info(struct storage_service *service, struct ttrpc_call *call,
+			  const ProtobufCMessage *request);
+void storage_service_resize(struct storage_service *service, struct ttrpc_call *call,
+			    const ProtobufCMessage *request);
+void storage_service_check(struct storage_service *service, struct ttrpc_call *call,
+			   const ProtobufCMessage *request);
+
+/* The `cancelled` of all these. */
+void storage_service_cancelled(void *ctx, struct ttrpc_call *call);
+
+/* Answers that it failed. */
+void storage_service_refuse_create(struct ttrpc_call *call, const char *reason);
+void storage_service_refuse_destroy(struct ttrpc_call *call, const char *reason);
 
 #endif

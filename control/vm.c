@@ -9,6 +9,8 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -17,6 +19,7 @@
 struct vm {
 	struct loop *loop;
 	struct background *bg;
+	struct sandbox *sandbox;
 	struct vm_callbacks callbacks;
 	enum vm_state state;
 
@@ -27,6 +30,11 @@ struct vm {
 	struct identity identity;   /* with whose rights it is made */
 	struct background_job make; /* while it runs, config and machine are its thread's */
 	struct err err;
+
+	/* the loop's thread enters the sandbox, while the other waits */
+	pthread_t thread;
+	struct loop_msg lock_in;
+	sem_t locked_in;
 
 	bool stop_wanted; /* while it starts */
 	uint64_t stop_deadline_ns;
@@ -92,9 +100,35 @@ void vm_stop(struct vm *vm, unsigned timeout_ms)
 /* ---- the start ----------------------------------------------------------------------------------
  */
 
+static void vm_lock_in_loop(struct loop_msg *m)
+{
+	struct vm *vm = container_of(m, struct vm, lock_in);
+
+	(void)sandbox_enter(vm->sandbox, THREAD_CONTROL, &vm->err);
+	sem_post(&vm->locked_in);
+}
+
+/* First the loop's thread: from then on no thread is free while this one reads the kernel. */
+static int vm_lock_in(void *ctx, struct err *err)
+{
+	struct vm *vm = ctx;
+
+	if (!pthread_equal(pthread_self(), vm->thread)) {
+		loop_post(vm->loop, &vm->lock_in);
+		while (sem_wait(&vm->locked_in))
+			;
+		if (vm->err.code)
+			return -vm->err.code;
+	}
+	return sandbox_enter(vm->sandbox, THREAD_CONTROL, err);
+}
+
 static void vm_make_machine(struct vm *vm)
 {
-	const struct machine_callbacks callbacks = {.ended = vm_machine_ended, .ctx = vm};
+	const struct machine_callbacks callbacks = {.ended = vm_machine_ended,
+						    .lock_in = vm_lock_in,
+						    .ctx = vm,
+						    .threads = sandbox_threads(vm->sandbox)};
 
 	if (start_config(vm->request, &vm->config, &vm->err))
 		return;
@@ -118,7 +152,11 @@ static void vm_make(struct background_job *job)
 	vm->config.kvm_fd = kvm_fd < 0 ? 0 : kvm_fd; /* then machine_new() says why */
 	if (!identity_assume(&vm->identity, &before, &vm->err))
 		vm_make_machine(vm);
-	identity_resume(&before);
+	/* this thread has done its work, and may no more change who it is */
+	if (sandbox_entered(vm->sandbox))
+		identity_fini(&before);
+	else
+		identity_resume(&before);
 	vm->config.kvm_fd = 0;
 }
 
@@ -129,7 +167,7 @@ static void vm_made(struct background_job *job)
 	if (!vm->err.code && vm->stop_wanted)
 		err_set(&vm->err, ECANCELED, "it was stopped while it was starting");
 	if (!vm->err.code)
-		(void)machine_start(vm->machine, &vm->err);
+		machine_start(vm->machine);
 	vm->request = NULL;
 	vm->stop_wanted = false;
 	identity_fini(&vm->identity);
@@ -150,6 +188,7 @@ void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request,
 {
 	assert(vm->state == VM_IDLE);
 	vm->state = VM_STARTING;
+	vm->thread = pthread_self();
 	vm->request = request;
 	vm->err = (struct err)ERR_INIT;
 	machine_config_init(&vm->config);
@@ -172,8 +211,8 @@ const struct machine_config *vm_config(const struct vm *vm)
 	return &vm->config;
 }
 
-int vm_new(struct loop *loop, struct background *bg, const struct vm_callbacks *callbacks,
-	   struct vm **ret_vm)
+int vm_new(struct loop *loop, struct background *bg, struct sandbox *sandbox,
+	   const struct vm_callbacks *callbacks, struct vm **ret_vm)
 {
 	struct vm *vm = calloc(1, sizeof(*vm));
 
@@ -181,6 +220,9 @@ int vm_new(struct loop *loop, struct background *bg, const struct vm_callbacks *
 		return -ENOMEM;
 	vm->loop = loop;
 	vm->bg = bg;
+	vm->sandbox = sandbox;
+	vm->lock_in.fn = vm_lock_in_loop;
+	sem_init(&vm->locked_in, 0, 0);
 	vm->callbacks = *callbacks;
 	vm->make.work = vm_make;
 	vm->make.done = vm_made;
@@ -197,5 +239,6 @@ void vm_free(struct vm *vm)
 	assert(!vm->machine);
 	if (vm->state != VM_IDLE)
 		machine_config_fini(&vm->config);
+	sem_destroy(&vm->locked_in);
 	free(vm);
 }

@@ -18,6 +18,7 @@
 
 #include "control/background.h"
 #include "control/identity.h"
+#include "control/sandbox/sandbox.h"
 #include "proto/vm_concierge.pb-c.h"
 #include "vmm/machine.h"
 
@@ -41,8 +42,9 @@ struct vm_callbacks {
 
 struct vm;
 
-int vm_new(struct loop *loop, struct background *bg, const struct vm_callbacks *callbacks,
-	   struct vm **ret_vm);
+/* `sandbox` is entered, on the loop's thread as well, when the VM has opened all that it needs. */
+int vm_new(struct loop *loop, struct background *bg, struct sandbox *sandbox,
+	   const struct vm_callbacks *callbacks, struct vm **ret_vm);
 
 /* Idle only. `request` lives until `started`. `identity`: with whose rights the files that it names
  * are opened (copied); NULL: with ours. */

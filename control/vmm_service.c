@@ -132,6 +132,20 @@ static void vmm_started(void *ctx, const struct err *err)
 	}
 }
 
+/* Whatever opens files is over before this process is locked in, and does not begin after. */
+static int cannot_start(const struct vmm_service *s, struct err *err)
+{
+	if (sandbox_entered(s->sandbox))
+		return err_set(err, EPERM,
+			       "this process locked itself in for an earlier start that failed; "
+			       "start the VM in another one");
+	if (s->sandbox->on && (s->bg.running || s->bg.waiting))
+		return err_set(err, EBUSY,
+			       "this process is making or removing a disk image; start the VM when "
+			       "that is done");
+	return 0;
+}
+
 static void start_vm(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
 {
 	const VmTools__Concierge__StartVmRequest *r =
@@ -146,6 +160,10 @@ static void start_vm(void *ctx, struct ttrpc_call *call, const ProtobufCMessage 
 	}
 	switch (vm_state(s->vm)) {
 	case VM_IDLE:
+		if (cannot_start(s, &err)) {
+			reply_start_failed(call, err.msg);
+			return;
+		}
 		s->name = strdup(r->name);
 		if (!s->name) {
 			reply_start_failed(call, "out of memory");
@@ -230,14 +248,38 @@ static void stop_cancelled(void *ctx, struct ttrpc_call *call)
 	calls_cancelled(&((struct vmm_service *)ctx)->stopping, call);
 }
 
+/* From the start of a VM on, this process is to open no more files. */
+static bool locked_in(const struct vmm_service *s, struct err *err)
+{
+	if (!s->sandbox->on || (vm_state(s->vm) == VM_IDLE && !sandbox_entered(s->sandbox)))
+		return false;
+	err_set(err, EPERM,
+		"this process is locked in for the VM '%s' and opens no more files; ask lodge "
+		"serve, or a lodge vmm that is idle",
+		s->name ? s->name : "");
+	return true;
+}
+
 static void create_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
 {
-	storage_service_create(&((struct vmm_service *)ctx)->storage, call, msg);
+	struct vmm_service *s = ctx;
+	struct err err = ERR_INIT;
+
+	if (locked_in(s, &err))
+		storage_service_refuse_create(call, err.msg);
+	else
+		storage_service_create(&s->storage, call, msg);
 }
 
 static void destroy_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
 {
-	storage_service_destroy(&((struct vmm_service *)ctx)->storage, call, msg);
+	struct vmm_service *s = ctx;
+	struct err err = ERR_INIT;
+
+	if (locked_in(s, &err))
+		storage_service_refuse_destroy(call, err.msg);
+	else
+		storage_service_destroy(&s->storage, call, msg);
 }
 
 #define TYPES(name)                                         \
@@ -248,8 +290,10 @@ static const struct ttrpc_method concierge_methods[] = {
     {"StartVm", TYPES(start_vm), 0, start_vm, NULL, NULL, start_cancelled},
     {"StopVm", TYPES(stop_vm), 0, stop_vm, NULL, NULL, stop_cancelled},
     {"GetVmInfo", TYPES(get_vm_info), 0, get_vm_info, NULL, NULL, NULL},
-    {"CreateDiskImage", TYPES(create_disk_image), 0, create_disk_image, NULL, NULL, NULL},
-    {"DestroyDiskImage", TYPES(destroy_disk_image), 0, destroy_disk_image, NULL, NULL, NULL},
+    {"CreateDiskImage", TYPES(create_disk_image), 0, create_disk_image, NULL, NULL,
+     storage_service_cancelled},
+    {"DestroyDiskImage", TYPES(destroy_disk_image), 0, destroy_disk_image, NULL, NULL,
+     storage_service_cancelled},
 };
 
 static const struct ttrpc_service concierge = {"vm_tools.concierge.VmConcierge", concierge_methods,
@@ -362,11 +406,12 @@ int vmm_service_new(const struct vmm_setup *setup, struct vmm_service **ret_serv
 	s->loop = loop;
 	s->access = setup->access;
 	s->files_of = setup->files_of;
+	s->sandbox = setup->sandbox;
 	s->began_ns = loop_now_ns();
 	s->storage = (struct storage_service){
 	    .bg = &s->bg, .storage = STORAGE_INIT, .users = add_users, .ctx = s};
 	background_init(&s->bg, loop);
-	res = vm_new(loop, &s->bg, &callbacks, &s->vm);
+	res = vm_new(loop, &s->bg, s->sandbox, &callbacks, &s->vm);
 	if (res)
 		err_set(err, ENOMEM, "out of memory");
 	if (!res && setup->storage_root)

@@ -20,6 +20,7 @@ struct vmm_setup {
 	 * ours */
 	const struct identity *files_of;
 	const char *storage_root; /* NULL: none */
+	struct sandbox *sandbox;  /* entered when a VM starts */
 };
 
 struct vmm_service {
@@ -28,6 +29,7 @@ struct vmm_service {
 	const struct identity *files_of;
 	struct background bg;
 	struct vm *vm;
+	struct sandbox *sandbox;
 	struct ttrpc_server *server;
 	struct storage_service storage;
 

@@ -102,6 +102,21 @@ static void watch_cancelled(void *ctx, struct ttrpc_call *call)
 	events_cancelled(&((struct vmm_service *)ctx)->events, call);
 }
 
+static void get_disk_image_info(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	storage_service_info(&((struct vmm_service *)ctx)->storage, call, msg);
+}
+
+static void resize_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	storage_service_resize(&((struct vmm_service *)ctx)->storage, call, msg);
+}
+
+static void check_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	storage_service_check(&((struct vmm_service *)ctx)->storage, call, msg);
+}
+
 /* ---- the table ----------------------------------------------------------------------------------
  */
 
@@ -115,6 +130,12 @@ static const struct ttrpc_method vms_methods[] = {
     {"WaitVm", TYPES(wait_vm), 0, wait_vm, NULL, NULL, wait_cancelled},
     {"WatchEvents", &lodge__v1__watch_events_request__descriptor, &lodge__v1__vm_event__descriptor,
      TTRPC_SERVER_STREAM, watch_events, NULL, NULL, watch_cancelled},
+    {"GetDiskImageInfo", TYPES(get_disk_image_info), 0, get_disk_image_info, NULL, NULL,
+     storage_service_cancelled},
+    {"ResizeDiskImage", TYPES(resize_disk_image), 0, resize_disk_image, NULL, NULL,
+     storage_service_cancelled},
+    {"CheckDiskImage", TYPES(check_disk_image), 0, check_disk_image, NULL, NULL,
+     storage_service_cancelled},
 };
 
 const struct ttrpc_service vmm_vms_service = {"lodge.v1.Vms", vms_methods, ARRAY_LEN(vms_methods)};

@@ -148,6 +148,16 @@ static int build_vcpus(struct machine *m, struct err *err)
 	return res;
 }
 
+/* They wait at the gate. */
+static int start_threads(struct machine *m, struct err *err)
+{
+	int res = machine_io_start(m, err);
+
+	for (unsigned i = 0; i < m->config->cpus && !res; i++)
+		res = vcpu_start(m->vcpus[i], err);
+	return res;
+}
+
 int machine_new(const struct machine_config *config, struct loop *control,
 		const struct uart_sink *console, const struct machine_callbacks *callbacks,
 		struct machine **ret_machine, struct err *err)
@@ -167,6 +177,7 @@ int machine_new(const struct machine_config *config, struct loop *control,
 		m->console = *console;
 	m->kvm = (struct kvm)KVM_INIT;
 	m->memory = (struct guest_memory)GUEST_MEMORY_INIT;
+	gate_init(&m->gate);
 	machine_end_init(m);
 
 	res = open_all(m, err);
@@ -179,6 +190,10 @@ int machine_new(const struct machine_config *config, struct loop *control,
 	if (!res)
 		res = build_vcpus(m, err);
 	if (!res)
+		res = start_threads(m, err);
+	if (!res && callbacks->lock_in)
+		res = callbacks->lock_in(callbacks->ctx, err);
+	if (!res)
 		res = machine_boot_load(m, err);
 	/* Files and unpacking buffers of the kernel are not needed again. */
 	machine_boot_free(m);
@@ -190,17 +205,18 @@ int machine_new(const struct machine_config *config, struct loop *control,
 	return 0;
 }
 
-int machine_start(struct machine *m, struct err *err)
+void machine_start(struct machine *m)
 {
-	int res = machine_io_start(m, err);
-
-	return res ? res : machine_run(m, err);
+	machine_run(m);
 }
 
 void machine_free(struct machine *m)
 {
 	if (!m)
 		return;
+	gate_close(&m->gate);
+	for (unsigned i = 0; i < m->config->cpus && m->vcpus[i]; i++)
+		vcpu_join(m->vcpus[i]);
 	machine_devices_free(m);
 	machine_io_free(m);
 	for (unsigned i = 0; i < m->config->ndisks; i++)
@@ -215,6 +231,7 @@ void machine_free(struct machine *m)
 	arch_cpus_free(m->cpus);
 	machine_boot_free(m);
 	machine_end_fini(m);
+	gate_fini(&m->gate);
 	free(m);
 }
 

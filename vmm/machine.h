@@ -5,7 +5,8 @@
  *
  * Threads: machine_start/free and the `ended` callback on the thread of the control loop that is
  * handed in; machine_new on any thread, after which the machine is the control loop's. One thread
- * for each vCPU, one for each disk. machine_stop() and machine_power_button() from any thread.
+ * for each vCPU, one for each disk, made by machine_new() and waiting for machine_start().
+ * machine_stop() and machine_power_button() from any thread.
  */
 #ifndef VMM_MACHINE_H
 #define VMM_MACHINE_H
@@ -22,7 +23,14 @@ struct machine_callbacks {
 	/* The machine has ended (vCPUs are stopped): on the control loop's thread, once. `reason`
 	 * is one line for people, valid during the call. */
 	void (*ended)(void *ctx, enum machine_event event, const char *reason);
+	/*
+	 * All that the machine needs is open, its threads exist and wait; next the kernel is read
+	 * into memory. On machine_new()'s thread; NULL: nothing is to be done. An error ends
+	 * machine_new().
+	 */
+	int (*lock_in)(void *ctx, struct err *err);
 	void *ctx;
+	const struct thread_hook *threads; /* of all threads of the machine; NULL: none */
 };
 
 /*
@@ -34,7 +42,7 @@ int machine_new(const struct machine_config *config, struct loop *control,
 		const struct uart_sink *console, const struct machine_callbacks *callbacks,
 		struct machine **ret_machine, struct err *err);
 
-int machine_start(struct machine *machine, struct err *err);
+void machine_start(struct machine *machine);
 
 /* Ends the machine as MACHINE_STOPPED. */
 void machine_stop(struct machine *machine);

@@ -13,6 +13,7 @@
  * itself next (panic=-1).
  */
 #include "base/checked.h"
+#include "base/cleanup.h"
 #include "base/log.h"
 #include "vmm/machine_priv.h"
 
@@ -150,6 +151,8 @@ void machine_end_init(struct machine *m)
 	    .event = vcpu_event,
 	    .stopped = vcpu_stopped,
 	    .ctx = m,
+	    .gate = &m->gate,
+	    .threads = m->callbacks.threads,
 	};
 }
 
@@ -158,35 +161,15 @@ void machine_end_fini(struct machine *m)
 	pthread_mutex_destroy(&m->end.lock);
 }
 
-/* Half started: those that run go again. Those missing in the count keep `over` from being posted.
- */
-static void undo_start(struct machine *m, unsigned made)
-{
-	for (unsigned i = 0; i < made; i++)
-		vcpu_stop(m->vcpus[i]);
-	for (unsigned i = 0; i < made; i++)
-		vcpu_join(m->vcpus[i]);
-}
-
-int machine_run(struct machine *m, struct err *err)
+void machine_run(struct machine *m)
 {
 	struct machine_end *end = &m->end;
-	unsigned n = m->config->cpus;
-	int res = 0;
 
-	/* Held until all threads exist: an event that comes meanwhile stops them all. */
-	pthread_mutex_lock(&end->lock);
-	atomic_store_explicit(&end->running, n, memory_order_relaxed);
-	for (unsigned i = 0; i < n && !res; i++) {
-		/* Stopped before it started: the threads only end, so that the end is as always. */
+	/* Stopped before it started: the threads only end, so that the end is as always. */
+	AUTOLOCK(&end->lock);
+	atomic_store_explicit(&end->running, m->config->cpus, memory_order_relaxed);
+	for (unsigned i = 0; i < m->config->cpus; i++)
 		atomic_store_explicit(&m->vcpus[i]->stop, end->stopping, memory_order_relaxed);
-		res = vcpu_start(m->vcpus[i], err);
-		if (res)
-			n = i;
-	}
-	end->started = !res;
-	pthread_mutex_unlock(&end->lock);
-	if (res)
-		undo_start(m, n);
-	return res;
+	end->started = true;
+	gate_open(&m->gate);
 }

@@ -1,6 +1,5 @@
 /* The I/O threads: a loop each, "io0" and up. */
 #include "vmm/machine_priv.h"
-#include "vmm/thread.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -10,7 +9,9 @@
 
 int machine_io_loop(struct machine *m, unsigned n, struct loop **ret_loop, struct err *err)
 {
-	struct loop_opts opts = {.backend = m->config->loop_backend};
+	struct loop_opts opts = {.backend = m->config->loop_backend,
+				 .use = LOOP_USE_FILES,
+				 .threads = m->callbacks.threads};
 	int res;
 
 	for (; m->nio <= n; m->nio++) {
@@ -34,6 +35,8 @@ static void *io_thread(void *arg)
 	char reason[128];
 	int res;
 
+	if (!gate_pass(&io->machine->gate))
+		return NULL;
 	while ((res = loop_run(io->loop)) != 0) {
 		snprintf(reason, sizeof(reason), "the I/O loop io%u failed: %s", io->index,
 			 strerrordesc_np(-res));
@@ -46,11 +49,13 @@ static void *io_thread(void *arg)
 int machine_io_start(struct machine *m, struct err *err)
 {
 	char name[16];
+	const struct thread_opts opts = {
+	    .name = name, .role = THREAD_IO, .hook = m->callbacks.threads};
 	int res;
 
 	for (unsigned i = 0; i < m->nio; i++) {
 		snprintf(name, sizeof(name), "io%u", i);
-		res = thread_start(name, io_thread, &m->io[i], &m->io[i].thread, err);
+		res = thread_start(&opts, io_thread, &m->io[i], &m->io[i].thread, err);
 		if (res)
 			return res;
 		m->io[i].running = true;

@@ -13,6 +13,7 @@
 #include "vmm/arch.h"
 #include "vmm/boot/initramfs.h"
 #include "vmm/boot/kernel.h"
+#include "vmm/gate.h"
 #include "vmm/irq.h"
 #include "vmm/kvm.h"
 #include "vmm/machine.h"
@@ -39,7 +40,7 @@ struct machine_end {
 	pthread_mutex_t lock;	  /* below all others but the control loop's own */
 	enum machine_event event; /* the first one; 0: none yet */
 	bool stopping;		  /* vCPUs are told to stop */
-	bool started;		  /* vCPUs have threads */
+	bool started;		  /* vCPUs run */
 	char reason[MACHINE_REASON_MAX];
 
 	atomic_uint running; /* vCPU threads that have not ended */
@@ -81,6 +82,8 @@ struct machine {
 	struct io_thread io[MACHINE_DISKS_MAX];
 	unsigned nio;
 
+	struct gate gate; /* all threads wait there for machine_start() */
+
 	struct machine_end end;
 };
 
@@ -104,6 +107,7 @@ void machine_end_init(struct machine *m);
 void machine_end_fini(struct machine *m);
 /* Any thread. The first event decides; `reason` is copied. */
 void machine_raise(struct machine *m, enum machine_event event, const char *reason);
-int machine_run(struct machine *m, struct err *err);
+/* Opens the gate. */
+void machine_run(struct machine *m);
 
 #endif

@@ -1,6 +1,6 @@
 #include "vmm/vcpu.h"
+#include "base/thread.h"
 #include "vmm/exits.h"
-#include "vmm/thread.h"
 
 #include <errno.h>
 #include <linux/kvm.h>
@@ -74,6 +74,8 @@ static void *vcpu_thread(void *arg)
 	struct vcpu *vcpu = arg;
 	sigset_t kick;
 
+	if (!gate_pass(vcpu->host->gate))
+		return NULL;
 	sigemptyset(&kick);
 	sigaddset(&kick, KICK_SIGNAL);
 	pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
@@ -90,9 +92,14 @@ static void *vcpu_thread(void *arg)
 int vcpu_start(struct vcpu *vcpu, struct err *err)
 {
 	char name[16];
+	const struct thread_opts opts = {
+	    .name = name, .role = THREAD_VCPU, .hook = vcpu->host->threads};
+	int res;
 
 	snprintf(name, sizeof(name), "vcpu%u", vcpu->index);
-	return thread_start(name, vcpu_thread, vcpu, &vcpu->thread, err);
+	res = thread_start(&opts, vcpu_thread, vcpu, &vcpu->thread, err);
+	vcpu->has_thread = !res;
+	return res;
 }
 
 void vcpu_stop(struct vcpu *vcpu)
@@ -106,5 +113,7 @@ void vcpu_stop(struct vcpu *vcpu)
 
 void vcpu_join(struct vcpu *vcpu)
 {
-	pthread_join(vcpu->thread, NULL);
+	if (vcpu->has_thread)
+		pthread_join(vcpu->thread, NULL);
+	vcpu->has_thread = false;
 }

@@ -1,7 +1,8 @@
 /*
  * A virtual processor: a KVM vCPU and the thread that runs it.
  *
- *   vcpu_new --vcpu_start--> running --(vcpu_stop, or the machine's end)--> `stopped`
+ *   vcpu_new --vcpu_start--> waits at the gate --> running --(vcpu_stop, or the machine's end)-->
+ * `stopped`
  * --vcpu_join--> vcpu_free
  *
  * Stopping has no race: the stopper sets `stop` and KVM's immediate_exit, then signals. Whether the
@@ -17,6 +18,7 @@
 #include "base/err.h"
 #include "devices/bus.h"
 #include "devices/platform.h"
+#include "vmm/gate.h"
 #include "vmm/kvm.h"
 
 #include <pthread.h>
@@ -35,6 +37,8 @@ struct vcpu_host {
 	/* The thread's last act. */
 	void (*stopped)(void *ctx, struct vcpu *vcpu);
 	void *ctx;
+	struct gate *gate; /* passed before the guest runs; closed for ever: the thread just ends */
+	const struct thread_hook *threads; /* NULL: none */
 };
 
 struct vcpu {
@@ -44,6 +48,7 @@ struct vcpu {
 	size_t run_bytes;
 	const struct vcpu_host *host;
 	atomic_bool stop;
+	bool has_thread; /* to be joined */
 	pthread_t thread;
 };
 
@@ -54,6 +59,7 @@ int vcpu_new(const struct kvm *kvm, unsigned index, const struct vcpu_host *host
 	     struct vcpu **ret_vcpu, struct err *err);
 int vcpu_start(struct vcpu *vcpu, struct err *err);
 void vcpu_stop(struct vcpu *vcpu);
+/* Does nothing where there is no thread. */
 void vcpu_join(struct vcpu *vcpu);
 
 /* The thread is joined or was never started. */

@@ -314,6 +314,16 @@ int ttrpc_client_send_end(struct ttrpc_client_call *call)
 	return call->client->ended ? -EPIPE : ttrpc_conn_send(call->client->conn, &h, NULL);
 }
 
+void ttrpc_client_hold(struct ttrpc_client *client, bool hold)
+{
+	ttrpc_conn_hold(client->conn, hold);
+}
+
+size_t ttrpc_client_queued(const struct ttrpc_client *client)
+{
+	return ttrpc_conn_queued(client->conn);
+}
+
 /* ---- life ---------------------------------------------------------------------------------------
  */
 

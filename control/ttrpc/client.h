@@ -50,6 +50,11 @@ int ttrpc_client_start(struct ttrpc_client *client, const struct ttrpc_rpc *rpc,
 int ttrpc_client_send(struct ttrpc_client_call *call, const ProtobufCMessage *message);
 int ttrpc_client_send_end(struct ttrpc_client_call *call);
 
+/* For who passes messages on: takes nothing more from the server, or goes on; and how many bytes
+ * wait for the server. */
+void ttrpc_client_hold(struct ttrpc_client *client, bool hold);
+size_t ttrpc_client_queued(const struct ttrpc_client *client);
+
 /* Forgets the call: its `done` is not called, what still comes for it is dropped. */
 void ttrpc_client_cancel(struct ttrpc_client_call *call);
 

@@ -29,6 +29,7 @@ struct ttrpc_conn {
 	bool told;   /* `closed` has been called */
 	bool closed; /* by the owner: no more callbacks */
 	bool reading, writing;
+	bool held;
 	struct loop_msg later;
 
 	struct ttrpc_reader reader;
@@ -68,7 +69,7 @@ static void conn_end(struct ttrpc_conn *c, int error)
 
 static bool reads_on(const struct ttrpc_conn *c)
 {
-	return !c->ended && !c->closed && ttrpc_conn_queued(c) < TTRPC_QUEUE_HIGH;
+	return !c->ended && !c->closed && !c->held && ttrpc_conn_queued(c) < TTRPC_QUEUE_HIGH;
 }
 
 static void out_reset(struct out *o)
@@ -156,6 +157,13 @@ int ttrpc_conn_send(struct ttrpc_conn *c, const struct ttrpc_header *header, con
 	/* what one round has to say goes out together */
 	loop_defer(c->loop, &c->later);
 	return 0;
+}
+
+void ttrpc_conn_hold(struct ttrpc_conn *c, bool hold)
+{
+	c->held = hold;
+	if (!hold && !c->closed)
+		loop_defer(c->loop, &c->later);
 }
 
 size_t ttrpc_conn_queued(const struct ttrpc_conn *c)

@@ -42,6 +42,9 @@ int ttrpc_conn_new(struct loop *loop, int fd, const struct ttrpc_conn_ops *ops, 
  */
 int ttrpc_conn_send(struct ttrpc_conn *conn, const struct ttrpc_header *header, const void *data);
 
+/* Takes nothing more from the peer, or goes on. */
+void ttrpc_conn_hold(struct ttrpc_conn *conn, bool hold);
+
 /* Bytes that the kernel has not taken yet. */
 size_t ttrpc_conn_queued(const struct ttrpc_conn *conn);
 

@@ -294,6 +294,8 @@ int rtc_new(const struct platform *plat, struct rtc **ret_dev, struct err *err)
 
 	if (!rtc)
 		return err_sys(err, ENOMEM, "rtc");
+	/* The first conversion of a time reads the zone's file: now, while files can be opened. */
+	tzset();
 	pthread_mutex_init(&rtc->lock, NULL);
 	rtc->plat = plat;
 	rtc->s.ram[REG_A] = A_RESET;

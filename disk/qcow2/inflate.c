@@ -15,8 +15,8 @@
 #include "base/loop_pool.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 /* Unpacked clusters of one image in memory: by number, and by size beyond a least number. */
 #define SLOTS_MAX   16
@@ -158,13 +158,16 @@ static void unpacked(struct loop_job *job)
 static struct loop_pool *pool_of(struct qcow2 *q)
 {
 	struct q2_inflate *c = q->inflate->owner;
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	int cpus;
+	cpu_set_t set;
 	struct err err = ERR_INIT;
 
 	if (c->pool || c->no_pool)
 		return c->pool;
-	c->no_pool = cpus < 2 || loop_pool_new(q->img.loop, (unsigned)MIN(cpus, (long)THREADS_MAX),
-					       &c->pool, &err);
+	/* not sysconf(), which reads files */
+	cpus = sched_getaffinity(0, sizeof(set), &set) ? 1 : CPU_COUNT(&set);
+	c->no_pool = cpus < 2 ||
+		     loop_pool_new(q->img.loop, (unsigned)MIN(cpus, THREADS_MAX), &c->pool, &err);
 	if (err.code)
 		log_info("disk image %s: unpacks compressed clusters without threads: %s",
 			 q->img.path, err.msg);

@@ -2,12 +2,14 @@
 
 import os
 import pathlib
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "clients" / "python"))
@@ -40,6 +42,34 @@ def until(what, condition):
             return value
         time.sleep(0.005)
     raise AssertionError(f"not within {DEADLINE_S} s: {what}")
+
+
+METHODS = list(lodge.METHODS)
+
+
+def as_user(uid, gid, groups, function):
+    """What the function returns (or raises) in a process of another user."""
+    out, into = os.pipe()
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            os.close(out)
+            os.setgroups(groups)
+            os.setgid(gid)
+            os.setuid(uid)
+            os.write(into, pickle.dumps(function()))
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    os.close(into)
+    with open(out, "rb") as f:
+        data = f.read()
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, f"it failed as user {uid}"
+    return pickle.loads(data)
 
 
 def alive(pid):

@@ -1,0 +1,42 @@
+/* A gate for threads. See vmm/gate.h. */
+#include "vmm/gate.h"
+
+#include "base/cleanup.h"
+
+void gate_init(struct gate *gate)
+{
+	pthread_mutex_init(&gate->lock, NULL);
+	pthread_cond_init(&gate->changed, NULL);
+	gate->open = gate->closed = false;
+}
+
+void gate_fini(struct gate *gate)
+{
+	pthread_cond_destroy(&gate->changed);
+	pthread_mutex_destroy(&gate->lock);
+}
+
+bool gate_pass(struct gate *gate)
+{
+	AUTOLOCK(&gate->lock);
+	while (!gate->open && !gate->closed)
+		pthread_cond_wait(&gate->changed, &gate->lock);
+	return gate->open;
+}
+
+static void set(struct gate *gate, bool *flag)
+{
+	AUTOLOCK(&gate->lock);
+	*flag = true;
+	pthread_cond_broadcast(&gate->changed);
+}
+
+void gate_open(struct gate *gate)
+{
+	set(gate, &gate->open);
+}
+
+void gate_close(struct gate *gate)
+{
+	set(gate, &gate->closed);
+}
