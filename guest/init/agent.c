@@ -21,14 +21,18 @@ int agent_open(void)
 	return fd;
 }
 
-int agent_start(int fd, char **envp)
+int agent_start(int fd, const char *where, char **envp)
 {
-	static char name[] = "@lodge-agent";
-	static char *argv[] = {name, NULL};
+	static char name[] = "@lodge-agent", listen[] = "--listen";
+	char *argv[] = {name, NULL, NULL, NULL};
 	pid_t pid;
 
 	if (fd < 0)
 		return -1;
+	if (where) {
+		argv[1] = listen;
+		memcpy(&argv[2], &where, sizeof(where)); /* execveat() changes none of them */
+	}
 	pid = fork();
 	if (pid == 0) {
 		setsid();

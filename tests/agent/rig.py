@@ -15,9 +15,9 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(TOP / "clients" / "python"))
 import lodge  # noqa: E402
 
-B = pathlib.Path(os.environ.get("B", TOP / "build"))
+B = pathlib.Path(os.environ.get("B", TOP / "build")).resolve()
 # AGENT: another one than that of the build, the guests' own for instance (build/lodge-agent)
-AGENT = pathlib.Path(os.environ.get("AGENT", B / "tests" / "agent" / "lodge-agent"))
+AGENT = pathlib.Path(os.environ.get("AGENT", B / "tests" / "agent" / "lodge-agent")).resolve()
 DEADLINE_S = 60
 WINDOW = 256 << 10
 
