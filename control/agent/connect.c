@@ -185,7 +185,7 @@ static int fill_address(const struct agent_address *a, union address *ret, sockl
 			       "directory",
 			       a->path, sizeof(ret->un.sun_path) - 1);
 	ret->un.sun_family = AF_UNIX;
-	strcpy(ret->un.sun_path, a->path);
+	memcpy(ret->un.sun_path, a->path, strlen(a->path) + 1);
 	*ret_len = sizeof(ret->un);
 	return 0;
 }

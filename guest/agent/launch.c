@@ -174,13 +174,10 @@ int launch(const void *arg, struct err *err)
 {
 	const Lodge__Agent__V1__ExecStart *start = arg;
 	const char *cwd = start->cwd;
-	char **argv = calloc(start->n_argv + 1, sizeof(*argv));
+	char **argv;
 	struct user user;
 	int res;
 
-	if (!argv)
-		return err_set(err, ENOMEM, "out of memory");
-	memcpy(argv, start->argv, start->n_argv * sizeof(*argv));
 	res = find_user(start->user, &user, err);
 	if (!res)
 		res = become(&user, start->terminal != NULL, err);
@@ -193,13 +190,15 @@ int launch(const void *arg, struct err *err)
 	if (!cwd[0] && start->terminal)
 		(void)!chdir(user.home); /* as login does where there is none */
 	environ = make_env(start, &user);
-	if (!environ)
+	argv = calloc(start->n_argv + 1, sizeof(*argv));
+	if (!environ || !argv)
 		return err_set(err, ENOMEM, "out of memory");
+	memcpy(argv, start->argv, start->n_argv * sizeof(*argv));
 	execvp(argv[0], argv);
 	if (errno == ENOENT)
 		return err_set(err, ENOENT,
 			       "cannot start %s: neither it nor its interpreter is in "
 			       "the guest (No such file or directory)",
-			       argv[0]);
-	return err_sys(err, errno, "cannot start %s", argv[0]);
+			       start->argv[0]);
+	return err_sys(err, errno, "cannot start %s", start->argv[0]);
 }

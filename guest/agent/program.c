@@ -12,13 +12,15 @@
 /* The end of what a failing program says is what matters. */
 #define SAID_BYTES 256
 
+#define ARGS_MAX 15
+
 static _Noreturn void child(const char *const *argv, int out)
 {
 	static char path[] = PATH_USUAL, lang[] = "LC_ALL=C";
 	static char *env[] = {path, lang, NULL};
-	char *args[16] = {0};
+	char *args[ARGS_MAX + 1] = {0};
 
-	for (int i = 0; argv[i] && i < 15; i++)
+	for (int i = 0; i < ARGS_MAX && argv[i]; i++)
 		args[i] = strdup(argv[i]);
 	dup2(out, STDOUT_FILENO);
 	dup2(out, STDERR_FILENO);

@@ -74,10 +74,12 @@ def test_terminal(guest):
 
 def test_typing_at_a_terminal(guest):
     c = guest.client()
-    p = Process(c, ["sh", "-c", "read line; echo got:$line; sleep 100"], terminal=pb.TerminalSize(rows=24, columns=80))
+    p = Process(c, ["sh", "-c", "read line; echo got:$line"], terminal=pb.TerminalSize(rows=24, columns=80))
     p.started()
     p.send(stdin_data=b"word\r")
-    p.until_output(b"got:word")
+    assert b"got:word" in p.outcome().out
+    p = Process(c, ["sleep", "1001"], terminal=pb.TerminalSize(rows=24, columns=80))
+    p.started()
     p.send(stdin_data=b"\x03")
     assert p.outcome().status == -2
     p = Process(c, ["cat"], terminal=pb.TerminalSize(rows=24, columns=80))
