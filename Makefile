@@ -9,6 +9,7 @@ SAN     ?=
 STATIC  ?=
 PREFIX  ?= /usr/local
 DESTDIR ?=
+SYSCONFDIR ?= /etc
 CC      ?= cc
 CLANG   ?= clang
 MUSL_CC ?= musl-gcc
@@ -35,25 +36,30 @@ DEVICES := bus platform \
 	legacy/uart legacy/uart_tx legacy/i8042 legacy/rtc legacy/pvpanic legacy/acpi_pm \
 	pci/pci_dev pci/pci_host pci/msix \
 	virtio/virtq virtio/virtio virtio/virtio_pci virtio/virtio_pci_common virtio/virtio_mmio virtio/virtio_loop \
-	virtio/blk virtio/blk_request virtio/rng
+	virtio/blk virtio/blk_request virtio/blk_stats virtio/rng
 
 VMM := config cmdline kvm vcpu memory irq exits gate \
-	machine machine_devices machine_boot machine_io machine_end \
+	machine machine_devices machine_boot machine_io machine_end machine_pause \
 	boot/kernel boot/bzimage boot/elf boot/unpack boot/unlz4 boot/place boot/initramfs boot/cpio boot/modules \
 	x86/boot x86/cpu x86/cpuid x86/cpu_features x86/acpi x86/dsdt x86/aml x86/e820 x86/speed
 
 TTRPC := frame conn server call client
 
 CONTROL := $(addprefix ttrpc/,$(TTRPC)) agent/connect \
-	$(addprefix sandbox/,sandbox filter table root trap) kept_file \
+	$(addprefix sandbox/,sandbox filter table root trap probe) kept_file \
 	arguments background calls config_check signals unix_socket \
 	access identity server_options \
-	start_config storage storage_edit storage_service vm vm_end events vmm_service vmm_vms cmd_vmm \
+	start_config storage storage_edit storage_service vm vm_end events console_ring vm_console vm_metrics metrics_text vmm_service vmm_vms cmd_vmm \
 	serve serve_vm serve_spawn serve_find serve_pass serve_metrics config_file service_manager cmd_serve \
 	main cmd_run cmd_doctor parse options options_disk escape tty console \
-	doctor doctor_kvm doctor_io doctor_memory \
+	doctor doctor_sandbox doctor_kvm doctor_io doctor_memory \
 	cmd_disk disk/args disk/progress disk/job disk/options disk/new_image disk/backing disk/create disk/info disk/check disk/resize \
 	disk/convert disk/map disk/rebase disk/commit disk/snapshot disk/discard
+
+# the client that liblodge.a is as well, and the commands that ask a server
+CONTROL_CLIENT := client/client
+CONTROL += $(CONTROL_CLIENT) \
+	$(addprefix remote/,remote print table start stop look watch change console metrics top image)
 
 # unit tests: tests/unit/<floor>/<name>.c, linked with that floor and those below
 TESTS_BASE    := test_err test_log test_json test_bytes test_checked test_gmem test_loop \
@@ -67,7 +73,7 @@ TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify tes
 TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pci \
 	$(TESTS_VIRTIO)
 TESTS_VMM     := test_config test_unpack test_kernel test_kernel_bad test_initramfs test_cpuid test_acpi
-TESTS_CONTROL := test_agent_connect test_ttrpc_server test_ttrpc_client test_parse test_options test_console test_doctor test_disk_args
+TESTS_CONTROL := test_agent_connect test_sandbox test_ttrpc_server test_ttrpc_client test_vm_console test_metrics_text test_parse test_options test_console test_doctor test_disk_args
 
 # libFuzzer targets: tests/fuzz/<name>.c
 FUZZ := fuzz_virtq fuzz_blk fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
@@ -103,7 +109,7 @@ say = $(if $(V),,@printf '  %-7s %s\n' $(1) $(2))
 # ---- build ------------------------------------------------------------------------------------
 
 .PHONY: all
-all: $(B)/lodge
+all: $(B)/lodge $(B)/liblodge.a
 
 obj = $(patsubst %,$(B)/$(1)/%.o,$(2))
 
@@ -135,6 +141,16 @@ LIBS_CONTROL := $(B)/libcontrol.a $(B)/libproto.a $(LIBS_VMM)
 $(B)/lodge: $(CONTROL_O) $(B)/libproto.a $(LIBS_VMM) $(B)/.floors-ok
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(CONTROL_O) $(B)/libproto.a $(LIBS_VMM) $(LDLIBS)
+
+# the client for programs in C: one object that shows nothing but its own interface
+LIBLODGE_O := $(call obj,base,err) $(PROTO_O) $(call obj,control,ttrpc/frame unix_socket $(CONTROL_CLIENT))
+
+$(B)/liblodge.o: $(LIBLODGE_O)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) -nostdlib -r -o $@ $^
+	$(Q)objcopy --wildcard --keep-global-symbol='lodge_*' --keep-global-symbol='vm_tools__*' $@
+
+$(B)/liblodge.a: $(B)/liblodge.o
 
 $(B)/%.o: %.c
 	$(call say,CC,$<)
@@ -304,7 +320,7 @@ fuzz: $(FUZZ_BINS)
 
 # ---- payloads: tiny programs that direct tests boot on /dev/kvm instead of a kernel ----------------
 
-PAYLOADS := hello reset triple-fault panic button spin hostile blk
+PAYLOADS := echo hello reset triple-fault panic button spin hostile blk
 PAYLOAD_LIB := start lib pci
 
 PAYLOAD_CFLAGS := -std=gnu17 -O2 -g $(WARN) -ffreestanding -nostdlib -static -fno-pic -no-pie -mno-sse \
@@ -368,7 +384,7 @@ lint: fmt-check $(PROTO_H) $(SYSCALL_NAMES)
 		$(filter-out tests/% guest/%,$(filter %.c,$(SOURCES))) -- -std=gnu17 $(CPPFLAGS) 2>tests/lint/.log || \
 		{ cat tests/lint/.log; exit 1; }
 	$(Q)rm -f tests/lint/.log
-	$(Q)shellcheck -x -e SC2187 $$(git ls-files -co --exclude-standard tests .ci | xargs grep -lE '^#!.*(ba)?sh' )
+	$(Q)shellcheck -x -e SC2187 $$(git ls-files -co --exclude-standard tests clients .ci | xargs grep -lE '^#!.*(ba)?sh' )
 
 .PHONY: check
 check:
@@ -425,7 +441,8 @@ guest-tests:
 DEPS_BUILD := gcc make pkg-config musl-tools liburing-dev zlib1g-dev libzstd-dev liblz4-dev liblzma-dev \
 	libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
 DEPS_TEST  := libcmocka-dev clang libclang-rt-14-dev clang-format clang-tidy cppcheck shellcheck mandoc \
-	acpica-tools qemu-utils cpio python3 python3-protobuf e2fsprogs busybox-static iproute2
+	acpica-tools qemu-utils cpio python3 python3-protobuf e2fsprogs busybox-static iproute2 \
+	golang-go protoc-gen-go golang-github-containerd-ttrpc-dev golang-google-protobuf-dev
 
 .PHONY: deps deps-build
 deps:
@@ -434,17 +451,32 @@ deps:
 deps-build:
 	$(Q)tests/install-packages $(DEPS_BUILD)
 
-MAN := $(wildcard man/*.[18])
+MAN := $(wildcard man/*.[178])
 
 .PHONY: install
-install: $(B)/lodge
+install: $(B)/lodge $(B)/liblodge.a
 	install -D -m 0755 $(B)/lodge $(DESTDIR)$(PREFIX)/bin/lodge
 	install -D -m 0755 $(B)/lodge-agent $(DESTDIR)$(PREFIX)/share/lodge/guest/lodge-agent
 	install -D -m 0644 guest/agent/lodge-agent.service $(DESTDIR)$(PREFIX)/share/lodge/guest/lodge-agent.service
 	for page in $(MAN); do \
 		install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; done
+	for word in start stop list info wait events console pause resume resize top metrics image; do \
+		ln -sf lodge-client.1 $(DESTDIR)$(PREFIX)/share/man/man1/lodge-$$word.1 || exit; done
 	install -D -m 0644 control/completion/lodge.bash \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/lodge
+	install -D -m 0644 systemd/lodge.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/lodge.socket
+	sed 's,@BINDIR@,$(PREFIX)/bin,; s,@SYSCONFDIR@,$(SYSCONFDIR),' systemd/lodge.service.in \
+		>$(DESTDIR)$(PREFIX)/lib/systemd/system/lodge.service
+	test -e $(DESTDIR)$(SYSCONFDIR)/lodge/serve.conf || \
+		install -D -m 0644 systemd/serve.conf $(DESTDIR)$(SYSCONFDIR)/lodge/serve.conf
+	install -D -m 0644 $(B)/liblodge.a $(DESTDIR)$(PREFIX)/lib/liblodge.a
+	install -D -m 0644 control/client/lodge.h $(DESTDIR)$(PREFIX)/include/lodge/lodge.h
+	for header in vm_concierge lodge; do \
+		install -D -m 0644 $(B)/proto/$$header.pb-c.h $(DESTDIR)$(PREFIX)/include/lodge/proto/$$header.pb-c.h && \
+		install -D -m 0644 proto/$$header.proto $(DESTDIR)$(PREFIX)/share/lodge/proto/$$header.proto || exit; done
+	mkdir -p $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e "s|@VERSION@|$$(sed -n 's/.*LODGE_VERSION "\(.*\)"/\1/p' control/version.h)|" \
+		control/client/lodge.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/lodge.pc
 	install -D -m 0644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/lodge/LICENSE
 
 .PHONY: clean help

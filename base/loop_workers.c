@@ -14,11 +14,13 @@ struct loop_workers {
 
 	pthread_mutex_t lock; /* everything below */
 	pthread_cond_t work;
-	struct op_list todo; /* op.p.begun tells whether one is still here */
+	pthread_cond_t all_idle; /* at first */
+	struct op_list todo;	 /* op.p.begun tells whether one is still here */
 	struct op_list done;
 	unsigned idle;
 	bool ending;
 
+	unsigned wanted;   /* how many threads there are to be */
 	unsigned nthreads; /* the owner's */
 	pthread_t threads[];
 };
@@ -34,7 +36,8 @@ static void *worker(void *arg)
 		int res;
 
 		while (!w->todo.head && !w->ending) {
-			w->idle++;
+			if (++w->idle == w->wanted)
+				pthread_cond_signal(&w->all_idle);
 			pthread_cond_wait(&w->work, &w->lock);
 			w->idle--;
 		}
@@ -68,6 +71,8 @@ int loop_workers_new(struct loop *loop, unsigned count, struct loop_workers **re
 	w->loop = loop;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->work, NULL);
+	pthread_cond_init(&w->all_idle, NULL);
+	w->wanted = count;
 	while (!r && w->nthreads < count) {
 		r = thread_start(&opts, worker, w, &w->threads[w->nthreads], err);
 		w->nthreads += !r;
@@ -77,6 +82,11 @@ int loop_workers_new(struct loop *loop, unsigned count, struct loop_workers **re
 		loop_workers_free(w);
 		return r;
 	}
+	/* what their hook does has been done when this returns */
+	pthread_mutex_lock(&w->lock);
+	while (w->idle < count)
+		pthread_cond_wait(&w->all_idle, &w->lock);
+	pthread_mutex_unlock(&w->lock);
 	*ret_workers = w;
 	return 0;
 }
@@ -102,6 +112,7 @@ void loop_workers_free(struct loop_workers *w)
 {
 	if (!w)
 		return;
+	pthread_cond_destroy(&w->all_idle);
 	pthread_cond_destroy(&w->work);
 	pthread_mutex_destroy(&w->lock);
 	free(w);

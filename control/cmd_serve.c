@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define SERVE_LOOP_ENTRIES 256
@@ -129,6 +130,18 @@ static void serve_ready(void *ctx)
 	service_manager_say(ctx, "READY=1\nSTATUS=serving");
 }
 
+/* Each connection and each VM takes descriptors; the limit that a shell gives is for less. */
+static void raise_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur == limit.rlim_max)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit))
+		log_warn("control: RLIMIT_NOFILE: %s", strerror(errno));
+}
+
 /* The loop and the server are run to their end. */
 static int serve_run(const struct serve_options *o, struct serve_setup *setup,
 		     struct service_manager *manager, struct err *err)
@@ -168,8 +181,12 @@ static int serve(struct serve_options *o, struct err *err)
 				    .leave_vms = o->leave_vms,
 				    .ready = serve_ready,
 				    .ctx = &manager};
-	int res = service_manager_open(&manager, &setup.listen_fd, err);
-	bool is_given = setup.listen_fd >= 0;
+	int res;
+	bool is_given;
+
+	raise_limit();
+	res = service_manager_open(&manager, &setup.listen_fd, err);
+	is_given = setup.listen_fd >= 0;
 
 	if (!res && !is_given && !o->server.socket)
 		res = err_set(err, EINVAL, "no socket; say --socket PATH");

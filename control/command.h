@@ -26,6 +26,21 @@ int cmd_doctor(int argc, char **argv);
 int cmd_serve(int argc, char **argv);
 int cmd_vmm(int argc, char **argv);
 
+/* With a server: control/remote/ */
+int cmd_start(int argc, char **argv);
+int cmd_stop(int argc, char **argv);
+int cmd_list(int argc, char **argv);
+int cmd_info(int argc, char **argv);
+int cmd_wait(int argc, char **argv);
+int cmd_events(int argc, char **argv);
+int cmd_console(int argc, char **argv);
+int cmd_pause(int argc, char **argv);
+int cmd_resume(int argc, char **argv);
+int cmd_resize(int argc, char **argv);
+int cmd_top(int argc, char **argv);
+int cmd_metrics(int argc, char **argv);
+int cmd_image(int argc, char **argv);
+
 /* What `lodge help COMMAND` prints, on standard output. */
 void cmd_run_help(void);
 void cmd_disk_help(void);
@@ -34,5 +49,20 @@ int cmd_disk_help_of(const char *word);
 void cmd_doctor_help(void);
 void cmd_serve_help(void);
 void cmd_vmm_help(void);
+void cmd_start_help(void);
+void cmd_stop_help(void);
+void cmd_list_help(void);
+void cmd_info_help(void);
+void cmd_wait_help(void);
+void cmd_events_help(void);
+void cmd_console_help(void);
+void cmd_pause_help(void);
+void cmd_resume_help(void);
+void cmd_resize_help(void);
+void cmd_top_help(void);
+void cmd_metrics_help(void);
+void cmd_image_help(void);
+/* `lodge help image COMMAND`; the exit status. */
+int cmd_image_help_of(const char *word);
 
 #endif

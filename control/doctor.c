@@ -94,6 +94,7 @@ void doctor_examine(struct doctor *doctor)
 	doctor_kvm(doctor);
 	doctor_devices(doctor);
 	doctor_io_uring(doctor);
+	doctor_sandbox(doctor);
 	doctor_memory(doctor);
 	doctor_limits(doctor);
 }

@@ -64,6 +64,8 @@ void doctor_kvm(struct doctor *doctor);
 /* vhost, tun, io_uring. doctor_io.c */
 void doctor_devices(struct doctor *doctor);
 void doctor_io_uring(struct doctor *doctor);
+/* seccomp, an empty root directory, Landlock. doctor_sandbox.c */
+void doctor_sandbox(struct doctor *doctor);
 /* Huge pages, memory, limits, cgroup. doctor_memory.c */
 void doctor_memory(struct doctor *doctor);
 void doctor_limits(struct doctor *doctor);

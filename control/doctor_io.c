@@ -59,7 +59,7 @@ void doctor_io_uring(struct doctor *doctor)
 
 	if (loop_new(&opts, &loop, &err) == 0) {
 		loop_free(loop);
-		doctor_found(item, "usable");
+		doctor_found(item, "usable, each ring restricted to what it is for");
 		return;
 	}
 	doctor_found(item, "%s", err.msg);

@@ -15,21 +15,47 @@
 static int cmd_help(int argc, char **argv);
 static void cmd_help_help(void);
 
+#define HERE	"Machines of this terminal"
+#define SERVED	"VMs of a server (lodge serve)"
+#define SERVERS "Servers"
+#define IMAGES	"Disk images"
+#define HOST	"This host"
+
 static const struct command {
+	const char *group; /* those of one stand together */
 	const char *name;
 	int (*run)(int argc, char **argv);
 	void (*help)(void);
 	const char *summary;
 	int (*help_of)(const char *word); /* explains a command of its own; NULL: has none */
 } commands[] = {
-    {"run", cmd_run, cmd_run_help, "boot a guest with its console on the terminal", NULL},
-    {"disk", cmd_disk, cmd_disk_help, "make, examine and change disk images", cmd_disk_help_of},
-    {"serve", cmd_serve, cmd_serve_help, "many VMs behind one socket", NULL},
-    {"vmm", cmd_vmm, cmd_vmm_help, "a process that becomes a VM when it is told over a socket",
-     NULL},
-    {"doctor", cmd_doctor, cmd_doctor_help, "what this host offers, and what to do about a lack",
-     NULL},
-    {"help", cmd_help, cmd_help_help, "explain a command", NULL},
+    {HERE, "run", cmd_run, cmd_run_help, "boot a guest with its console on the terminal", NULL},
+
+    {SERVED, "start", cmd_start, cmd_start_help, "start a VM", NULL},
+    {SERVED, "stop", cmd_stop, cmd_stop_help, "shut VMs down", NULL},
+    {SERVED, "list", cmd_list, cmd_list_help, "what runs", NULL},
+    {SERVED, "info", cmd_info, cmd_info_help, "what a VM, or the server, is", NULL},
+    {SERVED, "wait", cmd_wait, cmd_wait_help, "wait for a VM's end, and say how it was", NULL},
+    {SERVED, "events", cmd_events, cmd_events_help, "what happens to VMs, as it happens", NULL},
+    {SERVED, "console", cmd_console, cmd_console_help, "a VM's console on this terminal", NULL},
+    {SERVED, "pause", cmd_pause, cmd_pause_help, "make a VM stand still", NULL},
+    {SERVED, "resume", cmd_resume, cmd_resume_help, "let it go on", NULL},
+    {SERVED, "resize", cmd_resize, cmd_resize_help, "make a disk of a running VM larger", NULL},
+    {SERVED, "top", cmd_top, cmd_top_help, "what each VM does now", NULL},
+    {SERVED, "metrics", cmd_metrics, cmd_metrics_help, "what each VM has done, for programs", NULL},
+
+    {SERVERS, "serve", cmd_serve, cmd_serve_help, "many VMs behind one socket", NULL},
+    {SERVERS, "vmm", cmd_vmm, cmd_vmm_help,
+     "a process that becomes a VM when it is told over a socket", NULL},
+
+    {IMAGES, "disk", cmd_disk, cmd_disk_help, "make, examine and change disk images",
+     cmd_disk_help_of},
+    {IMAGES, "image", cmd_image, cmd_image_help, "likewise below a server's storage root",
+     cmd_image_help_of},
+
+    {HOST, "doctor", cmd_doctor, cmd_doctor_help,
+     "what this host offers, and what to do about a lack", NULL},
+    {HOST, "help", cmd_help, cmd_help_help, "explain a command", NULL},
 };
 
 static const struct command *command_find(const char *name)
@@ -59,9 +85,12 @@ static int command_unknown(const char *name)
 
 static void usage(FILE *out)
 {
-	fputs("usage: lodge [--version | --help] COMMAND [argument ...]\n\nCommands:\n", out);
-	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+	fputs("usage: lodge [--version | --help] COMMAND [argument ...]\n", out);
+	for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
+		if (!i || strcmp(commands[i].group, commands[i - 1].group) != 0)
+			fprintf(out, "\n%s:\n", commands[i].group);
 		fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].summary);
+	}
 	fputs("\n`lodge help COMMAND` explains one.\n", out);
 }
 

@@ -388,7 +388,8 @@ static void vm_listen(struct serve_vm *vm)
 	    .ctx = vm,
 	};
 
-	if (vm->client && ttrpc_client_start(vm->client, &rpc, NULL))
+	vm->is_listening = vm->client && !ttrpc_client_start(vm->client, &rpc, NULL);
+	if (!vm->is_listening)
 		log_warn("control: VM %s: its events are not told", vm->name);
 }
 
@@ -408,7 +409,8 @@ void serve_vm_started(struct serve_vm *vm, const VmTools__Concierge__VmInfo *inf
 		pb_free(&vm->info->base);
 	vm->info = (VmTools__Concierge__VmInfo *)copy;
 	vm->ran = true;
-	vm_listen(vm);
+	if (!vm->is_listening)
+		vm_listen(vm);
 	if (vm->ladder == LADDER_NONE)
 		vm_set_state(vm, info->state == STATE(UNKNOWN) ? STATE(RUNNING) : info->state);
 	while ((call = calls_pop(&vm->starting))) {
@@ -450,7 +452,12 @@ int serve_vm_pass_start(struct serve_vm *vm, const VmTools__Concierge__StartVmRe
 	    .ctx = vm,
 	};
 
-	return ttrpc_client_start(vm->client, &rpc, NULL);
+	int res = ttrpc_client_start(vm->client, &rpc, NULL);
+
+	/* at once: it may end before it has answered */
+	if (!res)
+		vm_listen(vm);
+	return res;
 }
 
 static int start(struct serve_vm *vm, const VmTools__Concierge__StartVmRequest *request,

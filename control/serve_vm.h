@@ -78,6 +78,7 @@ struct serve_vm {
 	VmTools__Concierge__VmState state;
 	VmTools__Concierge__VmInfo *info; /* from its own answer; NULL: not yet */
 	bool ran;
+	bool is_listening; /* to its events */
 	struct err failed; /* the start has; told when the process is gone */
 	struct calls starting, stopping;
 	struct calls waiting; /* WaitVm; of the table's user */

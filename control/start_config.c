@@ -242,6 +242,5 @@ int start_config(const VmTools__Concierge__StartVmRequest *r, struct machine_con
 		res = set_boot(vm, config, err);
 	if (!res)
 		res = options_check_disks(config, err);
-	config->console = false; /* nobody reads it */
 	return res;
 }

@@ -20,6 +20,7 @@ struct vm {
 	struct loop *loop;
 	struct background *bg;
 	struct sandbox *sandbox;
+	const struct uart_sink *console;
 	struct vm_callbacks callbacks;
 	enum vm_state state;
 
@@ -31,6 +32,8 @@ struct vm {
 	struct background_job make; /* while it runs, config and machine are its thread's */
 	struct err err;
 
+	uint64_t started_ns;
+	bool pausing; /* while it runs, or stops */
 	/* the loop's thread enters the sandbox, while the other waits */
 	pthread_t thread;
 	struct loop_msg lock_in;
@@ -85,9 +88,11 @@ void vm_stop(struct vm *vm, unsigned timeout_ms)
 		vm->stop_wanted = true;
 		return;
 	}
-	if (vm->state != VM_RUNNING && vm->state != VM_STOPPING)
+	if (vm->state == VM_PAUSED && timeout_ms)
+		vm_resume(vm);
+	if (vm->state != VM_RUNNING && vm->state != VM_PAUSED && vm->state != VM_STOPPING)
 		return;
-	if (vm->state == VM_RUNNING) {
+	if (vm->state != VM_STOPPING) {
 		vm->state = VM_STOPPING;
 		vm->stop_deadline_ns = deadline_ns;
 		if (timeout_ms)
@@ -95,6 +100,44 @@ void vm_stop(struct vm *vm, unsigned timeout_ms)
 	}
 	vm->stop_deadline_ns = MIN(vm->stop_deadline_ns, deadline_ns);
 	loop_timer_arm(vm->loop, &vm->stop_timer, vm->stop_deadline_ns);
+}
+
+/* ---- pausing ------------------------------------------------------------------------------------
+ */
+
+static void vm_paused(void *ctx)
+{
+	struct vm *vm = ctx;
+
+	vm->pausing = false;
+	if (vm->state != VM_RUNNING) { /* it is to stop: the guest has to see the button */
+		machine_resume(vm->machine);
+		return;
+	}
+	vm->state = VM_PAUSED;
+	vm->callbacks.paused(vm->callbacks.ctx);
+}
+
+void vm_pause(struct vm *vm)
+{
+	assert(vm->state == VM_RUNNING);
+	if (vm->pausing || vm->ended_msg.queued)
+		return;
+	vm->pausing = true;
+	machine_pause(vm->machine, vm_paused, vm);
+}
+
+void vm_resume(struct vm *vm)
+{
+	assert(vm->state == VM_PAUSED);
+	vm->state = VM_RUNNING;
+	if (!vm->ended_msg.queued)
+		machine_resume(vm->machine);
+}
+
+bool vm_pausing(const struct vm *vm)
+{
+	return vm->pausing;
 }
 
 /* ---- the start ----------------------------------------------------------------------------------
@@ -132,7 +175,7 @@ static void vm_make_machine(struct vm *vm)
 
 	if (start_config(vm->request, &vm->config, &vm->err))
 		return;
-	(void)machine_new(&vm->config, vm->loop, NULL, &callbacks, &vm->machine, &vm->err);
+	(void)machine_new(&vm->config, vm->loop, vm->console, &callbacks, &vm->machine, &vm->err);
 }
 
 /* All files are opened with the rights of the one who asks, but KVM's device, which is ours. */
@@ -179,6 +222,7 @@ static void vm_made(struct background_job *job)
 		vm->state = VM_IDLE;
 	} else {
 		vm->state = VM_RUNNING;
+		vm->started_ns = loop_now_ns();
 	}
 	vm->callbacks.started(vm->callbacks.ctx, &vm->err);
 }
@@ -206,13 +250,24 @@ enum vm_state vm_state(const struct vm *vm)
 	return vm->state;
 }
 
+struct machine *vm_machine(const struct vm *vm)
+{
+	return vm->machine;
+}
+
+uint64_t vm_started_ns(const struct vm *vm)
+{
+	return vm->started_ns;
+}
+
 const struct machine_config *vm_config(const struct vm *vm)
 {
 	return &vm->config;
 }
 
 int vm_new(struct loop *loop, struct background *bg, struct sandbox *sandbox,
-	   const struct vm_callbacks *callbacks, struct vm **ret_vm)
+	   const struct uart_sink *console, const struct vm_callbacks *callbacks,
+	   struct vm **ret_vm)
 {
 	struct vm *vm = calloc(1, sizeof(*vm));
 
@@ -223,6 +278,7 @@ int vm_new(struct loop *loop, struct background *bg, struct sandbox *sandbox,
 	vm->sandbox = sandbox;
 	vm->lock_in.fn = vm_lock_in_loop;
 	sem_init(&vm->locked_in, 0, 0);
+	vm->console = console;
 	vm->callbacks = *callbacks;
 	vm->make.work = vm_make;
 	vm->make.done = vm_made;

@@ -3,7 +3,9 @@
  *
  *   idle --start--> starting --> running --stop, or the guest--> (stopping) --> ended
  *     ^                |
- *     +---- failed ----+
+ *     +---- failed ----+              | ^ pause, resume
+ *                                     v |
+ *                                    paused
  *
  * Invariants
  *  1. vm_start() is followed by `started` exactly once, and after a success by `ended` exactly
@@ -28,6 +30,7 @@ enum vm_state {
 	VM_IDLE,
 	VM_STARTING,
 	VM_RUNNING,
+	VM_PAUSED,
 	VM_STOPPING, /* it has been asked to end */
 	VM_ENDED,
 };
@@ -35,6 +38,8 @@ enum vm_state {
 struct vm_callbacks {
 	/* err->code 0: it runs. Otherwise it is idle again, and the message says why. */
 	void (*started)(void *ctx, const struct err *err);
+	/* After vm_pause(), unless it is stopped, or ends, before. */
+	void (*paused)(void *ctx);
 	/* `reason` is valid during the call. */
 	void (*ended)(void *ctx, enum machine_event event, const char *reason);
 	void *ctx;
@@ -42,9 +47,11 @@ struct vm_callbacks {
 
 struct vm;
 
-/* `sandbox` is entered, on the loop's thread as well, when the VM has opened all that it needs. */
+/* `sandbox` is entered, on the loop's thread as well, when the VM has opened all that it needs.
+ * `console` gets the output of the serial port, from machine_new() to `ended`. */
 int vm_new(struct loop *loop, struct background *bg, struct sandbox *sandbox,
-	   const struct vm_callbacks *callbacks, struct vm **ret_vm);
+	   const struct uart_sink *console, const struct vm_callbacks *callbacks,
+	   struct vm **ret_vm);
 
 /* Idle only. `request` lives until `started`. `identity`: with whose rights the files that it names
  * are opened (copied); NULL: with ours. */
@@ -57,7 +64,20 @@ void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request,
  */
 void vm_stop(struct vm *vm, unsigned timeout_ms);
 
+/* Running only; done when `paused` is called. Asked again meanwhile: nothing more. */
+void vm_pause(struct vm *vm);
+/* Paused only. A stop resumes it as well: the guest is to shut down. */
+void vm_resume(struct vm *vm);
+/* Between the two: it still counts as running. */
+bool vm_pausing(const struct vm *vm);
+
 enum vm_state vm_state(const struct vm *vm);
+
+/* Between `started` and `ended`. */
+struct machine *vm_machine(const struct vm *vm);
+
+/* When the guest began, as loop_now_ns(). */
+uint64_t vm_started_ns(const struct vm *vm);
 
 /* What it is made of, from `started` on. */
 const struct machine_config *vm_config(const struct vm *vm);

@@ -7,6 +7,7 @@
 #include "control/start_config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,7 @@ VmTools__Concierge__VmState vmm_wire_state(const struct vmm_service *s)
 	    [VM_IDLE] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_UNKNOWN,
 	    [VM_STARTING] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_STARTING,
 	    [VM_RUNNING] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_RUNNING,
+	    [VM_PAUSED] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_PAUSED,
 	    [VM_STOPPING] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_STOPPING,
 	    [VM_ENDED] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_UNKNOWN,
 	};
@@ -69,7 +71,7 @@ static void add_users(void *ctx, struct storage_users *users)
 	struct vmm_service *s = ctx;
 	const struct machine_config *config = vm_config(s->vm);
 
-	if (vm_state(s->vm) != VM_RUNNING && vm_state(s->vm) != VM_STOPPING)
+	if (vm_state(s->vm) == VM_STARTING || !vmm_exists(s))
 		return;
 	for (unsigned i = 0; i < config->ndisks; i++)
 		storage_users_add(users, s->name, config->disks[i].image.path);
@@ -117,8 +119,10 @@ static void vmm_started(void *ctx, const struct err *err)
 			reply_running(s, call);
 	}
 	if (!err->code) {
+		vm_console_connect(s->console, machine_uart(vm_machine(s->vm)));
 		vmm_say_state(s);
 	} else {
+		vm_console_end(s->console);
 		vm_end_failed(&s->end, LODGE__V1__VM_END__VM_END_START_FAILED, err->msg);
 		say_end(s);
 		while ((call = calls_pop(&s->stopping)))
@@ -170,6 +174,7 @@ static void start_vm(void *ctx, struct ttrpc_call *call, const ProtobufCMessage 
 			return;
 		}
 		s->first = call;
+		vm_console_begin(s->console);
 		vm_start(s->vm, r, identity ? identity : s->files_of);
 		vmm_say_state(s);
 		return;
@@ -179,6 +184,7 @@ static void start_vm(void *ctx, struct ttrpc_call *call, const ProtobufCMessage 
 		calls_push(&s->starting, call);
 		return;
 	case VM_RUNNING:
+	case VM_PAUSED:
 		if (!vmm_is_mine(s, r->name))
 			break;
 		reply_running(s, call);
@@ -222,6 +228,7 @@ void vmm_stop(struct vmm_service *s, unsigned timeout_ms)
 	enum vm_state before = vm_state(s->vm);
 
 	vm_stop(s->vm, timeout_ms);
+	vmm_refuse_pause(s, "is being stopped");
 	if (vm_state(s->vm) != before)
 		vmm_say_state(s);
 }
@@ -248,8 +255,7 @@ static void stop_cancelled(void *ctx, struct ttrpc_call *call)
 	calls_cancelled(&((struct vmm_service *)ctx)->stopping, call);
 }
 
-/* From the start of a VM on, this process is to open no more files. */
-static bool locked_in(const struct vmm_service *s, struct err *err)
+bool vmm_locked_in(const struct vmm_service *s, struct err *err)
 {
 	if (!s->sandbox->on || (vm_state(s->vm) == VM_IDLE && !sandbox_entered(s->sandbox)))
 		return false;
@@ -265,7 +271,7 @@ static void create_disk_image(void *ctx, struct ttrpc_call *call, const Protobuf
 	struct vmm_service *s = ctx;
 	struct err err = ERR_INIT;
 
-	if (locked_in(s, &err))
+	if (vmm_locked_in(s, &err))
 		storage_service_refuse_create(call, err.msg);
 	else
 		storage_service_create(&s->storage, call, msg);
@@ -276,7 +282,7 @@ static void destroy_disk_image(void *ctx, struct ttrpc_call *call, const Protobu
 	struct vmm_service *s = ctx;
 	struct err err = ERR_INIT;
 
-	if (locked_in(s, &err))
+	if (vmm_locked_in(s, &err))
 		storage_service_refuse_destroy(call, err.msg);
 	else
 		storage_service_destroy(&s->storage, call, msg);
@@ -319,10 +325,13 @@ static void vmm_ended(void *ctx, enum machine_event event, const char *reason)
 	Lodge__V1__StopAllVmsResponse none = LODGE__V1__STOP_ALL_VMS_RESPONSE__INIT;
 	struct ttrpc_call *call;
 
+	vm_console_connect(s->console, NULL);
+	vm_console_end(s->console);
 	s->ended = true;
 	s->asked = s->asked || s->stop_called;
 	vm_end_of_machine(&s->end, event, s->asked, reason);
 	say_end(s);
+	vmm_refuse_pause(s, "has ended");
 	while ((call = calls_pop(&s->stopping)))
 		reply_stop(call, NULL);
 	while ((call = calls_pop(&s->stopping_all)))
@@ -338,6 +347,7 @@ void vmm_service_stop(struct vmm_service *s)
 	switch (vm_state(s->vm)) {
 	case VM_STARTING:
 	case VM_RUNNING:
+	case VM_PAUSED:
 	case VM_STOPPING:
 		vmm_stop(s, s->asked ? 0 : VM_STOP_TIMEOUT_MS);
 		break;
@@ -389,7 +399,8 @@ int vmm_service_new(const struct vmm_setup *setup, struct vmm_service **ret_serv
 		    struct err *err)
 {
 	struct vmm_service *s = calloc(1, sizeof(*s));
-	struct vm_callbacks callbacks = {vmm_started, vmm_ended, s};
+	struct vm_callbacks callbacks = {
+	    .started = vmm_started, .paused = vmm_paused, .ended = vmm_ended, .ctx = s};
 	struct loop *loop = setup->loop;
 	struct ttrpc_server_config config = {.loop = loop,
 					     .services = services,
@@ -408,10 +419,14 @@ int vmm_service_new(const struct vmm_setup *setup, struct vmm_service **ret_serv
 	s->files_of = setup->files_of;
 	s->sandbox = setup->sandbox;
 	s->began_ns = loop_now_ns();
+	s->statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 	s->storage = (struct storage_service){
 	    .bg = &s->bg, .storage = STORAGE_INIT, .users = add_users, .ctx = s};
 	background_init(&s->bg, loop);
-	res = vm_new(loop, &s->bg, s->sandbox, &callbacks, &s->vm);
+	res = vm_console_new(loop, &s->console);
+	if (!res)
+		res = vm_new(loop, &s->bg, s->sandbox, vm_console_sink(s->console), &callbacks,
+			     &s->vm);
 	if (res)
 		err_set(err, ENOMEM, "out of memory");
 	if (!res && setup->storage_root)
@@ -441,6 +456,8 @@ void vmm_service_free(struct vmm_service *s)
 	loop_free(s->loop);
 	ttrpc_server_free(s->server);
 	vm_free(s->vm);
+	vm_console_free(s->console);
+	cleanup_fd(&s->statm_fd);
 	storage_close(&s->storage.storage);
 	free(s->name);
 	free(s);

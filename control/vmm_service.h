@@ -11,6 +11,7 @@
 #include "control/events.h"
 #include "control/storage_service.h"
 #include "control/vm.h"
+#include "control/vm_console.h"
 #include "control/vm_end.h"
 
 struct vmm_setup {
@@ -30,13 +31,15 @@ struct vmm_service {
 	struct background bg;
 	struct vm *vm;
 	struct sandbox *sandbox;
+	struct vm_console *console;
+	int statm_fd; /* for the memory that this process takes */
 	struct ttrpc_server *server;
 	struct storage_service storage;
 
 	char *name; /* of the VM, from StartVm on */
 	struct calls starting;
 	struct ttrpc_call *first; /* whose request is being worked on; not among `starting` */
-	struct calls stopping, stopping_all, waiting;
+	struct calls stopping, stopping_all, waiting, pausing, resuming;
 	struct events events;
 	uint64_t began_ns;
 

@@ -7,6 +7,10 @@
 /* vmm_vms.c */
 extern const struct ttrpc_service vmm_vms_service;
 
+/* vmm_vms.c: `paused` of vm_callbacks, and the end of calls that wait for it, with why. */
+void vmm_paused(void *ctx);
+void vmm_refuse_pause(struct vmm_service *s, const char *why);
+
 /* Is there a VM, and is this its name? */
 bool vmm_exists(const struct vmm_service *s);
 bool vmm_is_mine(const struct vmm_service *s, const char *name);
@@ -17,10 +21,16 @@ VmTools__Concierge__VmState vmm_wire_state(const struct vmm_service *s);
 void vmm_fill_info(const struct vmm_service *s, VmTools__Concierge__VmInfo *info,
 		   char *paths[MACHINE_DISKS_MAX]);
 
+/* From the start of a VM on, this process opens no more files: then `err` says so. */
+bool vmm_locked_in(const struct vmm_service *s, struct err *err);
+
 /* As vm_stop(). There is a VM. */
 void vmm_stop(struct vmm_service *s, unsigned timeout_ms);
 
 /* The VM's state has changed. */
 void vmm_say_state(struct vmm_service *s);
+
+/* From the start of a VM on, this process is to open no more files. True with the reason. */
+bool vmm_locked_in(const struct vmm_service *s, struct err *err);
 
 #endif

@@ -12,7 +12,8 @@
 struct gate {
 	pthread_mutex_t lock; /* innermost */
 	pthread_cond_t changed;
-	bool open, closed; /* under the lock */
+	bool open, closed; /* under the lock, as is */
+	unsigned waiting;
 };
 
 void gate_init(struct gate *gate);
@@ -20,6 +21,9 @@ void gate_fini(struct gate *gate);
 
 /* Waits. False: the gate was closed for ever before it was opened. */
 bool gate_pass(struct gate *gate);
+
+/* Until so many threads wait there: what they do before has been done. */
+void gate_await(struct gate *gate, unsigned nthreads);
 
 void gate_open(struct gate *gate);
 /* Whoever waits leaves; nobody passes who did not before, unless it was open. */

@@ -148,13 +148,15 @@ static int build_vcpus(struct machine *m, struct err *err)
 	return res;
 }
 
-/* They wait at the gate. */
+/* All wait at the gate afterwards, and are locked in. */
 static int start_threads(struct machine *m, struct err *err)
 {
 	int res = machine_io_start(m, err);
 
 	for (unsigned i = 0; i < m->config->cpus && !res; i++)
 		res = vcpu_start(m->vcpus[i], err);
+	if (!res)
+		gate_await(&m->gate, m->nio + m->config->cpus);
 	return res;
 }
 
@@ -179,6 +181,7 @@ int machine_new(const struct machine_config *config, struct loop *control,
 	m->memory = (struct guest_memory)GUEST_MEMORY_INIT;
 	gate_init(&m->gate);
 	machine_end_init(m);
+	machine_pause_init(m);
 
 	res = open_all(m, err);
 	if (!res)
@@ -230,6 +233,7 @@ void machine_free(struct machine *m)
 	guest_memory_free(&m->memory);
 	arch_cpus_free(m->cpus);
 	machine_boot_free(m);
+	machine_pause_fini(m);
 	machine_end_fini(m);
 	gate_fini(&m->gate);
 	free(m);
@@ -245,6 +249,16 @@ void machine_stop(struct machine *m)
 void machine_power_button(struct machine *m)
 {
 	acpi_pm_press_power(m->acpi_pm);
+}
+
+void machine_vcpu_stats(struct machine *m, unsigned n, struct vcpu_stats *ret_stats)
+{
+	vcpu_stats(m->vcpus[n], ret_stats);
+}
+
+void machine_disk_stats(struct machine *m, unsigned n, struct virtio_blk_stats *ret_stats)
+{
+	virtio_blk_stats(m->disk_devs[n], ret_stats);
 }
 
 struct uart *machine_uart(struct machine *m)

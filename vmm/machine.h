@@ -15,7 +15,9 @@
 #include "base/loop.h"
 #include "devices/legacy/uart.h"
 #include "devices/platform.h"
+#include "devices/virtio/blk.h"
 #include "vmm/config.h"
+#include "vmm/vcpu.h"
 
 struct machine;
 
@@ -49,6 +51,23 @@ void machine_stop(struct machine *machine);
 
 /* Presses the ACPI power button: the guest may shut down, or not. */
 void machine_power_button(struct machine *machine);
+
+/*
+ * Between machine_start() and `ended`, not while it is paused or being paused. The vCPUs stand
+ * still between two instructions, and what the devices have taken from the guest is finished; then
+ * `paused` is called from the control loop. Not called if the machine ends before.
+ */
+void machine_pause(struct machine *machine, void (*paused)(void *ctx), void *ctx);
+
+/* After `paused`, before `ended`. The guest is told that it stood still (KVM_KVMCLOCK_CTRL). */
+void machine_resume(struct machine *machine);
+
+/*
+ * What vCPU `n`, or disk `n`, has done. From the control loop's thread, between machine_start() and
+ * `ended`; `n` is below what the config says.
+ */
+void machine_vcpu_stats(struct machine *machine, unsigned n, struct vcpu_stats *ret_stats);
+void machine_disk_stats(struct machine *machine, unsigned n, struct virtio_blk_stats *ret_stats);
 
 /* The serial port, for input and break; NULL without a console. */
 struct uart *machine_uart(struct machine *machine);

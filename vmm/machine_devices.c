@@ -140,6 +140,8 @@ static int disk_build(struct machine *m, unsigned n, struct err *err)
 	res = virtio_blk_new(&config, &m->platform, m->images[n], m->io[n].loop, &dev, err);
 	if (!res)
 		res = attach(m, dev, &m->disks[n], err);
+	if (!res)
+		m->disk_devs[n] = dev;
 	if (res)
 		err_prefix(err, "disk %s", disk->image.path);
 	return res;

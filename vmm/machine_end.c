@@ -66,6 +66,7 @@ static void stop_vcpus_locked(struct machine *m)
 	m->end.stopping = true;
 	for (unsigned i = 0; m->end.started && i < m->config->cpus; i++)
 		vcpu_stop(m->vcpus[i]);
+	machine_pause_wake(m);
 }
 
 void machine_raise(struct machine *m, enum machine_event event, const char *reason)
@@ -113,6 +114,11 @@ static void over(struct loop_msg *msg)
 {
 	struct machine *m = container_of(msg, struct machine, end.over);
 
+	/* Devices that are becoming quiet tell so on this thread: not to a machine that is gone. */
+	if (machine_pause_busy(m)) {
+		m->pause.over = true;
+		return;
+	}
 	/* `panicked`, if it was posted, was posted before: it has run. */
 	loop_timer_disarm(m->control, &m->end.grace);
 	for (unsigned i = 0; i < m->config->cpus; i++)
@@ -134,7 +140,7 @@ static void vcpu_stopped(void *ctx, struct vcpu *vcpu)
 {
 	struct machine *m = ctx;
 
-	(void)vcpu;
+	machine_pause_gone(m, vcpu);
 	/* A vCPU ends because the machine does; the last one tells. The order of the count makes
 	 * all that the others did visible to it. */
 	if (atomic_fetch_sub_explicit(&m->end.running, 1, memory_order_acq_rel) == 1)
@@ -149,6 +155,7 @@ void machine_end_init(struct machine *m)
 	m->end.grace.fn = grace_over;
 	m->vcpu_host = (struct vcpu_host){
 	    .event = vcpu_event,
+	    .park = machine_pause_park,
 	    .stopped = vcpu_stopped,
 	    .ctx = m,
 	    .gate = &m->gate,
@@ -169,7 +176,8 @@ void machine_run(struct machine *m)
 	AUTOLOCK(&end->lock);
 	atomic_store_explicit(&end->running, m->config->cpus, memory_order_relaxed);
 	for (unsigned i = 0; i < m->config->cpus; i++)
-		atomic_store_explicit(&m->vcpus[i]->stop, end->stopping, memory_order_relaxed);
+		atomic_store_explicit(&m->vcpus[i]->asked, end->stopping ? VCPU_STOP : 0,
+				      memory_order_relaxed);
 	end->started = true;
 	gate_open(&m->gate);
 }

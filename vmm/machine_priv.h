@@ -49,6 +49,25 @@ struct machine_end {
 	struct loop_timer grace;
 };
 
+/* Pausing; see machine_pause.c. */
+struct machine_pause {
+	pthread_mutex_t lock; /* below machine_end's */
+	pthread_cond_t go;
+	bool wanted;   /* vCPUs are to park */
+	unsigned left; /* that have neither parked nor ended since */
+	unsigned gone; /* that have ended */
+
+	atomic_uint busy; /* devices that are not quiet yet, and one for who counts them */
+	/* the control loop's thread, from posting on */
+	struct loop_msg parked, quiet;
+	bool settling; /* the devices are being waited for */
+	bool over;     /* and so does the end of the machine */
+	struct virtio_transport *held[MACHINE_DISKS_MAX + 1];
+	unsigned nheld; /* devices that are to be resumed */
+	void (*paused)(void *ctx);
+	void *ctx;
+};
+
 struct machine {
 	const struct machine_config *config;
 	struct loop *control;
@@ -75,6 +94,7 @@ struct machine {
 	struct uart *uart;
 	struct pci_host *pci;
 	struct image *images[MACHINE_DISKS_MAX];
+	struct virtio_dev *disk_devs[MACHINE_DISKS_MAX]; /* each its transport's */
 	struct virtio_transport *disks[MACHINE_DISKS_MAX];
 	struct virtio_transport *rng;
 	unsigned nmmio; /* virtio-mmio devices so far */
@@ -85,6 +105,7 @@ struct machine {
 	struct gate gate; /* all threads wait there for machine_start() */
 
 	struct machine_end end;
+	struct machine_pause pause;
 };
 
 /* machine_devices.c: every device type. Free comes after a failed open or build as well. */
@@ -109,5 +130,16 @@ void machine_end_fini(struct machine *m);
 void machine_raise(struct machine *m, enum machine_event event, const char *reason);
 /* Opens the gate. */
 void machine_run(struct machine *m);
+
+/* machine_pause.c */
+void machine_pause_init(struct machine *m);
+void machine_pause_fini(struct machine *m);
+/* vCPU threads. */
+void machine_pause_park(void *machine, struct vcpu *vcpu);
+void machine_pause_gone(struct machine *m, struct vcpu *vcpu);
+/* Any thread: vCPUs were asked to stop. */
+void machine_pause_wake(struct machine *m);
+/* Control loop: devices are becoming quiet; `over` is posted again when they are. */
+bool machine_pause_busy(const struct machine *m);
 
 #endif

@@ -1,22 +1,37 @@
 """Client of lodge's control socket: one file over the stock protobuf runtime (python3-protobuf).
 
     from lodge import Lodge
-    with Lodge("/run/lodge.sock") as lodge:
+    with Lodge() as lodge:                       # $LODGE_SOCKET, else /run/lodge/lodge.sock; or Lodge(path)
         reply = lodge.StartVm(name="a", vm={"kernel": "/boot/vmlinuz", "rootfs": "/srv/root.img"})
         if not reply.success:
             raise SystemExit(reply.failure_reason)
+        for event in lodge.stream("WatchEvents", name="a"):
+            if event.state == 0 and not event.initial_done:
+                print("a has ended:", event.reason)
+                break
         lodge.StopVm(name="a")
 
 Each method of the services is a method here: fields as keyword arguments in, the response message
-out. RpcError: the call itself failed (a ttrpc status). One thread at a time; a call waits for its
-answer. Calls at the same time: begin() and finish(). Streams: stream() and open().
+out; nested messages are dictionaries. One thread at a time; a call waits for its answer.
+
+    call, finish        lodge.call("StopVm", timeout_ns=10**9, name="a"), with a deadline that the server keeps;
+                        begin() and finish() for several calls at the same time
+    stream              an iterator over what WatchEvents or ReadConsole sends; leaving it is allowed
+    open                AttachConsole: a Duplex, to send() to and to iterate over
+    message, to_json    the class of a message by its name; a message as JSON
+
+RpcError: the call itself failed (a ttrpc status; .code is a key of CODES). StartVm, StopVm, GetVmInfo and the
+calls for images say in their answer what they could not do. ConnectionError, FileNotFoundError, PermissionError:
+the socket. TimeoutError: no answer within `timeout` seconds of the constructor; then close.
 """
 
+import os
 import socket
 import struct
 
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 
+SOCKET_DEFAULT = "/run/lodge/lodge.sock"
 DATA_MAX = 4 << 20
 REQUEST, RESPONSE, DATA = 1, 2, 3
 REMOTE_CLOSED, REMOTE_OPEN, NO_DATA = 1, 2, 4  # flags
@@ -72,7 +87,7 @@ _SCHEMA = {
             end=6 VmEnd, reason=7 string, exit_status=8 int32, initial_done=9 bool
         ReadConsoleRequest: name=1 string, replay_bytes_max=2 uint64, no_replay=3 bool, no_follow=4 bool
         ConsoleInput: open=1 ReadConsoleRequest, data=2 bytes, line_break=3 bool
-        ConsoleOutput: data=1 bytes, dropped_bytes=2 uint64
+        ConsoleOutput: data=1 bytes, dropped_bytes=2 uint64, input_taken_bytes=3 uint64
         PauseVmRequest: name=1 string
         PauseVmResponse:
         ResumeVmRequest: name=1 string
@@ -197,6 +212,8 @@ METHODS = _methods()
 
 
 class RpcError(Exception):
+    """A call that failed: `code` as in CODES, `text` for people."""
+
     def __init__(self, code, text):
         super().__init__(f"{CODES.get(code, code)}: {text}")
         self.code = code
@@ -204,15 +221,27 @@ class RpcError(Exception):
 
 
 class Lodge:
+    """A connection. `timeout`: seconds without a byte until TimeoutError, None for ever; `sock`: one that is
+    connected."""
+
     def __init__(self, path=None, timeout=60, sock=None):
         if sock is None:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.settimeout(timeout)
-            sock.connect(path)
+            path = path or os.environ.get("LODGE_SOCKET") or SOCKET_DEFAULT
+            try:
+                sock.connect(path)
+            except (FileNotFoundError, ConnectionRefusedError) as e:
+                sock.close()
+                raise type(e)(e.errno, f"lodge serve is not running at {path}") from None
+            except OSError:
+                sock.close()
+                raise
         self.sock = sock
         self._stream = -1
         self._replies = {}
         self._messages = {}
+        self._left = set()  # streams whose messages nobody wants any more
 
     def __enter__(self):
         return self
@@ -229,13 +258,13 @@ class Lodge:
         self.sock.sendall(struct.pack(">IIBB", len(data), stream, kind, flags) + data)
 
     def _exactly(self, n):
-        data = b""
+        data = bytearray()
         while len(data) < n:
             more = self.sock.recv(n - len(data))
             if not more:
                 raise ConnectionError("the server closed the connection")
             data += more
-        return data
+        return bytes(data)
 
     def receive_frame(self):
         """stream, type, flags, data"""
@@ -254,7 +283,10 @@ class Lodge:
     def _pump(self):
         """Takes one frame in."""
         got, kind, flags, data = self.receive_frame()
-        if kind == RESPONSE:
+        if got in self._left:
+            if kind == RESPONSE or flags & REMOTE_CLOSED:
+                self._left.discard(got)
+        elif kind == RESPONSE:
             self._replies[got] = message("ttrpc.Response").FromString(data)
         elif kind == DATA:
             if not flags & NO_DATA:
@@ -272,9 +304,11 @@ class Lodge:
         return response.payload
 
     def call(self, method, timeout_ns=0, **fields):
+        """A call and its answer."""
         return self.finish(method, self.begin(method, timeout_ns, **fields))
 
     def begin(self, method, timeout_ns=0, **fields):
+        """Starts a call; finish() takes what this returns."""
         service, request, _ = METHODS[method]
         return self.start(service, method, request(**fields).SerializeToString(), timeout_ns)
 
@@ -286,14 +320,21 @@ class Lodge:
         return self._received(method, self.begin(method, timeout_ns, **fields))
 
     def _received(self, method, stream):
-        while True:
-            for data in self._messages.pop(stream, []):
-                yield METHODS[method][2].FromString(data)
-            if stream in self._replies:
-                self.wait(stream)
-                return
-            if stream not in self._messages:
-                self._pump()
+        ended = False
+        try:
+            while True:
+                for data in self._messages.pop(stream, []):
+                    yield METHODS[method][2].FromString(data)
+                if stream in self._replies:
+                    ended = True
+                    self.wait(stream)
+                    return
+                if stream not in self._messages:
+                    self._pump()
+        finally:
+            self._messages.pop(stream, None)
+            if not ended and self._replies.pop(stream, None) is None:
+                self._left.add(stream)
 
     def open(self, method):
         """A method with a stream in both directions (AttachConsole): a Duplex."""

@@ -59,6 +59,7 @@ _lodge_value() { # OPTION WORD
 	--hugepages) _lodge_words "" "$2" 2M 1G ;;
 	--io) _lodge_words "" "$2" auto io_uring epoll ;;
 	--log) _lodge_words "" "$2" error warn info debug ;;
+	--sandbox) _lodge_words "" "$2" on off ;;
 	--memory) _lodge_words "" "$2" 256M 512M 1G 2G 4G ;;
 	*) return 1 ;; # --cpus, --cmdline, --stop-timeout: nothing to offer; or no option with a value
 	esac
@@ -109,19 +110,104 @@ _lodge_disk_command() { # COMMAND PREVIOUS WORD
 
 _lodge_server_value() { # OPTION WORD
 	case $1 in
-	--socket | --runtime-dir | --storage-root) _lodge_files "" "$2" ;;
+	--socket | --runtime-dir | --storage-root | --config) _lodge_files "" "$2" ;;
 	--io) _lodge_words "" "$2" auto io_uring epoll ;;
+	--sandbox) _lodge_words "" "$2" on off ;;
 	--log) _lodge_words "" "$2" error warn info debug ;;
+	--socket-mode) _lodge_words "" "$2" 0600 0660 0666 ;;
+	--allow-uid | --read-only-uid) mapfile -t COMPREPLY < <(compgen -u -- "$2") ;;
+	--socket-group | --allow-group | --read-only-group) mapfile -t COMPREPLY < <(compgen -g -- "$2") ;;
+	--vm-transport) _lodge_words "" "$2" pci mmio ;;
+	--vm-memory) _lodge_words "" "$2" 256M 512M 1G 2G 4G ;;
 	*) return 1 ;;
 	esac
 }
 
+_lodge_socket() { # the words behind --socket, as typed so far
+	local i
+	for ((i = 2; i < COMP_CWORD; i++)); do
+		[[ ${COMP_WORDS[i]} == --socket ]] || continue
+		if [[ ${COMP_WORDS[i + 1]} == = ]]; then
+			printf '%s' "${COMP_WORDS[i + 2]}"
+		else
+			printf '%s' "${COMP_WORDS[i + 1]}"
+		fi
+		return
+	done
+}
+
+_lodge_vms() { # WORD: names of the server's VMs
+	local socket name
+	socket=$(_lodge_socket)
+	while IFS= read -r name; do
+		# a name with a space, as one word
+		[[ $name == "${1//\\/}"* ]] && COMPREPLY+=("$(printf '%q' "$name")")
+	done < <("${COMP_WORDS[0]}" list --names --timeout 1 ${socket:+--socket "$socket"} 2>/dev/null)
+}
+
+# _lodge_client COMMAND PREVIOUS WORD POSITION: a command that asks a server; POSITION of WORD
+_lodge_client() {
+	local common=(--socket --json --timeout --help)
+	case $2 in
+	--socket)
+		_lodge_files "" "$3"
+		return
+		;;
+	--timeout | --interval | --id) return ;;
+	--location)
+		_lodge_words "" "$3" root downloads
+		return
+		;;
+	--format)
+		_lodge_words "" "$3" raw qcow2
+		return
+		;;
+	esac
+	case $1 in
+	image)
+		if [[ $4 == 2 ]]; then
+			_lodge_words "" "$3" create destroy info resize check
+		elif [[ $3 == -* ]]; then
+			common+=(--id --location)
+			[[ ${COMP_WORDS[2]} != destroy ]] && common+=(--format)
+			[[ ${COMP_WORDS[2]} == resize ]] && common+=(--shrink)
+			[[ ${COMP_WORDS[2]} == check ]] && common+=(--repair)
+			_lodge_words "" "$3" "${common[@]}"
+		fi
+		;;
+	start)
+		_lodge_value "$2" "$3" && return
+		[[ $3 != -* ]] || _lodge_words "" "$3" "${common[@]}" --kernel --root --disk --cpus --memory --cmdline \
+			--initrd --initramfs --modules --init --transport
+		;;
+	*)
+		if [[ $3 == -* ]]; then
+			case $1 in
+			list) common+=(--names) ;;
+			stop) common+=(--all --force) ;;
+			console) common=(--log --follow --socket --timeout --help) ;;
+			top) common+=(--once --interval) ;;
+			esac
+			_lodge_words "" "$3" "${common[@]}"
+		elif [[ $1 == resize && $4 == 3 ]]; then
+			_lodge_words "" "$3" vda vdb vdc vdd
+		elif [[ $1 != list && $1 != top ]]; then
+			_lodge_vms "$3"
+		fi
+		;;
+	esac
+}
+
 _lodge() {
+	local commands=(run start stop list info wait events console pause resume resize top metrics serve vmm disk image
+		doctor help)
 	local options=(--kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules --init --cpu
-		--console --transport --hugepages --prealloc --io --no-rng --stop-timeout --dry-run --log --help)
-	local server_options=(--socket --storage-root --io --log --help)
-	[[ ${COMP_WORDS[1]} == serve ]] && server_options+=(--runtime-dir --leave-vms)
-	[[ ${COMP_WORDS[1]} == vmm ]] && server_options+=(--socket-fd --idle-timeout)
+		--console --transport --hugepages --prealloc --io --no-rng --stop-timeout --sandbox --dry-run --log --help)
+	local server_options=(--socket --socket-mode --socket-group --allow-uid --allow-group --read-only-uid --read-only-group
+		--storage-root --sandbox --io --log --help)
+	[[ ${COMP_WORDS[1]} == serve ]] && server_options+=(--config --check-config --runtime-dir --leave-vms --vm-cpus --vm-memory
+		--vm-transport)
+	[[ ${COMP_WORDS[1]} == vmm ]] && server_options+=(--socket-fd --idle-timeout --files-of)
 	local word=${COMP_WORDS[COMP_CWORD]} i=$COMP_CWORD whole previous broken
 	COMPREPLY=()
 
@@ -135,9 +221,11 @@ _lodge() {
 	previous=${COMP_WORDS[i - 1]}
 
 	if ((i == 1)); then
-		_lodge_words "" "$whole" run disk serve vmm doctor help --help --version
+		_lodge_words "" "$whole" "${commands[@]}" --help --version
 	elif [[ ${COMP_WORDS[1]} == help && i -eq 2 ]]; then
-		_lodge_words "" "$whole" run disk serve vmm doctor
+		_lodge_words "" "$whole" "${commands[@]}"
+	elif [[ ${COMP_WORDS[*]:1:2} == "help image" ]]; then
+		_lodge_words "" "$whole" create destroy info resize check
 	elif [[ ${COMP_WORDS[1]} == disk && i -eq 2 || ${COMP_WORDS[*]:1:2} == "help disk" ]]; then
 		_lodge_words "" "$whole" create info check resize convert map rebase commit snapshot discard-unused
 	elif [[ ${COMP_WORDS[1]} == disk ]]; then
@@ -146,6 +234,8 @@ _lodge() {
 		_lodge_words "" "$whole" --json --help
 	elif [[ ${COMP_WORDS[1]} == serve || ${COMP_WORDS[1]} == vmm ]]; then
 		_lodge_server_value "$previous" "$whole" || _lodge_words "" "$whole" "${server_options[@]}"
+	elif [[ " start stop list info wait events console pause resume resize top metrics image " == *" ${COMP_WORDS[1]} "* ]]; then
+		_lodge_client "${COMP_WORDS[1]}" "$previous" "$whole" "$i"
 	elif [[ ${COMP_WORDS[1]} == run ]]; then
 		_lodge_value "$previous" "$whole" || _lodge_words "" "$whole" "${options[@]}"
 	fi

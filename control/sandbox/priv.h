@@ -48,7 +48,6 @@ enum sandbox_root sandbox_root_prepare(bool userns);
 /* 0 or -errno */
 int sandbox_root_empty(void);
 int sandbox_landlock(int kept_dir_fd);
-int sandbox_landlock_abi(void); /* 0: none */
 
 /* trap.c */
 int sandbox_trap_install(void);

@@ -44,12 +44,10 @@ static void thread_begins(const struct thread_hook *hook, enum thread_role role)
 
 int sandbox_init(struct sandbox *s, bool on, bool userns, struct err *err)
 {
-	static const uint32_t action = SECCOMP_RET_TRAP;
-
 	*s = (struct sandbox){.hook.begin = thread_begins, .on = on, .kept_dir_fd = -1};
 	if (!on)
 		return 0;
-	if (syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action))
+	if (!sandbox_has_seccomp())
 		return err_set(err, ENOSYS,
 			       "this host's kernel has no seccomp, which locks the VM's process "
 			       "in; use one that has, or say --sandbox off for guests that you "

@@ -63,4 +63,11 @@ int sandbox_enter(struct sandbox *sandbox, enum thread_role role, struct err *er
 /* Files cannot be opened any more. Any thread. */
 bool sandbox_entered(const struct sandbox *sandbox);
 
+/* ---- what this host and user have, for `lodge doctor` (control/sandbox/probe.c) ---- */
+
+bool sandbox_has_seccomp(void);
+enum sandbox_root sandbox_probe_root(void);
+/* 0: none */
+int sandbox_landlock_abi(void);
+
 #endif

@@ -25,6 +25,9 @@
 #define W   (1u << THREAD_WORKER)
 #define ALL (C | V | I | W)
 
+#ifndef SO_PEERGROUPS
+#define SO_PEERGROUPS 59
+#endif
 #ifndef AT_EMPTY_PATH
 #define AT_EMPTY_PATH 0x1000
 #endif
@@ -134,6 +137,7 @@ static const struct sandbox_rule rules[] = {
     ANY(sendto, C, "a console on a socket"),
     ANY(shutdown, C, "the end of a connection"),
     IS(getsockopt, C, 2, SO_PEERCRED, "who calls?"),
+    IS(getsockopt, C, 2, SO_PEERGROUPS, "likewise"),
     ANY(geteuid, C, "likewise"),
     ANY(signalfd4, C, "signals, handled from the machine's start on"),
 
@@ -145,6 +149,7 @@ static const struct sandbox_rule rules[] = {
 
     /* KVM */
     IOCTL(KVM_RUN, V, "runs the guest"),
+    IOCTL(KVM_KVMCLOCK_CTRL, V, "the guest learns that it was paused"),
     IOCTL(KVM_SET_GSI_ROUTING, C | V | I, "the guest sets a message of MSI-X"),
     IOCTL(KVM_IRQFD, C | V | I, "likewise, for its first time"),
     IOCTL(KVM_IOEVENTFD, C | V | I, "doorbells move with a PCI function's BAR"),

@@ -137,6 +137,16 @@ static void blk_reset(struct virtio_dev *dev)
 	atomic_store_explicit(&blk->writeback, !blk->write_through, memory_order_relaxed);
 }
 
+static void blk_pause(struct virtio_dev *dev, void (*quiet)(void *ctx), void *ctx)
+{
+	virtio_loop_pause(&blk_of(dev)->vl, quiet, ctx);
+}
+
+static void blk_resume(struct virtio_dev *dev)
+{
+	virtio_loop_resume(&blk_of(dev)->vl);
+}
+
 /* Also of a device that is half built. */
 static void blk_free(struct virtio_dev *dev)
 {
@@ -156,6 +166,8 @@ static const struct virtio_dev_ops blk_ops = {
     .config_write = blk_config_write,
     .activate = blk_activate,
     .reset = blk_reset,
+    .pause = blk_pause,
+    .resume = blk_resume,
     .free = blk_free,
 };
 
@@ -262,20 +274,4 @@ int virtio_blk_new(const struct virtio_blk_config *config, const struct platform
 	}
 	*ret_dev = &blk->dev;
 	return 0;
-}
-
-void virtio_blk_stats(struct virtio_dev *dev, struct virtio_blk_stats *ret_stats)
-{
-	const struct blk_counters *c = &blk_of(dev)->counters;
-
-#define GET(field) ret_stats->field = atomic_load_explicit(&c->field, memory_order_relaxed)
-	GET(reads);
-	GET(writes);
-	GET(flushes);
-	GET(discards);
-	GET(write_zeroes);
-	GET(errors);
-	GET(read_bytes);
-	GET(written_bytes);
-#undef GET
 }

@@ -27,9 +27,30 @@ struct virtio_blk_config {
 	bool write_through;  /* starts with the write cache off */
 };
 
+enum virtio_blk_op {
+	VIRTIO_BLK_READ,
+	VIRTIO_BLK_WRITE,
+	VIRTIO_BLK_FLUSH,
+	VIRTIO_BLK_DISCARD,
+	VIRTIO_BLK_WRITE_ZEROES,
+	VIRTIO_BLK_OPS,
+};
+
+/* Up to 4.2 s, and all the others. */
+#define VIRTIO_BLK_LATENCY_BUCKETS 24
+
+/* Since the device was made. Those that failed count as errors and nowhere else. */
+struct virtio_blk_op_stats {
+	uint64_t operations, bytes, errors;
+	/* From the queue to the answer: bucket n counts what took less than 2^n us and is in no
+	 * earlier one, the last bucket all the others. */
+	uint64_t latency[VIRTIO_BLK_LATENCY_BUCKETS];
+	uint64_t latency_sum_ns;
+};
+
 struct virtio_blk_stats {
-	uint64_t reads, writes, flushes, discards, write_zeroes, errors;
-	uint64_t read_bytes, written_bytes;
+	struct virtio_blk_op_stats op[VIRTIO_BLK_OPS];
+	uint64_t in_flight;
 };
 
 /*

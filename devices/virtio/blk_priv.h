@@ -48,7 +48,8 @@ struct blk_request {
 	struct blk_request *next_free;
 	uint8_t *status; /* in guest memory */
 	uint32_t type;
-	uint32_t data_bytes;
+	uint64_t data_bytes;
+	uint64_t taken_ns;
 	uint32_t written_ok, written_failed; /* what the used ring says */
 	uint16_t head;
 	uint8_t nranges, range; /* discard, write zeroes: how many, and the one under way */
@@ -70,9 +71,16 @@ struct blk_pool {
 	unsigned fresh; /* requests[fresh..] were never used */
 };
 
+/* The loop's thread alone writes them; readers want no order among them. */
+struct blk_op_counters {
+	_Atomic uint64_t operations, bytes, errors;
+	_Atomic uint64_t latency[VIRTIO_BLK_LATENCY_BUCKETS];
+	_Atomic uint64_t latency_sum_ns;
+};
+
 struct blk_counters {
-	_Atomic uint64_t reads, writes, flushes, discards, write_zeroes, errors;
-	_Atomic uint64_t read_bytes, written_bytes;
+	struct blk_op_counters op[VIRTIO_BLK_OPS];
+	_Atomic uint64_t in_flight;
 };
 
 struct virtio_blk {
@@ -95,5 +103,19 @@ struct virtio_blk {
 
 /* blk_request.c */
 int blk_take(struct virtio_loop_queue *q, const struct virtq_chain *chain);
+
+/* Request types, §5.2.6 */
+enum {
+	BLK_T_IN = 0,
+	BLK_T_OUT = 1,
+	BLK_T_FLUSH = 4,
+	BLK_T_GET_ID = 8,
+	BLK_T_DISCARD = 11,
+	BLK_T_WRITE_ZEROES = 13,
+};
+
+/* blk_stats.c: when a request was taken, and when it is answered */
+void blk_count_taken(struct virtio_blk *blk, struct blk_request *r);
+void blk_count_done(struct virtio_blk *blk, const struct blk_request *r, bool ok);
 
 #endif

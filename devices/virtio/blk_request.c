@@ -18,16 +18,6 @@
 #include <errno.h>
 #include <string.h>
 
-/* Request types, §5.2.6 */
-enum {
-	BLK_T_IN = 0,
-	BLK_T_OUT = 1,
-	BLK_T_FLUSH = 4,
-	BLK_T_GET_ID = 8,
-	BLK_T_DISCARD = 11,
-	BLK_T_WRITE_ZEROES = 13,
-};
-
 enum blk_status {
 	BLK_S_OK = 0,
 	BLK_S_IOERR = 1,
@@ -77,40 +67,6 @@ static void request_put(struct blk_pool *pool, struct blk_request *r)
 
 /* ---- end of a request ---- */
 
-/* The loop's thread is the only writer; readers want no order. */
-static void count(_Atomic uint64_t *counter, uint64_t n)
-{
-	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
-			      memory_order_relaxed);
-}
-
-static void count_request(struct virtio_blk *blk, const struct blk_request *r)
-{
-	struct blk_counters *c = &blk->counters;
-
-	switch (r->type) {
-	case BLK_T_IN:
-		count(&c->reads, 1);
-		count(&c->read_bytes, r->data_bytes);
-		break;
-	case BLK_T_OUT:
-		count(&c->writes, 1);
-		count(&c->written_bytes, r->data_bytes);
-		break;
-	case BLK_T_FLUSH:
-		count(&c->flushes, 1);
-		break;
-	case BLK_T_DISCARD:
-		count(&c->discards, 1);
-		break;
-	case BLK_T_WRITE_ZEROES:
-		count(&c->write_zeroes, 1);
-		break;
-	default:
-		break;
-	}
-}
-
 static void request_end(struct blk_request *r, enum blk_status status)
 {
 	struct virtio_loop_queue *q = r->q;
@@ -118,10 +74,7 @@ static void request_end(struct blk_request *r, enum blk_status status)
 	const uint16_t head = r->head;
 	const uint32_t written = status == BLK_S_OK ? r->written_ok : r->written_failed;
 
-	if (status == BLK_S_OK)
-		count_request(blk, r);
-	else
-		count(&blk->counters.errors, 1);
+	blk_count_done(blk, r, status == BLK_S_OK);
 	*r->status = (uint8_t)status;
 	request_put(&blk->pools[q->index], r);
 	/* Last: with the last chain pushed, a reset that waits may go on. */
@@ -319,6 +272,7 @@ static void start_ranges(struct blk_request *r, const struct virtq_chain *chain)
 		    .sectors = le32_get(wire[i].sectors),
 		    .flags = le32_get(wire[i].flags),
 		};
+		r->data_bytes += (uint64_t)r->ranges[i].sectors * IMAGE_SECTOR_BYTES;
 		status = check_range(r, &r->ranges[i]);
 		if (status != BLK_S_OK) {
 			request_end(r, status);
@@ -401,6 +355,7 @@ int blk_take(struct virtio_loop_queue *q, const struct virtq_chain *chain)
 	r->status = (uint8_t *)last->iov_base + last->iov_len - 1;
 	r->nranges = r->range = 0;
 	r->data_bytes = 0;
+	blk_count_taken(blk, r);
 	/* The used length counts from the first writable byte (§2.7.8.2); the status is the last.
 	 */
 	r->written_ok = r->written_failed = chain->write_bytes == 1;

@@ -64,6 +64,16 @@ static void rng_reset(struct virtio_dev *dev)
 	virtio_loop_stop(&rng_of(dev)->vl);
 }
 
+static void rng_pause(struct virtio_dev *dev, void (*quiet)(void *ctx), void *ctx)
+{
+	virtio_loop_pause(&rng_of(dev)->vl, quiet, ctx);
+}
+
+static void rng_resume(struct virtio_dev *dev)
+{
+	virtio_loop_resume(&rng_of(dev)->vl);
+}
+
 static void rng_free(struct virtio_dev *dev)
 {
 	struct virtio_rng *rng = rng_of(dev);
@@ -76,6 +86,8 @@ static void rng_free(struct virtio_dev *dev)
 static const struct virtio_dev_ops rng_ops = {
     .activate = rng_activate,
     .reset = rng_reset,
+    .pause = rng_pause,
+    .resume = rng_resume,
     .free = rng_free,
 };
 

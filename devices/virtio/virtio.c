@@ -271,6 +271,21 @@ void virtio_transport_fini(struct virtio_transport *t)
 	pthread_mutex_destroy(&t->lock);
 }
 
+bool virtio_transport_pause(struct virtio_transport *t, void (*quiet)(void *ctx), void *ctx)
+{
+	AUTOLOCK(&t->lock);
+	if (t->active)
+		t->dev->ops->pause(t->dev, quiet, ctx);
+	return t->active;
+}
+
+void virtio_transport_resume(struct virtio_transport *t)
+{
+	AUTOLOCK(&t->lock);
+	if (t->active)
+		t->dev->ops->resume(t->dev);
+}
+
 void virtio_transport_free(struct virtio_transport *t)
 {
 	struct virtio_dev *dev;

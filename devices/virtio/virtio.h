@@ -68,6 +68,12 @@ struct virtio_dev_ops {
 	 * touches them. vCPU thread, or the thread that takes the machine down. */
 	void (*reset)(struct virtio_dev *dev);
 
+	/* While it is active and no vCPU runs: takes no more from its queues; `quiet` is called
+	 * from the device's thread when all that was taken is answered. resume() comes after that.
+	 */
+	void (*pause)(struct virtio_dev *dev, void (*quiet)(void *ctx), void *ctx);
+	void (*resume)(struct virtio_dev *dev);
+
 	/* The device is going: free it. Comes after reset(). */
 	void (*free)(struct virtio_dev *dev);
 };
@@ -114,6 +120,15 @@ int virtio_pci_new(const struct platform *plat, struct pci_host *host, struct vi
 		   struct virtio_transport **ret_transport, struct err *err);
 int virtio_mmio_new(const struct platform *plat, gpa_t gpa, unsigned gsi, struct virtio_dev *dev,
 		    struct virtio_transport **ret_transport, struct err *err);
+
+/*
+ * No vCPU runs. False: the device is not active, and there is nothing to wait for; otherwise
+ * `quiet` follows, on the device's thread, when nothing of the guest's is in flight.
+ */
+bool virtio_transport_pause(struct virtio_transport *transport, void (*quiet)(void *ctx),
+			    void *ctx);
+/* After a pause that returned true, when it is quiet. */
+void virtio_transport_resume(struct virtio_transport *transport);
 
 /*
  * Resets and frees the device and the transport; NULL is accepted. No vCPU runs any more; the loop

@@ -10,9 +10,20 @@ static void hold(struct virtio_loop *vl)
 	vl->held++;
 }
 
+static void tell_quiet(struct virtio_loop *vl)
+{
+	void (*quiet)(void *ctx) = vl->quiet;
+
+	if (!quiet || vl->held != vl->watched)
+		return;
+	vl->quiet = NULL;
+	quiet(vl->quiet_ctx);
+}
+
 static void unhold(struct virtio_loop *vl)
 {
 	vl->held--;
+	tell_quiet(vl);
 	if (!vl->stopping || vl->held)
 		return;
 	/* The caller of stop may free `vl` as soon as it sees `stopped`: nothing of it is touched
@@ -66,6 +77,8 @@ static void serve(struct virtio_loop_queue *q)
 	unsigned budget = virtq_size(q->vq);
 	int r = 0;
 
+	if (vl->paused)
+		return;
 	virtq_kick_disable(q->vq);
 	q->kicks_off = true;
 	while (budget && !vl->broken && (r = virtq_pop(q->vq, &chain)) == 1) {
@@ -90,7 +103,7 @@ static bool look(struct loop_spinner *s)
 	struct virtio_loop *vl = container_of(s, struct virtio_loop, spinner);
 	bool found = false;
 
-	for (unsigned i = 0; i < vl->dev->nqueues && !vl->broken; i++) {
+	for (unsigned i = 0; i < vl->dev->nqueues && !vl->broken && !vl->paused; i++) {
 		struct virtio_loop_queue *q = &vl->queues[i];
 
 		if (q->vq && virtq_has_chains(q->vq)) {
@@ -106,7 +119,7 @@ static bool settle(struct loop_spinner *s)
 	struct virtio_loop *vl = container_of(s, struct virtio_loop, spinner);
 	bool found = false;
 
-	for (unsigned i = 0; i < vl->dev->nqueues && !vl->broken; i++) {
+	for (unsigned i = 0; i < vl->dev->nqueues && !vl->broken && !vl->paused; i++) {
 		struct virtio_loop_queue *q = &vl->queues[i];
 
 		if (!q->vq || !q->kicks_off)
@@ -131,7 +144,10 @@ static void watch_fn(struct loop_watch *w, uint64_t count)
 
 static void watch_stopped(struct loop_watch *w)
 {
-	unhold(container_of(w, struct virtio_loop_queue, watch)->vl);
+	struct virtio_loop *vl = container_of(w, struct virtio_loop_queue, watch)->vl;
+
+	vl->watched--;
+	unhold(vl);
 }
 
 static void start_fn(struct loop_msg *m)
@@ -145,9 +161,30 @@ static void start_fn(struct loop_msg *m)
 		if (!q->vq)
 			continue;
 		hold(vl);
+		vl->watched++;
 		loop_watch(vl->loop, &q->watch, vl->dev->kick_fd[i]);
 		if (!vl->broken)
 			serve(q);
+	}
+}
+
+static void pause_fn(struct loop_msg *m)
+{
+	struct virtio_loop *vl = container_of(m, struct virtio_loop, pause);
+
+	vl->paused = true;
+	vl->quiet = vl->pause_quiet;
+	tell_quiet(vl);
+}
+
+static void resume_fn(struct loop_msg *m)
+{
+	struct virtio_loop *vl = container_of(m, struct virtio_loop, resume);
+
+	vl->paused = false;
+	for (unsigned i = 0; i < vl->dev->nqueues && !vl->broken; i++) {
+		if (vl->queues[i].vq)
+			serve(&vl->queues[i]);
 	}
 }
 
@@ -174,6 +211,8 @@ void virtio_loop_init(struct virtio_loop *vl, const struct virtio_loop_ops *ops,
 	    .loop = loop,
 	    .start.fn = start_fn,
 	    .stop.fn = stop_fn,
+	    .pause.fn = pause_fn,
+	    .resume.fn = resume_fn,
 	    .spinner = {.look = look, .settle = settle},
 	    .lock = PTHREAD_MUTEX_INITIALIZER,
 	    .cond = PTHREAD_COND_INITIALIZER,
@@ -202,6 +241,7 @@ void virtio_loop_start(struct virtio_loop *vl, struct virtq *const *queues)
 	vl->broken = false;
 	vl->stopping = false;
 	vl->stopped = false;
+	vl->paused = false;
 	loop_post(vl->loop, &vl->start);
 }
 
@@ -217,4 +257,17 @@ void virtio_loop_stop(struct virtio_loop *vl)
 	while (!vl->stopped)
 		pthread_cond_wait(&vl->cond, &vl->lock);
 	pthread_mutex_unlock(&vl->lock);
+}
+
+void virtio_loop_pause(struct virtio_loop *vl, void (*quiet)(void *ctx), void *ctx)
+{
+	/* the loop's thread looks at both from the message on */
+	vl->quiet_ctx = ctx;
+	vl->pause_quiet = quiet;
+	loop_post(vl->loop, &vl->pause);
+}
+
+void virtio_loop_resume(struct virtio_loop *vl)
+{
+	loop_post(vl->loop, &vl->resume);
 }

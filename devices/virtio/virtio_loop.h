@@ -11,7 +11,7 @@
  *  1. `held` counts what still needs the queues: watched doorbells, chains that the device has not
  *     pushed, notifications that are deferred. virtio_loop_stop() returns when it is 0 and leaves
  *     nothing behind that would touch a queue.
- *  2. While stopping or broken no chain is taken.
+ *  2. While stopping, broken or paused no chain is taken. What waits is taken when it goes on.
  *  3. The loop's thread takes no lock that a caller of virtio_loop_stop() may hold.
  *
  * Threads: start and stop on a vCPU thread or the thread that takes the machine down (never the
@@ -52,9 +52,13 @@ struct virtio_loop {
 
 	/* The loop's thread, from start to the end of stop. */
 	struct virtio_loop_queue queues[VIRTIO_QUEUES_MAX];
-	struct loop_msg start, stop;
+	struct loop_msg start, stop, pause, resume;
 	struct loop_spinner spinner;
-	unsigned held;
+	unsigned held, watched; /* `watched` of them are doorbells */
+	bool paused;
+	void (*pause_quiet)(void *ctx); /* of the message `pause`, with its context */
+	void *quiet_ctx;
+	void (*quiet)(void *ctx); /* not yet told */
 	bool broken;
 	bool stopping;
 	struct iovec iov[VIRTQ_SEGS_MAX]; /* of the chain that is being taken */
@@ -76,6 +80,14 @@ void virtio_loop_start(struct virtio_loop *vl, struct virtq *const *queues);
  * slowest request. Where no other thread runs the loop (dev->loop_idle) it is run here.
  */
 void virtio_loop_stop(struct virtio_loop *vl);
+
+/*
+ * Takes no more chains; `quiet` is called once, on the loop's thread, when those that were taken
+ * are answered and the driver is notified. Between start and stop, and not paused already; the
+ * caller waits for `quiet` before it resumes or stops.
+ */
+void virtio_loop_pause(struct virtio_loop *vl, void (*quiet)(void *ctx), void *ctx);
+void virtio_loop_resume(struct virtio_loop *vl);
 
 /* Gives a chain back to the driver and notifies at the end of this round of the loop. */
 void virtio_loop_push(struct virtio_loop_queue *q, uint16_t head, uint32_t written_bytes);

@@ -98,7 +98,7 @@ FLOOD = 13000
 def flood(context, terminal):
     """More than the buffers on the way hold arrives whole and in order."""
     vm = context.guest(f"flood:{FLOOD}", cmdline="quiet", terminal=terminal)
-    vm.ends(0, 200)
+    vm.ends(0)
     if terminal:
         time.sleep(0.2)
         vm.close()
@@ -116,7 +116,7 @@ def flood_to_slow_reader(context):
     time.sleep(5)  # the guest fills every buffer on the way and waits
     grown = vm.own_kib() - before
     vm.console.paused.set()
-    vm.ends(0, 200)
+    vm.ends(0)
     flood_is_whole(vm.console.text(), FLOOD)
     check(grown < 4096, f"lodge grew by {grown} KiB")
 
@@ -181,7 +181,7 @@ def reader_gone(context):
         os.read(read, 1)
         os.close(read)
         try:
-            equal(process.wait(90), 0, "exit status")
+            equal(process.wait(DEADLINE_S), 0, "exit status")
         finally:
             process.kill()
     with open(path, "rb") as file:

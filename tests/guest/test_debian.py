@@ -28,15 +28,15 @@ def command(vm, text):
     """Types a command at the shell's prompt; returns what it printed."""
     vm.send(f"{text}; echo status=$?=\n")
     start = vm.position
-    vm.wait_for(r"status=\d+=\r?$", 120)
+    vm.wait_for(r"status=\d+=\r?$")
     shown = vm.console.data[start:vm.position].decode("utf-8", "replace").replace("\r", "")
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
 
 
 def log_in(vm):
-    vm.wait_for("login: ", 300)
+    vm.wait_for("login: ")
     vm.send("root\n")
-    vm.wait_for(r"root@guest", 120)
+    vm.wait_for(r"root@guest")
 
 
 @test(transport=["pci", "mmio"])
@@ -54,12 +54,12 @@ def systemd(context, transport):
     check("status=0" in command(vm, "dd if=/dev/urandom of=/data bs=1M count=16 status=none && sync && "
                                     "sha256sum /data >/data.sum"), "writing a file")
     vm.send("systemctl poweroff\n")
-    vm.ends(0, 200)
+    vm.ends(0)
 
     vm = debian(context, "--memory", "512M", "--transport", transport, "--stop-timeout", "250", copy=False)
-    vm.wait_for("login: ", 300)
+    vm.wait_for("login: ")
     os.kill(vm.pid, signal.SIGTERM)
-    vm.ends(0, 200)
+    vm.ends(0)
     image = context.path("debian.img")
     checked = subprocess.run(["e2fsck", "-fn", image], capture_output=True, text=True, check=False)
     equal(checked.returncode, 0, f"file system check: {checked.stdout[-500:]}")
@@ -69,7 +69,7 @@ def systemd(context, transport):
 def shell_as_init(context):
     """--init /bin/bash on the unprepared root; a panic from within is a panic outside."""
     vm = debian(context, "--memory", "512M", "--init", "/bin/bash", "--cmdline", "panic=0", terminal=True)
-    vm.wait_for(r"bash-5.*# |root@.*# ", 120)
+    vm.wait_for(r"bash-5.*# |root@.*# ")
     check("Debian" in command(vm, "head -1 /etc/os-release"), "os-release")
     command(vm, "mount | grep -q ' /proc ' || mount -t proc proc /proc; sync")
     vm.send("echo c >/proc/sysrq-trigger\n")
@@ -79,6 +79,6 @@ def shell_as_init(context):
 @test()
 def reboot_from_shell(context):
     vm = debian(context, "--memory", "512M", "--init", "/bin/bash", terminal=True)
-    vm.wait_for(r"bash-5.*# |root@.*# ", 120)
+    vm.wait_for(r"bash-5.*# |root@.*# ")
     vm.send("sync; reboot -ff\n")
     vm.ends(3)

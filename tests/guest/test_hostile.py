@@ -27,7 +27,7 @@ def still_works(context, commands, *arguments, **options):
     second = context.disk("second", 8 * MIB)
     vm = context.guest(f"{commands} wait:calm blkio:vda,0,4M,1,20,1 rng:16", *arguments,
                        disks=[f"path={first},format=raw", f"path={second},format=raw"], **options)
-    vm.wait_for("@ waiting calm", 300)
+    vm.wait_for("@ waiting calm")
     calm(vm)
     vm.send("\n")
     vm.ends(0)

@@ -193,7 +193,7 @@ def debian_root(context, options):
                                     "sha256sum /data >/data.sum"), "writing a file")
     check("status=0" in command(vm, "echo 3 >/proc/sys/vm/drop_caches; sha256sum -c /data.sum"), "reading it again")
     vm.send("systemctl poweroff\n")
-    vm.ends(0, 200)
+    vm.ends(0)
     image_check(image)
     raw = convert(context, image, "flat", "-f", "qcow2", "-O", "raw")
     checked = subprocess.run(["e2fsck", "-fn", raw], capture_output=True, text=True, check=False)

@@ -264,8 +264,27 @@ static void test_host_errors_are_io_errors(void **state)
 		assert_alive(f);
 	}
 	virtio_blk_stats(f->rig.dev, &stats);
-	assert_int_equal(stats.errors, 2 * ARRAY_LEN(errors));
-	assert_int_equal(stats.writes, 0);
+	assert_int_equal(stats.op[VIRTIO_BLK_WRITE].errors, ARRAY_LEN(errors));
+	assert_int_equal(stats.op[VIRTIO_BLK_READ].errors, ARRAY_LEN(errors));
+	assert_int_equal(stats.op[VIRTIO_BLK_WRITE].operations, 0);
+	assert_int_equal(stats.op[VIRTIO_BLK_WRITE].latency_sum_ns, 0);
+	assert_int_equal(stats.in_flight, 0);
+}
+
+static void expect_stats(const struct virtio_blk_op_stats *s, uint64_t operations, uint64_t bytes)
+{
+	uint64_t in_buckets = 0, least_ns = 0;
+
+	for (unsigned n = 0; n < VIRTIO_BLK_LATENCY_BUCKETS; n++) {
+		in_buckets += s->latency[n];
+		least_ns += s->latency[n] * (n ? UINT64_C(1000) << (n - 1) : 0);
+	}
+	assert_int_equal(s->operations, operations);
+	assert_int_equal(s->bytes, bytes);
+	assert_int_equal(s->errors, 0);
+	/* every one is in a bucket, and the sum is within what the buckets say */
+	assert_int_equal(in_buckets, operations);
+	assert_in_range(s->latency_sum_ns, least_ns, 2 * least_ns + 1000 * operations);
 }
 
 static void test_statistics(void **state)
@@ -282,14 +301,12 @@ static void test_statistics(void **state)
 	rig_do(&f->rig, 0, T_DISCARD, 0, DATA, 16);
 	rig_do(&f->rig, 0, T_WRITE_ZEROES, 0, DATA, 16);
 	virtio_blk_stats(f->rig.dev, &s);
-	assert_int_equal(s.reads, QUEUES);
-	assert_int_equal(s.writes, QUEUES);
-	assert_int_equal(s.read_bytes, QUEUES * 512);
-	assert_int_equal(s.written_bytes, QUEUES * 1024);
-	assert_int_equal(s.flushes, 1);
-	assert_int_equal(s.discards, 1);
-	assert_int_equal(s.write_zeroes, 1);
-	assert_int_equal(s.errors, 0);
+	expect_stats(&s.op[VIRTIO_BLK_READ], QUEUES, QUEUES * 512);
+	expect_stats(&s.op[VIRTIO_BLK_WRITE], QUEUES, QUEUES * 1024);
+	expect_stats(&s.op[VIRTIO_BLK_FLUSH], 1, 0);
+	expect_stats(&s.op[VIRTIO_BLK_DISCARD], 1, 4096);
+	expect_stats(&s.op[VIRTIO_BLK_WRITE_ZEROES], 1, 4096);
+	assert_int_equal(s.in_flight, 0);
 }
 
 int main(void)

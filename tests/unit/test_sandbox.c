@@ -1,0 +1,359 @@
+/* The table of system calls, as the kernel will judge by it; and a thread that breaks it. */
+#include "base/checked.h"
+#include "control/command.h"
+#include "control/sandbox/priv.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <linux/audit.h>
+#include <linux/kvm.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PID	     4711
+#define DIR_FD	     9
+#define THREAD_FLAGS 0x3d0f00
+
+#ifdef __x86_64__
+#define ARCH AUDIT_ARCH_X86_64
+#else
+#define ARCH AUDIT_ARCH_AARCH64
+#endif
+
+/* ---- the machine that runs filters (linux/filter.h), as far as ours use it ----------------------
+ */
+
+static uint32_t run(const struct sock_filter *code, int len, const struct seccomp_data *data)
+{
+	uint32_t a = 0;
+
+	for (int pc = 0; pc < len; pc++) {
+		const struct sock_filter *f = &code[pc];
+		bool taken;
+
+		switch (f->code) {
+		case BPF_LD | BPF_W | BPF_ABS:
+			assert_true(f->k % 4 == 0 && f->k + 4 <= sizeof(*data));
+			memcpy(&a, (const uint8_t *)data + f->k, sizeof(a));
+			break;
+		case BPF_ALU | BPF_AND | BPF_K:
+			a &= f->k;
+			break;
+		case BPF_JMP | BPF_JA:
+			pc += (int)f->k;
+			break;
+		case BPF_JMP | BPF_JEQ | BPF_K:
+		case BPF_JMP | BPF_JGE | BPF_K:
+			taken = BPF_OP(f->code) == BPF_JEQ ? a == f->k : a >= f->k;
+			pc += taken ? f->jt : f->jf;
+			break;
+		case BPF_RET | BPF_K:
+			return f->k;
+		default:
+			fail_msg("instruction %#x", f->code);
+		}
+	}
+	fail_msg("the program has no end");
+	return 0;
+}
+
+struct program {
+	struct sock_filter code[SANDBOX_FILTER_MAX];
+	int len;
+};
+
+static void compile(struct program *p, enum thread_role role)
+{
+	size_t n;
+	const struct sandbox_rule *rules = sandbox_rules(&n);
+
+	p->len = sandbox_compile(rules, n, role, PID, DIR_FD, p->code);
+	assert_true(p->len > 0);
+}
+
+static uint32_t ask(enum thread_role role, long nr, uint64_t a0, uint64_t a1, uint64_t a2)
+{
+	struct seccomp_data data = {.nr = (int)nr, .arch = ARCH, .args = {a0, a1, a2}};
+	struct program p;
+
+	compile(&p, role);
+	return run(p.code, p.len, &data);
+}
+
+static bool may(enum thread_role role, long nr, uint64_t a0, uint64_t a1, uint64_t a2)
+{
+	uint32_t action = ask(role, nr, a0, a1, a2);
+
+	assert_true(action == SECCOMP_RET_ALLOW || action == SECCOMP_RET_TRAP ||
+		    action == (SECCOMP_RET_ERRNO | ENOSYS));
+	return action == SECCOMP_RET_ALLOW;
+}
+
+/* ---- tests --------------------------------------------------------------------------------------
+ */
+
+static void test_every_rule_has_a_reason_and_a_name(void **state)
+{
+	size_t n;
+	const struct sandbox_rule *rules = sandbox_rules(&n);
+
+	(void)state;
+	for (size_t i = 0; i < n; i++) {
+		assert_non_null(sandbox_syscall_name(rules[i].nr));
+		assert_true(rules[i].roles && rules[i].roles < 1u << NTHREAD_ROLES);
+		assert_true(strlen(rules[i].why) > 4);
+		assert_true(rules[i].arg < 6);
+	}
+	assert_string_equal(sandbox_syscall_name(__NR_openat), "openat");
+	assert_null(sandbox_syscall_name(-1));
+	assert_null(sandbox_syscall_name(100000));
+}
+
+/* The program agrees with the table for every number that there is. */
+static void test_programs_are_the_table(void **state)
+{
+	size_t n;
+	const struct sandbox_rule *rules = sandbox_rules(&n);
+
+	(void)state;
+	for (unsigned role = 0; role < NTHREAD_ROLES; role++) {
+		struct program p;
+
+		compile(&p, role);
+		for (int nr = 0; nr < 600; nr++) {
+			struct seccomp_data data = {.nr = nr, .arch = ARCH};
+			bool listed = false, any = false;
+			uint32_t action = run(p.code, p.len, &data);
+
+			for (size_t i = 0; i < n; i++) {
+				if (rules[i].nr != nr || !(rules[i].roles & 1u << role))
+					continue;
+				listed = true;
+				any = any || rules[i].check == SANDBOX_ANY;
+			}
+			if (any && nr != __NR_clone3)
+				assert_int_equal(action, SECCOMP_RET_ALLOW);
+			if (!listed)
+				assert_int_equal(action, SECCOMP_RET_TRAP);
+		}
+	}
+}
+
+static void test_other_architectures_are_killed(void **state)
+{
+	struct seccomp_data data = {.nr = 1, .arch = AUDIT_ARCH_I386};
+	struct program p;
+
+	(void)state;
+	compile(&p, THREAD_CONTROL);
+	assert_int_equal(run(p.code, p.len, &data), SECCOMP_RET_KILL_PROCESS);
+	/* x32 has numbers of its own on the same architecture */
+	assert_int_equal(ask(THREAD_CONTROL, 0x40000000 | __NR_write, 0, 0, 0), SECCOMP_RET_TRAP);
+}
+
+static void test_nobody_reaches_out(void **state)
+{
+	static const long forbidden[] = {
+		__NR_socket,
+		__NR_connect,
+		__NR_bind,
+		__NR_setuid,
+		__NR_chroot,
+		__NR_mount,
+		__NR_unshare,
+		__NR_setns,
+		__NR_bpf,
+		__NR_openat2,
+		__NR_kill,
+		__NR_io_uring_setup,
+		__NR_memfd_create,
+		__NR_userfaultfd,
+		__NR_process_vm_writev,
+		__NR_keyctl,
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+		__NR_openat,
+		__NR_execve,
+		__NR_ptrace,
+		__NR_dup3,
+#endif
+	};
+
+	(void)state;
+	for (unsigned role = 0; role < NTHREAD_ROLES; role++) {
+		for (size_t i = 0; i < ARRAY_LEN(forbidden); i++)
+			assert_false(may(role, forbidden[i], 0, 0, 0));
+	}
+}
+
+static void test_ioctls_by_role(void **state)
+{
+	(void)state;
+	assert_true(may(THREAD_VCPU, __NR_ioctl, 5, KVM_RUN, 0));
+	assert_false(may(THREAD_CONTROL, __NR_ioctl, 5, KVM_RUN, 0));
+	assert_false(may(THREAD_IO, __NR_ioctl, 5, KVM_RUN, 0));
+	assert_false(may(THREAD_WORKER, __NR_ioctl, 5, KVM_RUN, 0));
+	for (unsigned role = 0; role < NTHREAD_ROLES; role++) {
+		assert_false(may(role, __NR_ioctl, 5, KVM_CREATE_VM, 0));
+		assert_false(may(role, __NR_ioctl, 5, KVM_CREATE_VCPU, 0));
+		assert_false(may(role, __NR_ioctl, 5, KVM_SET_USER_MEMORY_REGION, 0));
+		assert_false(may(role, __NR_ioctl, 0, TIOCSTI, 0));
+	}
+}
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+static void test_arguments_are_looked_at(void **state)
+{
+	(void)state;
+	for (unsigned role = 0; role < NTHREAD_ROLES; role++) {
+		assert_true(may(role, __NR_mmap, 0, 4096, PROT_READ | PROT_WRITE));
+		assert_false(may(role, __NR_mmap, 0, 4096, PROT_READ | PROT_EXEC));
+		assert_true(may(role, __NR_mprotect, 0, 4096, PROT_READ));
+		assert_false(may(role, __NR_mprotect, 0, 4096, PROT_WRITE | PROT_EXEC));
+		assert_true(may(role, __NR_tgkill, PID, 1, 1));
+		assert_false(may(role, __NR_tgkill, PID + 1, 1, 1));
+		/* the high half of a 64-bit register changes nothing */
+		assert_false(may(role, __NR_mprotect, 0, 4096, UINT64_C(1) << 32 | PROT_EXEC));
+	}
+	assert_true(may(THREAD_CONTROL, __NR_unlinkat, DIR_FD, 0, 0));
+	assert_false(may(THREAD_CONTROL, __NR_unlinkat, DIR_FD + 1, 0, 0));
+	assert_false(may(THREAD_CONTROL, __NR_unlinkat, (uint32_t)-100, 0, 0));
+	assert_false(may(THREAD_IO, __NR_unlinkat, DIR_FD, 0, 0));
+	assert_true(may(THREAD_IO, __NR_clone, THREAD_FLAGS, 0, 0));
+	assert_false(may(THREAD_IO, __NR_clone, SIGCHLD, 0, 0));
+	assert_false(may(THREAD_IO, __NR_clone, THREAD_FLAGS | CLONE_NEWUSER, 0, 0));
+	assert_false(may(THREAD_VCPU, __NR_clone, THREAD_FLAGS, 0, 0));
+	assert_false(may(THREAD_CONTROL, __NR_prctl, PR_SET_DUMPABLE, 1, 0));
+}
+#endif
+
+static void test_clone3_is_unknown(void **state)
+{
+	(void)state;
+	assert_int_equal(ask(THREAD_IO, __NR_clone3, 0, 0, 0), SECCOMP_RET_ERRNO | ENOSYS);
+}
+
+static void test_no_folder_nothing_to_remove(void **state)
+{
+	struct seccomp_data data = {.nr = __NR_unlinkat, .arch = ARCH, .args = {UINT32_MAX}};
+	size_t n;
+	const struct sandbox_rule *rules = sandbox_rules(&n);
+	struct program p;
+
+	(void)state;
+	p.len = sandbox_compile(rules, n, THREAD_CONTROL, PID, -1, p.code);
+	assert_true(p.len > 0);
+	assert_int_equal(run(p.code, p.len, &data), SECCOMP_RET_TRAP);
+}
+
+static void test_too_many_rules(void **state)
+{
+	struct sandbox_rule rules[200];
+	struct program p;
+
+	(void)state;
+	for (int i = 0; i < 200; i++)
+		rules[i] = (struct sandbox_rule){.nr = i, .roles = 1};
+	assert_int_equal(sandbox_compile(rules, 200, 0, PID, -1, p.code), -E2BIG);
+	/* one call, more conditions than the program holds */
+	for (int i = 0; i < 200; i++)
+		rules[i] = (struct sandbox_rule){.nr = i % 100, .roles = 1, .check = SANDBOX_LACKS};
+	assert_int_equal(sandbox_compile(rules, 200, 0, PID, -1, p.code), -E2BIG);
+	assert_true(sandbox_compile(rules, 0, 0, PID, -1, p.code) > 0);
+}
+
+static void test_on_and_off(void **state)
+{
+	struct sandbox s;
+	struct err err = ERR_INIT;
+	bool on = false;
+
+	(void)state;
+	assert_int_equal(sandbox_parse("on", &on), 0);
+	assert_true(on);
+	assert_int_equal(sandbox_parse("off", &on), 0);
+	assert_false(on);
+	assert_int_equal(sandbox_parse("maybe", &on), -EINVAL);
+	assert_int_equal(sandbox_init(&s, false, true, &err), 0);
+	assert_null(sandbox_threads(&s));
+	assert_int_equal(sandbox_enter(&s, THREAD_CONTROL, &err), 0);
+	assert_false(sandbox_entered(&s));
+}
+
+/* A child that enters with a role and makes a socket: what it said, and its status. */
+static int violate(enum thread_role role, char *said, size_t size)
+{
+	int ends[2], status;
+	ssize_t n, total = 0;
+	pid_t pid;
+
+	assert_int_equal(pipe(ends), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (!pid) {
+		struct sandbox s;
+
+		dup2(ends[1], STDERR_FILENO);
+		if (sandbox_init(&s, true, true, NULL) || sandbox_enter(&s, role, NULL))
+			_exit(100);
+		(void)socket(AF_INET, SOCK_STREAM, 0);
+		_exit(101);
+	}
+	close(ends[1]);
+	while ((n = read(ends[0], said + total, size - 1 - (size_t)total)) > 0)
+		total += n;
+	said[total] = '\0';
+	close(ends[0]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+static void test_a_violation_is_named(void **state)
+{
+	char said[512], expected[64];
+
+	(void)state;
+	for (unsigned role = 0; role < NTHREAD_ROLES; role++) {
+		assert_int_equal(violate(role, said, sizeof(said)), LODGE_HOST_FAILED);
+		snprintf(expected, sizeof(expected), "(%s) called socket (%d)",
+			 sandbox_role_name(role), __NR_socket);
+		if (!strstr(said, "lodge: seccomp: thread ") || !strstr(said, expected) ||
+		    strchr(said, '\n') != said + strlen(said) - 1)
+			fail_msg("said: %s", said);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_every_rule_has_a_reason_and_a_name),
+		cmocka_unit_test(test_programs_are_the_table),
+		cmocka_unit_test(test_other_architectures_are_killed),
+		cmocka_unit_test(test_nobody_reaches_out),
+		cmocka_unit_test(test_ioctls_by_role),
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+		cmocka_unit_test(test_arguments_are_looked_at),
+#endif
+		cmocka_unit_test(test_clone3_is_unknown),
+		cmocka_unit_test(test_no_folder_nothing_to_remove),
+		cmocka_unit_test(test_too_many_rules),
+		cmocka_unit_test(test_on_and_off),
+		cmocka_unit_test(test_a_violation_is_named),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
