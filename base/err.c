@@ -62,8 +62,8 @@ int err_sys(struct err *err, int code, const char *fmt, ...)
 	err->code = code;
 
 	len = strlen(err->msg);
-	if (snprintf(err->msg + len, sizeof(err->msg) - len, ": %s",
-		     strerror(code)) >= (int)(sizeof(err->msg) - len))
+	if (snprintf(err->msg + len, sizeof(err->msg) - len, ": %s", strerror(code)) >=
+	    (int)(sizeof(err->msg) - len))
 		mark_cut(err->msg);
 	sanitize(err->msg);
 	return -code;
