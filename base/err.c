@@ -50,7 +50,6 @@ int err_set(struct err *err, int code, const char *fmt, ...)
 
 int err_sys(struct err *err, int code, const char *fmt, ...)
 {
-	char text[64];
 	va_list ap;
 	size_t len;
 
@@ -63,8 +62,8 @@ int err_sys(struct err *err, int code, const char *fmt, ...)
 	err->code = code;
 
 	len = strlen(err->msg);
-	if (snprintf(err->msg + len, sizeof(err->msg) - len, ": %s",
-		     strerror_r(code, text, sizeof(text))) >= (int)(sizeof(err->msg) - len))
+	if (snprintf(err->msg + len, sizeof(err->msg) - len, ": %s", strerror(code)) >=
+	    (int)(sizeof(err->msg) - len))
 		mark_cut(err->msg);
 	sanitize(err->msg);
 	return -code;

@@ -12,9 +12,8 @@
 #include <stdint.h>
 
 #define MACHINE_CPUS_MAX 64
-#define MACHINE_DISKS_MAX                                                      \
-	24 /* vda to vdx: slots of bus 0 less host bridge, rng, vsock and room \
-	    */
+/* vda to vdx: slots of bus 0 less host bridge, rng, vsock and room */
+#define MACHINE_DISKS_MAX   24
 #define MACHINE_MEMORY_MIN  (UINT64_C(64) << 20)
 #define MACHINE_CMDLINE_MAX 2047 /* bytes: COMMAND_LINE_SIZE of Linux on x86 less the NUL */
 
@@ -59,9 +58,8 @@ struct vsock_config {
 
 struct machine_config {
 	char *kernel;
-	char *initrd; /* NULL: see initramfs */
-	char *
-	    modules; /* directory with the kernel's modules (modules.dep in it); NULL: looked for */
+	char *initrd;  /* NULL: see initramfs */
+	char *modules; /* the kernel's modules: directory of modules.dep; NULL: looked for */
 	char *cmdline; /* the user's words, appended to ours; may be NULL */
 	unsigned cpus;
 	uint64_t memory_bytes;
@@ -83,6 +81,7 @@ struct machine_config {
 	struct vsock_config vsock;
 	bool console; /* a serial port as console= */
 	bool rng;
+	bool agent; /* our initramfs brings the guest agent, which needs a vsock device */
 	enum loop_backend loop_backend;
 
 	/* /dev/kvm, where whoever makes the machine may not open it any more; the caller's. 0: it

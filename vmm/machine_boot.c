@@ -83,6 +83,7 @@ static int build_initramfs(struct machine *m, struct err *err)
 	    .modules = names,
 	    .nmodules = modules_wanted(config, names),
 	    .conf = conf,
+	    .agent = config->agent,
 	};
 
 	if (!spec.modules_dir && kernel_release(m->kernel)) {

@@ -229,7 +229,8 @@ void server_writable(struct server_conn *c)
 
 	for (call = c->calls; call; call = call->next)
 		call->writable_now = call->writable != NULL;
-	while ((call = next_turn(c))) {
+	/* those that find no room keep their place for the next time */
+	while ((call = next_turn(c)) && ttrpc_call_room(call) > TTRPC_QUEUE_HIGH / 2) {
 		void (*writable)(void *ctx, struct ttrpc_call *call) = call->writable;
 
 		call->writable = NULL;

@@ -119,9 +119,9 @@ size_t ttrpc_call_room(const struct ttrpc_call *call);
 /*
  * Server stream, while something waits for this client (-EAGAIN, or a message was sent just now):
  * `writable` is called once, from the loop, when the kernel has taken all of it; not when the call
- * is completed or cancelled before. Calls of one connection that wait take turns, the one that had
- * none for the longest time first: who sends a bounded piece in each turn, and waits again, leaves
- * none of the others behind.
+ * is completed or cancelled before, and with room for TTRPC_QUEUE_HIGH / 2. Calls of one connection
+ * that wait take turns, the one that had none for the longest time first: who sends a bounded piece
+ * in each turn, and waits again, leaves none of the others behind.
  */
 void ttrpc_call_wait(struct ttrpc_call *call, void (*writable)(void *ctx, struct ttrpc_call *call));
 

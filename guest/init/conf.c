@@ -19,6 +19,7 @@ static const struct {
     {"rootflags", offsetof(struct conf, rootflags)},
     {"init", offsetof(struct conf, init)},
     {"exec", offsetof(struct conf, exec)},
+    {"agent", offsetof(struct conf, agent)},
 };
 
 static void take_line(struct conf *conf, char *line)

@@ -109,9 +109,10 @@ static int try_exec(const char *program, char **argv, char **envp)
 	return errno;
 }
 
-void exec_init(const char *init, char **argv, char **envp)
+bool exec_init(const char *init, char **argv, char **envp)
 {
 	static const char *const usual[] = {"/sbin/init", "/etc/init", "/bin/init", "/bin/sh"};
+	bool found = false;
 	int e;
 
 	if (init) {
@@ -119,13 +120,20 @@ void exec_init(const char *init, char **argv, char **envp)
 		e = try_exec(init, argv, envp);
 		say("cannot start ", init, ": ", strerror(e),
 		    e == ENOENT ? "; neither it nor its interpreter is on this root (--init)" : "");
-		return;
+		return true;
 	}
 	for (size_t i = 0; i < sizeof(usual) / sizeof(usual[0]); i++) {
 		e = try_exec(usual[i], argv, envp);
-		if (e != ENOENT)
-			say("cannot start ", usual[i], ": ", strerror(e));
+		if (e == ENOENT)
+			continue;
+		say("cannot start ", usual[i], ": ", strerror(e));
+		found = true;
 	}
+	return found;
+}
+
+void say_no_init(void)
+{
 	say("no init found on this root: neither /sbin/init nor /bin/sh; is it the right disk or "
 	    "partition? (--root path=..., --init)");
 }

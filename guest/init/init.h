@@ -1,7 +1,7 @@
 /*
  * lodge-init: the first program in a guest that lodge boots with an initramfs of its own.
  *
- *	/lodge.conf --> modules --> root device --> mount --> hand over to the root's init
+ *	/lodge.conf --> modules --> root device --> mount --> agent --> hand over to the root's init
  *	            \-> no root: exec=, or power-off
  *
  * It is started by the kernel as process 1 with the console on descriptors 0 to 2, in an otherwise
@@ -35,6 +35,7 @@ struct conf {
 	const char *rootflags;	/* "ro", "rw" and the file system's own, with commas between */
 	const char *init;	/* program of the root that takes over; NULL: the usual ones */
 	const char *exec;	/* without root: program of the initramfs */
+	const char *agent;	/* where the agent listens; NULL: where it does by itself */
 };
 
 /* False: the file cannot be read, and that has been said. */
@@ -50,6 +51,24 @@ void modules_load(const char *list);
 /* Waits for the device and mounts it on `target`. False: that has been said. */
 bool root_mount(const struct conf *conf, const char *target);
 
+/* ---- agent.c ------------------------------------------------------------------------------ */
+
+#define AGENT_PATH "/lodge-agent"
+
+/* The agent's program, open, or -1 where the initramfs has none: before its file is removed. */
+int agent_open(void);
+
+/*
+ * Starts it in the root that is in place by now, and closes `fd`. `where` it listens may be NULL.
+ * It lives in a session of its own, with '@' before its name: systemd leaves such processes of an
+ * initramfs alone until the end (systemd.io, ROOT_STORAGE_DAEMONS). Returns its process id, or -1
+ * where there is none.
+ */
+int agent_start(int fd, const char *where, char **envp);
+
+/* The agent is all that this root can run: reaps what ends, until the agent does. */
+void agent_stay(int pid);
+
 /* ---- handover.c --------------------------------------------------------------------------- */
 
 /* Mounts proc, sysfs and devtmpfs on their directories under `root` ("" for "/"). */
@@ -58,7 +77,13 @@ void mount_kernel_filesystems(const char *root);
 /* Makes `target` the root and frees what the initramfs took. False: that has been said. */
 bool switch_root(const char *target);
 
-/* Starts the root's init in this process; returns only when that fails, which has been said. */
-void exec_init(const char *init, char **argv, char **envp);
+/*
+ * Starts the root's init in this process; returns only when that fails, which has been said. False:
+ * the root has none of the usual ones, and that has not been said.
+ */
+bool exec_init(const char *init, char **argv, char **envp);
+
+/* Says that the root has none. */
+void say_no_init(void);
 
 #endif

@@ -23,7 +23,7 @@ static void without_root(const struct conf *conf, char **argv, char **envp)
 	if (conf->exec) {
 		modules_load(MODULES);
 		mount_kernel_filesystems("");
-		exec_init(conf->exec, argv, envp);
+		(void)exec_init(conf->exec, argv, envp);
 		return;
 	}
 	say("no root file system and nothing to start; powering off (--root path=...)");
@@ -32,6 +32,8 @@ static void without_root(const struct conf *conf, char **argv, char **envp)
 
 static void with_root(const struct conf *conf, char **argv, char **envp)
 {
+	int agent = agent_open();
+
 	/* device nodes appear here */
 	if (mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, NULL) < 0)
 		say("this kernel has no devtmpfs (CONFIG_DEVTMPFS); ", conf->root,
@@ -42,7 +44,13 @@ static void with_root(const struct conf *conf, char **argv, char **envp)
 	mount_kernel_filesystems(NEWROOT);
 	if (!switch_root(NEWROOT))
 		return;
-	exec_init(conf->init, argv, envp);
+	agent = agent_start(agent, conf->agent, envp);
+	if (exec_init(conf->init, argv, envp))
+		return;
+	if (agent > 0)
+		agent_stay(agent);
+	else
+		say_no_init();
 }
 
 /* The kernel hands on what it did not understand of its command line: words in argv, assignments in

@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 extern const uint8_t guest_init_start[], guest_init_end[];
+extern const uint8_t guest_agent_start[], guest_agent_end[];
 
 #define GUEST_BYTES (32 * MIB)
 #define AT	    (3 * MIB)
@@ -216,6 +217,24 @@ static void holds_what_init_needs(void **state)
 	assert_int_equal(e->minor, 1);
 	assert_text(find(&a, "lodge.conf"), "root=/dev/vda\n");
 	assert_int_equal(a.n, 7);
+}
+
+static void holds_the_agent_where_it_is_wanted(void **state)
+{
+	struct initramfs_spec spec = {.conf = "", .agent = true};
+	struct archive a = build(&spec);
+	const struct entry *e = find(&a, "lodge-agent");
+
+	(void)state;
+	assert_int_equal(e->mode, S_IFREG | 0755);
+	assert_int_equal(e->len, (uintptr_t)guest_agent_end - (uintptr_t)guest_agent_start);
+	assert_memory_equal(e->data, guest_agent_start, e->len);
+	assert_memory_equal(e->data,
+			    "\x7f"
+			    "ELF",
+			    4);
+	/* the limit */
+	assert_in_range(e->len, 4096, 400 * KIB);
 }
 
 static const char dep[] = "kernel/fs/ext4/ext4.ko: kernel/fs/jbd2/jbd2.ko kernel/lib/crc16.ko\n"
@@ -485,6 +504,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(holds_what_init_needs),
+	    cmocka_unit_test(holds_the_agent_where_it_is_wanted),
 	    cmocka_unit_test(modules_come_after_what_they_need),
 	    cmocka_unit_test(packed_modules_are_unpacked),
 	    cmocka_unit_test(cycles_end),

@@ -2,7 +2,9 @@
  * The initramfs: see initramfs.h. What ours holds:
  *
  *	dev/ dev/console proc/ sys/ newroot/   what init mounts on; the console that the kernel
- *opens for it init                                   guest/init lodge.conf what it is to do
+ *opens for it init                                   guest/init
+ *	lodge-agent                            guest/agent
+ *	lodge.conf                             what init is to do
  *	modules/000-name.ko ...                in load order
  *	modules/order                          their paths, one a line, in that order
  *
@@ -26,6 +28,7 @@
 
 /* guest/init_blob.S */
 extern const uint8_t guest_init_start[], guest_init_end[];
+extern const uint8_t guest_agent_start[], guest_agent_end[];
 
 /* The format's sizes have 32 bits; more than a guest's memory below 4 GiB never fits anyway. */
 #define INITRD_BYTES_MAX (3 * GIB)
@@ -39,6 +42,7 @@ struct initramfs {
 	char *path; /* the user's own file, open as fd; NULL: ours, of all that follows */
 	int fd;
 	char *conf;
+	bool agent;
 	struct module_list modules;
 	char *order;
 	uint64_t bytes;
@@ -152,6 +156,9 @@ static int emit(const struct initramfs *ird, struct cpio *c)
 	if (r == 0)
 		r = cpio_file(c, "init", S_IFREG | 0755, guest_init_start,
 			      (uintptr_t)guest_init_end - (uintptr_t)guest_init_start);
+	if (r == 0 && ird->agent)
+		r = cpio_file(c, "lodge-agent", S_IFREG | 0755, guest_agent_start,
+			      (uintptr_t)guest_agent_end - (uintptr_t)guest_agent_start);
 	if (r == 0)
 		r = cpio_file(c, "lodge.conf", S_IFREG | 0644, ird->conf, strlen(ird->conf));
 	if (r == 0 && ird->modules.n)
@@ -168,6 +175,7 @@ int initramfs_build(const struct initramfs_spec *spec, struct initramfs **ret_in
 
 	if (!ird)
 		return err_set(err, ENOMEM, "no memory for an initramfs");
+	ird->agent = spec->agent;
 	ird->conf = strdup(spec->conf ? spec->conf : "");
 	if (!ird->conf)
 		r = err_set(err, ENOMEM, "no memory for an initramfs");

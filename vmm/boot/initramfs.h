@@ -2,9 +2,10 @@
  * The initramfs: a user's file as it is, or ours, made in memory.
  *
  * Ours is an uncompressed newc cpio archive (Linux Documentation/driver-api/early-userspace/
- * buffer-format.rst): /init (guest/init, embedded in this executable), /lodge.conf (what init is to
- * do) and the kernel modules it needs, found through modules.dep, in load order. Files are read
- * straight into guest memory: nothing is copied twice.
+ * buffer-format.rst): /init (guest/init, embedded in this executable), /lodge-agent (guest/agent,
+ * likewise, where it is wanted), /lodge.conf (what init is to do) and the kernel modules it needs,
+ * found through modules.dep, in load order. Files are read straight into guest memory: nothing is
+ * copied twice.
  */
 #ifndef VMM_BOOT_INITRAMFS_H
 #define VMM_BOOT_INITRAMFS_H
@@ -12,6 +13,7 @@
 #include "base/err.h"
 #include "base/gmem.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct initramfs;
@@ -25,6 +27,7 @@ struct initramfs_spec {
 	    *modules; /* names wanted ("virtio_blk"); absent ones are built in or skipped */
 	unsigned nmodules;
 	const char *conf; /* text of /lodge.conf */
+	bool agent;	  /* init starts it: the guest needs a vsock device and its module */
 };
 
 int initramfs_build(const struct initramfs_spec *spec, struct initramfs **ret_initramfs,

@@ -1,0 +1,201 @@
+/* rtnetlink. See guest/agent/netlink.h. */
+#include "guest/agent/netlink.h"
+
+#include <errno.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#define ANSWER_S 5
+
+struct request {
+	struct nlmsghdr h;
+	union {
+		struct ifinfomsg link;
+		struct ifaddrmsg address;
+		struct rtmsg route;
+	};
+	uint8_t attributes[128];
+};
+
+int netlink_open(struct netlink *nl)
+{
+	struct timeval timeout = {.tv_sec = ANSWER_S};
+
+	nl->seq = 0;
+	nl->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	if (nl->fd < 0)
+		return -errno;
+	setsockopt(nl->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+	return 0;
+}
+
+void netlink_close(struct netlink *nl)
+{
+	close(nl->fd);
+}
+
+static void begin(struct request *r, int type, unsigned flags, size_t body_bytes)
+{
+	memset(r, 0, sizeof(*r));
+	r->h.nlmsg_len = NLMSG_LENGTH(body_bytes);
+	r->h.nlmsg_type = (uint16_t)type;
+	r->h.nlmsg_flags = (uint16_t)(NLM_F_REQUEST | flags);
+}
+
+/* What is added fits: at most three attributes of 16 bytes. */
+static void add(struct request *r, int type, const void *data, size_t len)
+{
+	struct rtattr *a = (struct rtattr *)((uint8_t *)r + NLMSG_ALIGN(r->h.nlmsg_len));
+
+	a->rta_type = (unsigned short)type;
+	a->rta_len = (unsigned short)RTA_LENGTH(len);
+	memcpy(RTA_DATA(a), data, len);
+	r->h.nlmsg_len = NLMSG_ALIGN(r->h.nlmsg_len) + (uint32_t)RTA_SPACE(len);
+}
+
+/* One message of an answer. 1: go on; 0: the end; -errno. */
+typedef int take_fn(const struct nlmsghdr *h, void *ctx);
+
+static int take_answer(struct netlink *nl, const struct nlmsghdr *h, size_t left, take_fn *take,
+		       void *ctx)
+{
+	for (; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
+		if (h->nlmsg_seq != nl->seq)
+			continue;
+		if (h->nlmsg_type == NLMSG_DONE)
+			return 0;
+		if (h->nlmsg_type == NLMSG_ERROR)
+			return ((const struct nlmsgerr *)NLMSG_DATA(h))->error;
+		if (take)
+			take(h, ctx);
+	}
+	return 1;
+}
+
+static int transact(struct netlink *nl, struct request *r, take_fn *take, void *ctx)
+{
+	_Alignas(struct nlmsghdr) uint8_t answer[8192];
+	int res = 1;
+
+	r->h.nlmsg_seq = ++nl->seq;
+	if (!take)
+		r->h.nlmsg_flags |= NLM_F_ACK;
+	if (send(nl->fd, r, r->h.nlmsg_len, 0) < 0)
+		return -errno;
+	while (res > 0) {
+		ssize_t n = recv(nl->fd, answer, sizeof(answer), 0);
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n > 0)
+			res =
+			    take_answer(nl, (const struct nlmsghdr *)answer, (size_t)n, take, ctx);
+	}
+	return res;
+}
+
+int netlink_link_up(struct netlink *nl, int index, unsigned mtu)
+{
+	struct request r;
+
+	begin(&r, RTM_NEWLINK, 0, sizeof(r.link));
+	r.link.ifi_family = AF_UNSPEC;
+	r.link.ifi_index = index;
+	r.link.ifi_flags = IFF_UP;
+	r.link.ifi_change = IFF_UP;
+	if (mtu)
+		add(&r, IFLA_MTU, &mtu, sizeof(mtu));
+	return transact(nl, &r, NULL, NULL);
+}
+
+static size_t address_bytes(const struct net_address *a)
+{
+	return a->family == AF_INET ? 4 : 16;
+}
+
+static int change_address(struct netlink *nl, int type, unsigned flags, int index,
+			  const struct net_address *a)
+{
+	struct request r;
+
+	begin(&r, type, flags, sizeof(r.address));
+	r.address.ifa_family = (uint8_t)a->family;
+	r.address.ifa_prefixlen = (uint8_t)a->prefix_bits;
+	r.address.ifa_index = (unsigned)index;
+	if (a->family == AF_INET6)
+		r.address.ifa_flags = IFA_F_NODAD; /* the host gave it: nobody else has it */
+	add(&r, IFA_LOCAL, a->bytes, address_bytes(a));
+	add(&r, IFA_ADDRESS, a->bytes, address_bytes(a));
+	return transact(nl, &r, NULL, NULL);
+}
+
+int netlink_address_add(struct netlink *nl, int index, const struct net_address *address)
+{
+	return change_address(nl, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, index, address);
+}
+
+int netlink_address_delete(struct netlink *nl, int index, const struct net_address *address)
+{
+	return change_address(nl, RTM_DELADDR, 0, index, address);
+}
+
+struct listing {
+	int index;
+	void (*found)(void *ctx, const struct net_address *address);
+	void *ctx;
+};
+
+static int take_address(const struct nlmsghdr *h, void *ctx)
+{
+	const struct listing *l = ctx;
+	const struct ifaddrmsg *m = NLMSG_DATA(h);
+	size_t left = IFA_PAYLOAD(h);
+	const uint8_t *bytes = NULL;
+	struct net_address a = {.family = m->ifa_family, .prefix_bits = m->ifa_prefixlen};
+
+	if (h->nlmsg_type != RTM_NEWADDR || (int)m->ifa_index != l->index ||
+	    m->ifa_scope >= RT_SCOPE_LINK || (a.family != AF_INET && a.family != AF_INET6))
+		return 1;
+	for (const struct rtattr *at = IFA_RTA(m); RTA_OK(at, left); at = RTA_NEXT(at, left)) {
+		if (RTA_PAYLOAD(at) < address_bytes(&a))
+			continue;
+		if (at->rta_type == IFA_LOCAL || (at->rta_type == IFA_ADDRESS && !bytes))
+			bytes = RTA_DATA(at);
+	}
+	if (!bytes)
+		return 1;
+	memcpy(a.bytes, bytes, address_bytes(&a));
+	l->found(l->ctx, &a);
+	return 1;
+}
+
+int netlink_addresses(struct netlink *nl, int index,
+		      void (*found)(void *ctx, const struct net_address *address), void *ctx)
+{
+	struct listing listing = {index, found, ctx};
+	struct request r;
+
+	begin(&r, RTM_GETADDR, NLM_F_DUMP, sizeof(r.address));
+	r.address.ifa_family = AF_UNSPEC;
+	return transact(nl, &r, take_address, &listing);
+}
+
+int netlink_default_route(struct netlink *nl, int index, const struct net_address *gateway)
+{
+	struct request r;
+
+	begin(&r, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof(r.route));
+	r.route.rtm_family = (uint8_t)gateway->family;
+	r.route.rtm_table = RT_TABLE_MAIN;
+	r.route.rtm_protocol = RTPROT_STATIC;
+	r.route.rtm_scope = RT_SCOPE_UNIVERSE;
+	r.route.rtm_type = RTN_UNICAST;
+	add(&r, RTA_GATEWAY, gateway->bytes, address_bytes(gateway));
+	add(&r, RTA_OIF, &index, sizeof(index));
+	return transact(nl, &r, NULL, NULL);
+}
