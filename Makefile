@@ -46,16 +46,20 @@ VMM := config cmdline kvm vcpu memory irq exits gate cid \
 
 TTRPC := frame conn server call client
 
-CONTROL := $(addprefix ttrpc/,$(TTRPC)) agent/connect \
-	$(addprefix sandbox/,sandbox filter table root trap probe) kept_file \
-	arguments background calls config_check signals unix_socket \
-	access identity server_options \
-	start_config storage storage_edit storage_service vm vm_end events console_ring vm_console vm_metrics metrics_text vmm_service vmm_vms vmm_disk cmd_vmm \
-	serve serve_vm serve_spawn serve_find serve_pass serve_metrics config_file service_manager cmd_serve \
-	main cmd_run cmd_doctor parse options options_disk options_vsock escape tty console \
-	doctor doctor_sandbox doctor_kvm doctor_io doctor_memory \
-	cmd_disk disk/args disk/progress disk/job disk/options disk/new_image disk/backing disk/create disk/info disk/check disk/resize \
-	disk/convert disk/map disk/rebase disk/commit disk/snapshot disk/discard
+CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_doctor \
+	arguments background calls events kept_file metrics_text server_options signals unix_socket \
+	$(addprefix access/,access identity) \
+	$(addprefix agent/,connect) \
+	$(addprefix disk/,args progress job options new_image backing create info check resize \
+		convert map rebase commit snapshot discard) \
+	$(addprefix doctor/,doctor sandbox kvm io memory) \
+	$(addprefix options/,options disk vsock parse config_check) \
+	$(addprefix sandbox/,sandbox filter table root trap probe) \
+	$(addprefix serve/,serve vm spawn find pass metrics config_file service_manager) \
+	$(addprefix storage/,storage edit service) \
+	$(addprefix terminal/,console escape tty) \
+	$(addprefix ttrpc/,$(TTRPC)) \
+	$(addprefix vm/,vm start_config console console_ring end metrics vmm_service vmm_vms vmm_disk)
 
 # the client that liblodge.a is as well, and the commands that ask a server
 CONTROL_CLIENT := client/client

@@ -1,7 +1,7 @@
 /* Arguments by table. See control/arguments.h. */
 #include "control/arguments.h"
 
-#include "control/parse.h"
+#include "control/options/parse.h"
 
 #include <errno.h>
 #include <string.h>

@@ -5,7 +5,7 @@
 #ifndef CONTROL_ARGUMENTS_H
 #define CONTROL_ARGUMENTS_H
 
-#include "control/options_priv.h"
+#include "control/options/priv.h"
 
 struct arguments {
 	const char *command; /* for messages */

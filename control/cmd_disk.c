@@ -8,7 +8,7 @@
 #include "control/disk/args.h"
 #include "control/disk/commands.h"
 #include "control/disk/options.h"
-#include "control/parse.h"
+#include "control/options/parse.h"
 
 #include <fcntl.h>
 #include <stdio.h>

@@ -2,8 +2,8 @@
  * `lodge doctor [--json]`.
  */
 #include "control/command.h"
-#include "control/doctor.h"
-#include "control/parse.h"
+#include "control/doctor/doctor.h"
+#include "control/options/parse.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -14,12 +14,12 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "control/command.h"
-#include "control/console.h"
 #include "control/kept_file.h"
-#include "control/options.h"
+#include "control/options/options.h"
 #include "control/outcome.h"
 #include "control/sandbox/sandbox.h"
-#include "control/tty.h"
+#include "control/terminal/console.h"
+#include "control/terminal/tty.h"
 #include "vmm/machine.h"
 
 #include <errno.h>

@@ -6,14 +6,14 @@
 #include "base/log.h"
 #include "control/arguments.h"
 #include "control/command.h"
-#include "control/config_check.h"
-#include "control/config_file.h"
-#include "control/parse.h"
-#include "control/serve.h"
+#include "control/options/config_check.h"
+#include "control/options/parse.h"
+#include "control/serve/config_file.h"
+#include "control/serve/serve.h"
+#include "control/serve/service_manager.h"
 #include "control/server_options.h"
-#include "control/service_manager.h"
 #include "control/signals.h"
-#include "control/start_config.h"
+#include "control/vm/start_config.h"
 
 #include <errno.h>
 #include <stdio.h>

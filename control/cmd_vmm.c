@@ -8,11 +8,11 @@
 #include "control/arguments.h"
 #include "control/command.h"
 #include "control/kept_file.h"
-#include "control/parse.h"
+#include "control/options/parse.h"
 #include "control/sandbox/sandbox.h"
 #include "control/server_options.h"
 #include "control/signals.h"
-#include "control/vmm_service.h"
+#include "control/vm/vmm_service.h"
 
 #include <errno.h>
 #include <fcntl.h>

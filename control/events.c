@@ -1,7 +1,7 @@
 /* Events of VMs to everyone who watches. See control/events.h. */
 #include "control/events.h"
 
-#include "control/start_config.h"
+#include "control/vm/start_config.h"
 
 #include <errno.h>
 #include <stdio.h>

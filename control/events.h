@@ -10,7 +10,7 @@
 #ifndef CONTROL_EVENTS_H
 #define CONTROL_EVENTS_H
 
-#include "control/vm_end.h"
+#include "control/vm/end.h"
 #include "proto/lodge.pb-c.h"
 
 struct events_watcher;

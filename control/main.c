@@ -3,7 +3,7 @@
  */
 #include "base/checked.h"
 #include "control/command.h"
-#include "control/parse.h"
+#include "control/options/parse.h"
 #include "control/version.h"
 
 #include <fcntl.h>

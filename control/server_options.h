@@ -5,8 +5,8 @@
 #define CONTROL_SERVER_OPTIONS_H
 
 #include "base/log.h"
-#include "control/access.h"
-#include "control/options_priv.h"
+#include "control/access/access.h"
+#include "control/options/priv.h"
 #include "control/unix_socket.h"
 
 /* The first member of the options of both. Strings belong to whoever had them parsed. */

@@ -20,8 +20,8 @@
  *
  * Threads: a client belongs to one at a time.
  */
-#ifndef LODGE_H
-#define LODGE_H
+#ifndef CONTROL_CLIENT_LODGE_H
+#define CONTROL_CLIENT_LODGE_H
 
 #include <protobuf-c/protobuf-c.h>
 

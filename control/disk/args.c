@@ -2,7 +2,7 @@
 #include "control/disk/args.h"
 
 #include "base/checked.h"
-#include "control/parse.h"
+#include "control/options/parse.h"
 
 #include <errno.h>
 #include <inttypes.h>

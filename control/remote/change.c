@@ -2,7 +2,7 @@
  * `lodge pause`, `lodge resume` and `lodge resize`: of a VM that runs.
  */
 #include "base/checked.h"
-#include "control/parse.h"
+#include "control/options/parse.h"
 #include "control/remote/print.h"
 #include "control/remote/remote.h"
 #include "vmm/config.h"

@@ -2,14 +2,15 @@
  * `lodge console`: a VM's serial console on this terminal, over AttachConsole; with --log what was
  * kept of its output, over ReadConsole.
  *
- * On a terminal the keys of `lodge run` (control/escape.h), but that Ctrl-A x leaves the VM
- * running. A signal that ends the command ends it here: the terminal is restored on every way out.
+ * On a terminal the keys of `lodge run` (control/terminal/escape.h), but that Ctrl-A x leaves the
+ * VM running. A signal that ends the command ends it here: the terminal is restored on every way
+ * out.
  */
 #include "base/checked.h"
 #include "base/cleanup.h"
-#include "control/escape.h"
 #include "control/remote/remote.h"
-#include "control/tty.h"
+#include "control/terminal/escape.h"
+#include "control/terminal/tty.h"
 
 #include <errno.h>
 #include <poll.h>

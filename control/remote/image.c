@@ -2,7 +2,7 @@
  * `lodge image`: disk images below the server's storage root, that no VM uses.
  */
 #include "base/checked.h"
-#include "control/parse.h"
+#include "control/options/parse.h"
 #include "control/remote/print.h"
 #include "control/remote/remote.h"
 

@@ -3,7 +3,7 @@
 
 #include "base/cleanup.h"
 #include "control/arguments.h"
-#include "control/parse.h"
+#include "control/options/parse.h"
 
 #include <errno.h>
 #include <limits.h>

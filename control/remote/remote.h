@@ -9,7 +9,7 @@
 
 #include "control/client/lodge.h"
 #include "control/command.h"
-#include "control/options_priv.h"
+#include "control/options/priv.h"
 
 #include <stdbool.h>
 

@@ -4,7 +4,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "control/arguments.h"
-#include "control/options.h"
+#include "control/options/options.h"
 #include "control/remote/print.h"
 #include "control/remote/remote.h"
 

@@ -2,7 +2,7 @@
  * `lodge stop`: one VM, several at the same time, or all.
  */
 #include "base/checked.h"
-#include "control/parse.h"
+#include "control/options/parse.h"
 #include "control/remote/print.h"
 #include "control/remote/remote.h"
 

@@ -5,11 +5,11 @@
  */
 #include "base/checked.h"
 #include "base/cleanup.h"
-#include "control/parse.h"
+#include "control/options/parse.h"
 #include "control/remote/print.h"
 #include "control/remote/remote.h"
 #include "control/remote/table.h"
-#include "control/tty.h"
+#include "control/terminal/tty.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -6,7 +6,7 @@
 #include "base/checked.h"
 #include "control/command.h"
 #include "control/sandbox/priv.h"
-#include "control/tty.h"
+#include "control/terminal/tty.h"
 
 #include <errno.h>
 #include <linux/seccomp.h>

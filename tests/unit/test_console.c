@@ -11,8 +11,8 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
-#include "control/console.h"
-#include "control/tty.h"
+#include "control/terminal/console.h"
+#include "control/terminal/tty.h"
 
 #include <errno.h>
 #include <fcntl.h>

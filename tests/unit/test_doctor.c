@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "base/checked.h"
-#include "control/doctor.h"
+#include "control/doctor/doctor.h"
 
 #include <ftw.h>
 #include <stdio.h>

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "base/checked.h"
-#include "control/options.h"
+#include "control/options/options.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -10,7 +10,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
-#include "control/parse.h"
+#include "control/options/parse.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -10,8 +10,8 @@
 #include <cmocka.h>
 
 #include "base/checked.h"
-#include "control/console_ring.h"
-#include "control/vm_console.h"
+#include "control/vm/console.h"
+#include "control/vm/console_ring.h"
 #include "proto/ttrpc.pb-c.h"
 
 #include <errno.h>

@@ -1,0 +1,121 @@
+/*
+ * KVM: the device, what stands behind it, nested guests, and whether guest kernel code runs in
+ * hardware. The last cannot be read anywhere, so it is measured.
+ */
+#include "vmm/kvm.h"
+#include "base/checked.h"
+#include "control/doctor/doctor.h"
+#include "vmm/config.h"
+#include "vmm/speed.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <string.h>
+#include <unistd.h>
+
+/* KVM's flavours, by the module under /sys/module; built in they stand there as well. */
+static const struct flavour {
+	const char *module;
+	const char *name;
+	const char *nested; /* file that says whether guests can be hosts; NULL: never */
+	const char *nested_cure;
+} flavours[] = {
+    {"kvm_intel", "Intel VMX", "/sys/module/kvm_intel/parameters/nested",
+     "modprobe -r kvm_intel && modprobe kvm_intel nested=1"},
+    {"kvm_amd", "AMD SVM", "/sys/module/kvm_amd/parameters/nested",
+     "modprobe -r kvm_amd && modprobe kvm_amd nested=1"},
+    {"kvm_pvm", "PVM, without hardware virtualisation", NULL, NULL},
+};
+
+static const struct flavour *flavour_find(const struct doctor *doctor)
+{
+	char path[PATH_MAX];
+
+	for (size_t i = 0; i < ARRAY_LEN(flavours); i++) {
+		snprintf(path, sizeof(path), "%s/sys/module/%s", doctor->root, flavours[i].module);
+		if (access(path, F_OK) == 0)
+			return &flavours[i];
+	}
+	return NULL;
+}
+
+static void doctor_nested(struct doctor *doctor, const struct flavour *flavour)
+{
+	struct doctor_item *item = doctor_add(doctor, "nested");
+	char text[16];
+
+	if (!flavour || !flavour->nested) {
+		doctor_found(item, "this KVM has no nested guests");
+		doctor_cure(item, DOCTOR_WARN, "only needed to run virtual machines in a guest");
+	} else if (doctor_read(doctor, flavour->nested, text, sizeof(text))) {
+		doctor_found(item, "unknown: %s cannot be read", flavour->nested);
+	} else if (*text == 'Y' || *text == '1') {
+		doctor_found(item, "on: guests can run virtual machines");
+	} else {
+		doctor_found(item, "off");
+		doctor_cure(item, DOCTOR_WARN, "to run virtual machines in a guest: %s",
+			    flavour->nested_cure);
+	}
+}
+
+void doctor_speed(struct doctor *doctor, uint64_t insns_per_s)
+{
+	struct doctor_item *item = doctor_add(doctor, "guest code");
+
+	item->needed = true;
+	if (insns_per_s >= DOCTOR_NATIVE_INSNS_PER_S) {
+		doctor_found(item, "in hardware: %" PRIu64 " million instructions/s",
+			     insns_per_s / 1000000);
+		return;
+	}
+	doctor_found(item,
+		     "emulated: %" PRIu64 ".%" PRIu64
+		     " million instructions/s of guest kernel code, "
+		     "about a thousandth of hardware",
+		     insns_per_s / 1000000, insns_per_s / 100000 % 10);
+	doctor_cure(item, DOCTOR_MISSING,
+		    "a kernel takes minutes to hours to boot here; use a host with VMX or SVM, or "
+		    "run tests in the lab: tests/lab/lab -- COMMAND");
+}
+
+void doctor_kvm(struct doctor *doctor)
+{
+	const struct flavour *flavour = flavour_find(doctor);
+	struct doctor_item *item = doctor_add(doctor, "kvm");
+	struct kvm kvm = KVM_INIT;
+	struct err err = ERR_INIT;
+	char path[PATH_MAX];
+	uint64_t speed = 0;
+	unsigned cpus;
+
+	item->needed = true;
+	snprintf(path, sizeof(path), "%s%s", doctor->root, KVM_DEVICE);
+	if (kvm_open(&kvm, path, &err)) {
+		char *cure = strstr(err.msg, ": ");
+
+		/* the message of the machine itself: "what is wrong: what to do" */
+		if (cure)
+			*cure = '\0';
+		doctor_found(item, "%s", err.msg);
+		doctor_cure(item, DOCTOR_MISSING, "%s",
+			    cure ? cure + 2 : "this host's KVM cannot be used");
+		return;
+	}
+	cpus = MIN(kvm_vcpus_max(&kvm), MACHINE_CPUS_MAX);
+	doctor_found(item, "%s, %s; up to %u CPUs for a guest", KVM_DEVICE,
+		     flavour ? flavour->name : "flavour unknown", cpus);
+
+	if (speed_measure(&kvm, &speed, &err)) {
+		item = doctor_add(doctor, "guest code");
+		item->needed = true;
+		doctor_found(item, "a test guest does not run: %s", err.msg);
+		doctor_cure(item, DOCTOR_MISSING,
+			    "end other hypervisors on this host, and switch virtualisation on in "
+			    "the firmware (or, in a virtual machine, nesting on its host)");
+	} else {
+		doctor_speed(doctor, speed);
+	}
+	kvm_close(&kvm);
+	doctor_nested(doctor, flavour);
+}

@@ -1,0 +1,302 @@
+/*
+ * --root and --disk: key=value lists that describe a disk.
+ */
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "control/options/config_check.h"
+#include "control/options/parse.h"
+#include "control/options/priv.h"
+#include "devices/virtio/blk.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* A disk while its list is read. */
+struct disk_target {
+	struct machine_config *machine;
+	struct machine_disk *disk;
+	bool has_format;
+};
+
+static int set_switch(const char *value, bool *ret_on, struct err *err)
+{
+	if (parse_switch(value, ret_on))
+		return err_set(err, EINVAL, "'%s' is neither on nor off", value);
+	return 0;
+}
+
+static int disk_set_path(void *target, const char *value, struct err *err)
+{
+	struct disk_target *t = target;
+	char *path = NULL;
+	int rc;
+
+	if (!*value)
+		return err_set(err, EINVAL, "is empty; name a file or a block device");
+	rc = options_set_string(&path, value, err);
+	if (!rc)
+		t->disk->image.path = path;
+	return rc;
+}
+
+static int disk_set_format(void *target, const char *value, struct err *err)
+{
+	struct disk_target *t = target;
+
+	if (image_format_parse(value, &t->disk->image.format))
+		return err_set(err, EINVAL,
+			       "'%s' is no format this version knows; it knows raw and qcow2",
+			       value);
+	t->has_format = true;
+	return 0;
+}
+
+static int disk_set_backing(void *target, const char *value, struct err *err)
+{
+	struct disk_target *t = target;
+
+	return set_switch(value, &t->disk->image.backing, err);
+}
+
+static int disk_set_backing_format(void *target, const char *value, struct err *err)
+{
+	struct disk_target *t = target;
+
+	if (image_format_parse(value, &t->disk->image.backing_format))
+		return err_set(err, EINVAL,
+			       "'%s' is no format this version knows; it knows raw and qcow2",
+			       value);
+	t->disk->image.has_backing_format = true;
+	return 0;
+}
+
+static int disk_set_data_file(void *target, const char *value, struct err *err)
+{
+	struct disk_target *t = target;
+	char *path = NULL;
+	int rc;
+
+	if (!*value)
+		return err_set(err, EINVAL, "is empty; name a file or a block device");
+	rc = options_set_string(&path, value, err);
+	if (!rc)
+		t->disk->image.data_file = path;
+	return rc;
+}
+
+static int disk_set_ro(void *target, const char *value, struct err *err)
+{
+	struct disk_target *t = target;
+
+	return set_switch(value, &t->disk->image.read_only, err);
+}
+
+static int disk_set_direct(void *target, const char *value, struct err *err)
+{
+	struct disk_target *t = target;
+
+	return set_switch(value, &t->disk->image.direct, err);
+}
+
+static int disk_set_discard(void *target, const char *value, struct err *err)
+{
+	struct disk_target *t = target;
+	bool on;
+	int rc = set_switch(value, &on, err);
+
+	if (!rc)
+		t->disk->image.no_discard = !on;
+	return rc;
+}
+
+static int disk_set_cache(void *target, const char *value, struct err *err)
+{
+	struct disk_target *t = target;
+
+	if (strcmp(value, "writeback") != 0 && strcmp(value, "writethrough") != 0)
+		return err_set(err, EINVAL, "'%s' is neither writeback nor writethrough", value);
+	t->disk->write_through = !strcmp(value, "writethrough");
+	return 0;
+}
+
+static int disk_set_serial(void *target, const char *value, struct err *err)
+{
+	struct disk_target *t = target;
+	int rc = config_check_serial(value, err);
+
+	if (rc)
+		return rc;
+	memcpy(t->disk->serial, value, strlen(value) + 1);
+	return 0;
+}
+
+static int disk_set_queues(void *target, const char *value, struct err *err)
+{
+	struct disk_target *t = target;
+
+	if (parse_unsigned(value, 1, VIRTIO_BLK_QUEUES_MAX, &t->disk->queues))
+		return err_set(err, EINVAL, "'%s' is not a number from 1 to %d", value,
+			       VIRTIO_BLK_QUEUES_MAX);
+	return 0;
+}
+
+static int root_set_fstype(void *target, const char *value, struct err *err)
+{
+	struct disk_target *t = target;
+	int rc = config_check_fstype(value, err);
+
+	if (rc)
+		return rc;
+	return options_set_string(&t->machine->root_fstype, value, err);
+}
+
+static int root_set_partition(void *target, const char *value, struct err *err)
+{
+	struct disk_target *t = target;
+
+	if (parse_unsigned(value, 1, CONFIG_PARTITION_MAX, &t->machine->root_partition))
+		return err_set(err, EINVAL, "'%s' is not a number from 1 to %d", value,
+			       CONFIG_PARTITION_MAX);
+	return 0;
+}
+
+/* The root's own keys come first, so that a plain disk's table is its tail. */
+#define ROOT_KEYS 2
+static const struct option_setting disk_keys[] = {
+    {"fstype", "TYPE", root_set_fstype, "file system of the root (ext4)"},
+    {"partition", "N", root_set_partition, "partition that holds the root (none: the whole disk)"},
+    {"path", "FILE", disk_set_path, "image file or block device; needed"},
+    {"format", "raw|qcow2", disk_set_format, "format of the image, never guessed; needed"},
+    {"backing", "on|off", disk_set_backing,
+     "open the backing files that a qcow2 image names (off)"},
+    {"backing_format", "raw|qcow2", disk_set_backing_format,
+     "of the first backing file (what the image says)"},
+    {"data_file", "FILE", disk_set_data_file,
+     "external data file of a qcow2 image (refused without)"},
+    {"ro", "on|off", disk_set_ro, "read-only (off)"},
+    {"direct", "on|off", disk_set_direct, "go round the host's page cache (off)"},
+    {"discard", "on|off", disk_set_discard, "give freed space back to the host (on)"},
+    {"cache", "writeback|writethrough", disk_set_cache, "write cache the guest sees (writeback)"},
+    {"serial", "TEXT", disk_set_serial, "serial number, up to 20 characters"},
+    {"queues", "N", disk_set_queues, "request queues, 1 to 8 (one for each CPU, up to 4)"},
+};
+
+/* Reads one list into the disk of `t`; keys are tried from disk_keys[first] on. */
+static int disk_parse(struct disk_target *t, const char *list, unsigned first, struct err *err)
+{
+	const struct option_setting *keys = disk_keys + first;
+	unsigned n = ARRAY_LEN(disk_keys) - first;
+	uint32_t seen = 0;
+	int rc;
+
+	for (;;) {
+		const struct option_setting *key;
+		autofree char *name = NULL;
+		autofree char *value = NULL;
+
+		rc = parse_pair(&list, &name, &value, err);
+		if (rc <= 0)
+			return rc;
+		key = option_setting_find(keys, n, name);
+		if (!key && first && option_setting_find(disk_keys, ROOT_KEYS, name))
+			return err_set(err, EINVAL, "'%s' belongs to --root", name);
+		if (!key && !value)
+			return err_set(err, EINVAL, "'%s' is no key=value; say path=%s", name,
+				       name);
+		if (!key)
+			return option_setting_unknown(keys, n, "key", name, err);
+		if (!value)
+			return err_set(err, EINVAL, "'%s' lacks its value; say %s=%s", name, name,
+				       key->arg);
+		if (seen & (UINT32_C(1) << (key - keys)))
+			return err_set(err, EINVAL, "'%s' is given twice", name);
+		seen |= UINT32_C(1) << (key - keys);
+		rc = key->set(t, value, err);
+		if (rc) {
+			err_prefix(err, "%s", name);
+			return rc;
+		}
+	}
+}
+
+static int disk_add(struct machine_config *machine, const char *list, bool root, struct err *err)
+{
+	struct disk_target t = {.machine = machine};
+	const char *option = root ? "--root" : "--disk";
+	int rc;
+
+	if (machine->ndisks == MACHINE_DISKS_MAX)
+		return err_set(err, EINVAL, "more than %d disks", MACHINE_DISKS_MAX);
+	if (root) {
+		memmove(&machine->disks[1], &machine->disks[0],
+			machine->ndisks * sizeof(machine->disks[0]));
+		machine->has_root = true;
+	}
+	t.disk = &machine->disks[root ? 0 : machine->ndisks];
+	memset(t.disk, 0, sizeof(*t.disk));
+	machine->ndisks++;
+
+	rc = disk_parse(&t, list, root ? 0 : ROOT_KEYS, err);
+	if (!rc && !t.disk->image.path)
+		rc = err_set(err, EINVAL, "no path; say %s path=FILE,format=raw", option);
+	if (!rc && !t.has_format)
+		rc = err_set(
+		    err, EINVAL,
+		    "the format of %s is not stated and is never guessed; add format=raw or "
+		    "format=qcow2",
+		    t.disk->image.path);
+	if (!rc && t.disk->image.format != IMAGE_QCOW2 &&
+	    (t.disk->image.backing || t.disk->image.has_backing_format))
+		rc = err_set(err, EINVAL, "backing files belong to format=qcow2");
+	if (!rc && t.disk->image.format != IMAGE_QCOW2 && t.disk->image.data_file)
+		rc = err_set(err, EINVAL, "data_file belongs to format=qcow2");
+	err_prefix(err, "%s", option);
+	return rc;
+}
+
+int options_add_root(struct machine_config *machine, const char *list, struct err *err)
+{
+	int rc;
+
+	if (machine->has_root)
+		return err_set(err, EINVAL, "--root is given twice; further disks are --disk");
+	rc = disk_add(machine, list, true, err);
+	if (!rc)
+		machine->root_read_only = machine->disks[0].image.read_only;
+	return rc;
+}
+
+int options_add_disk(struct machine_config *machine, const char *list, struct err *err)
+{
+	return disk_add(machine, list, false, err);
+}
+
+int options_check_disks(const struct machine_config *machine, struct err *err)
+{
+	for (unsigned i = 0; i < machine->ndisks; i++) {
+		const struct image_opts *a = &machine->disks[i].image;
+
+		for (unsigned j = i + 1; j < machine->ndisks; j++) {
+			const struct image_opts *b = &machine->disks[j].image;
+
+			if (!strcmp(a->path, b->path) && !(a->read_only && b->read_only))
+				return err_set(
+				    err, EINVAL,
+				    "%s is given as two disks, one of them writable; use "
+				    "it once or add ro=on to both",
+				    a->path);
+		}
+	}
+	return 0;
+}
+
+void options_disk_help(FILE *out)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(disk_keys); i++) {
+		char left[48];
+
+		snprintf(left, sizeof(left), "%s=%s", disk_keys[i].name, disk_keys[i].arg);
+		fprintf(out, "  %-30s %s%s\n", left, disk_keys[i].help,
+			i < ROOT_KEYS ? "; --root only" : "");
+	}
+}

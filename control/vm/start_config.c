@@ -1,0 +1,246 @@
+/* StartVmRequest to machine_config. See control/vm/start_config.h. */
+#include "control/vm/start_config.h"
+
+#include "base/checked.h"
+#include "control/options/config_check.h"
+#include "control/options/priv.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+int start_config_check_name(const char *name, struct err *err)
+{
+	size_t len = strlen(name);
+
+	if (!len)
+		return err_set(err, EINVAL, "the name is empty");
+	if (len > VM_NAME_MAX)
+		return err_set(err, EINVAL, "the name has %zu bytes, at most %d are possible", len,
+			       VM_NAME_MAX);
+	for (const char *p = name; *p; p++) {
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			return err_set(err, EINVAL, "the name '%s' has a control character", name);
+	}
+	return 0;
+}
+
+/* A path that the server looks up must not depend on where the server stands. */
+static int check_path(const char *what, const char *path, struct err *err)
+{
+	struct stat st;
+
+	if (!*path)
+		return err_set(err, EINVAL, "%s: no path is given", what);
+	if (*path != '/')
+		return err_set(err, EINVAL, "%s %s: the path is not absolute", what, path);
+	if (!stat(path, &st))
+		return 0;
+	if (errno == ENOENT)
+		return err_set(err, ENOENT, "%s %s does not exist", what, path);
+	return err_sys(err, errno, "%s %s", what, path);
+}
+
+static int check_image_type(const char *what, const char *path, int type,
+			    enum image_format *ret_format, struct err *err)
+{
+	static const char *const names[] = {
+	    [VM_TOOLS__CONCIERGE__DISK_IMAGE_TYPE__DISK_IMAGE_RAW] = "raw",
+	    [VM_TOOLS__CONCIERGE__DISK_IMAGE_TYPE__DISK_IMAGE_QCOW2] = "qcow2",
+	};
+
+	if (type < 0 || (size_t)type >= ARRAY_LEN(names))
+		return err_set(err, EINVAL, "%s %s: unknown image type %d", what, path, type);
+	if (image_format_parse(names[type], ret_format))
+		return err_set(err, ENOTSUP, "%s %s: the image type %s is not available", what,
+			       path, names[type]);
+	return 0;
+}
+
+static int set_string(const char **field, const char *value, struct err *err)
+{
+	char *copy = NULL;
+	int res = options_set_string(&copy, value, err);
+
+	if (!res)
+		*field = copy;
+	return res;
+}
+
+/* An optional string of the request, with its check. */
+static int set_checked(char **field, const char *what, const char *value,
+		       int (*check)(const char *value, struct err *err), struct err *err)
+{
+	int res;
+
+	if (!*value)
+		return 0;
+	res = check(value, err);
+	if (res) {
+		err_prefix(err, "%s", what);
+		return res;
+	}
+	return options_set_string(field, value, err);
+}
+
+static int set_path(char **field, const char *what, const char *path, struct err *err)
+{
+	int res;
+
+	if (!*path)
+		return 0;
+	res = check_path(what, path, err);
+	return res ? res : options_set_string(field, path, err);
+}
+
+/* ---- parts of the request -----------------------------------------------------------------------
+ */
+
+/* What is promised by the messages and needs what is not there. */
+static int check_available(const VmTools__Concierge__StartVmRequest *r, struct err *err)
+{
+	if (r->start_termina)
+		return err_set(err, ENOTSUP,
+			       "start_termina is not available: the VM is started from `vm` only");
+	if (*r->shared_directory)
+		return err_set(err, ENOTSUP,
+			       "shared_directory %s: sharing directories is not available",
+			       r->shared_directory);
+	return 0;
+}
+
+static int add_root(const VmTools__Concierge__VirtualMachineSpec *vm, struct machine_config *config,
+		    struct err *err)
+{
+	struct machine_disk *disk = &config->disks[0];
+	int res = check_path("rootfs", vm->rootfs, err);
+
+	if (!res)
+		res = check_image_type("rootfs", vm->rootfs, (int)vm->rootfs_type,
+				       &disk->image.format, err);
+	if (!res && vm->rootfs_partition > CONFIG_PARTITION_MAX)
+		res = err_set(err, EINVAL, "rootfs_partition %u: 1 to %d are possible",
+			      vm->rootfs_partition, CONFIG_PARTITION_MAX);
+	if (!res)
+		res = set_checked(&config->root_fstype, "rootfs_fstype", vm->rootfs_fstype,
+				  config_check_fstype, err);
+	if (!res)
+		res = set_string(&disk->image.path, vm->rootfs, err);
+	if (res)
+		return res;
+	disk->image.read_only = !vm->rootfs_writable;
+	config->has_root = true;
+	config->root_read_only = !vm->rootfs_writable;
+	config->root_partition = vm->rootfs_partition;
+	config->ndisks = 1;
+	return 0;
+}
+
+static int add_disk(const VmTools__Concierge__DiskImage *in, struct machine_config *config,
+		    struct err *err)
+{
+	struct machine_disk *disk = &config->disks[config->ndisks];
+	char what[16];
+	int res;
+
+	snprintf(what, sizeof(what), "disk %u", config->ndisks - 1);
+	res = check_path(what, in->path, err);
+	if (!res)
+		res =
+		    check_image_type(what, in->path, (int)in->image_type, &disk->image.format, err);
+	if (!res && in->do_mount)
+		res = err_set(err, ENOTSUP,
+			      "%s %s: do_mount is not available: no agent runs in the guest yet; "
+			      "attach it without and mount it there",
+			      what, in->path);
+	if (!res && *in->serial) {
+		res = config_check_serial(in->serial, err);
+		if (res)
+			err_prefix(err, "%s %s: serial", what, in->path);
+		else
+			memcpy(disk->serial, in->serial, strlen(in->serial) + 1);
+	}
+	if (!res)
+		res = set_string(&disk->image.path, in->path, err);
+	if (res)
+		return res;
+	disk->image.read_only = !in->writable;
+	disk->image.direct = in->direct;
+	config->ndisks++;
+	return 0;
+}
+
+static int set_machine(const VmTools__Concierge__StartVmRequest *r, struct machine_config *config,
+		       struct err *err)
+{
+	if (r->cpus > VM_CPUS_MAX)
+		return err_set(err, EINVAL, "cpus %u: 1 to %d are possible", r->cpus, VM_CPUS_MAX);
+	if (r->cpus)
+		config->cpus = r->cpus;
+	if (r->memory_bytes) {
+		int res = config_check_memory(r->memory_bytes, err);
+
+		if (res) {
+			err_prefix(err, "memory_bytes");
+			return res;
+		}
+		config->memory_bytes = r->memory_bytes;
+	}
+	switch (r->transport) {
+	case VM_TOOLS__CONCIERGE__VM_TRANSPORT__VM_TRANSPORT_PCI:
+		config->transport = MACHINE_PCI;
+		return 0;
+	case VM_TOOLS__CONCIERGE__VM_TRANSPORT__VM_TRANSPORT_MMIO:
+		config->transport = MACHINE_MMIO;
+		return 0;
+	default:
+		return err_set(err, EINVAL, "transport %d is unknown", (int)r->transport);
+	}
+}
+
+static int set_boot(const VmTools__Concierge__VirtualMachineSpec *vm, struct machine_config *config,
+		    struct err *err)
+{
+	int res = set_path(&config->initrd, "initrd", vm->initrd, err);
+
+	if (!res)
+		res = set_path(&config->modules, "modules_dir", vm->modules_dir, err);
+	if (!res)
+		res = set_checked(&config->cmdline, "command_line", vm->command_line,
+				  config_check_cmdline, err);
+	if (!res)
+		res = set_checked(&config->init, "init", vm->init, config_check_init, err);
+	if (vm->no_initramfs)
+		config->initramfs = MACHINE_INITRAMFS_NONE;
+	return res;
+}
+
+int start_config(const VmTools__Concierge__StartVmRequest *r, struct machine_config *config,
+		 struct err *err)
+{
+	static const VmTools__Concierge__VirtualMachineSpec no_vm =
+	    VM_TOOLS__CONCIERGE__VIRTUAL_MACHINE_SPEC__INIT;
+	const VmTools__Concierge__VirtualMachineSpec *vm = r->vm ? r->vm : &no_vm;
+	int res = start_config_check_name(r->name, err);
+
+	if (!res && r->n_disks > VM_DISKS_MAX)
+		res = err_set(err, EINVAL, "%zu disks, at most %d are possible beside the rootfs",
+			      r->n_disks, VM_DISKS_MAX);
+	if (!res)
+		res = check_available(r, err);
+	if (!res)
+		res = check_path("kernel", vm->kernel, err);
+	if (!res)
+		res = options_set_string(&config->kernel, vm->kernel, err);
+	if (!res)
+		res = add_root(vm, config, err);
+	for (size_t i = 0; i < r->n_disks && !res; i++)
+		res = add_disk(r->disks[i], config, err);
+	if (!res)
+		res = set_machine(r, config, err);
+	if (!res)
+		res = set_boot(vm, config, err);
+	if (!res)
+		res = options_check_disks(config, err);
+	return res;
+}

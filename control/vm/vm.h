@@ -1,0 +1,91 @@
+/*
+ * The VM of this process: made and started in the background, stopped by the ladder.
+ *
+ *   idle --start--> starting --> running --stop, or the guest--> (stopping) --> ended
+ *     ^                |
+ *     +---- failed ----+              | ^ pause, resume
+ *                                     v |
+ *                                    paused
+ *
+ * Invariants
+ *  1. vm_start() is followed by `started` exactly once, and after a success by `ended` exactly
+ *     once, never from inside a call. When `ended` comes, the machine is gone: its disks are
+ *     closed and unlocked.
+ *  2. A stop while it starts is kept: the start fails, or the machine ends at once.
+ *
+ * Threads: the loop's.
+ */
+#ifndef CONTROL_VM_VM_H
+#define CONTROL_VM_VM_H
+
+#include "control/access/identity.h"
+#include "control/background.h"
+#include "control/sandbox/sandbox.h"
+#include "proto/vm_concierge.pb-c.h"
+#include "vmm/machine.h"
+
+#define VM_STOP_TIMEOUT_MS 8000 /* the guest's own shutdown, and its exit */
+
+enum vm_state {
+	VM_IDLE,
+	VM_STARTING,
+	VM_RUNNING,
+	VM_PAUSED,
+	VM_STOPPING, /* it has been asked to end */
+	VM_ENDED,
+};
+
+struct vm_callbacks {
+	/* err->code 0: it runs. Otherwise it is idle again, and the message says why. */
+	void (*started)(void *ctx, const struct err *err);
+	/* After vm_pause(), unless it is stopped, or ends, before. */
+	void (*paused)(void *ctx);
+	/* `reason` is valid during the call. */
+	void (*ended)(void *ctx, enum machine_event event, const char *reason);
+	void *ctx;
+};
+
+struct vm;
+
+/* `sandbox` is entered, on the loop's thread as well, when the VM has opened all that it needs.
+ * `console` gets the output of the serial port, from machine_new() to `ended`. */
+int vm_new(struct loop *loop, struct background *bg, struct sandbox *sandbox,
+	   const struct uart_sink *console, const struct vm_callbacks *callbacks,
+	   struct vm **ret_vm);
+
+/* Idle only. `request` lives until `started`. `identity`: with whose rights the files that it names
+ * are opened (copied); NULL: with ours. */
+void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request,
+	      const struct identity *identity);
+
+/*
+ * Presses the power button, and stops the machine when `timeout_ms` have passed; 0: stops it at
+ * once. Asked again, the earlier end counts. Does nothing unless it starts or runs.
+ */
+void vm_stop(struct vm *vm, unsigned timeout_ms);
+
+/* Running only; done when `paused` is called. Asked again meanwhile: nothing more. */
+void vm_pause(struct vm *vm);
+/* Paused only. A stop resumes it as well: the guest is to shut down. */
+void vm_resume(struct vm *vm);
+/* Between the two: it still counts as running. */
+bool vm_pausing(const struct vm *vm);
+
+enum vm_state vm_state(const struct vm *vm);
+
+/* Between `started` and `ended`; NULL when it has ended already. */
+struct machine *vm_machine(const struct vm *vm);
+
+/* When the guest began, as loop_now_ns(). */
+uint64_t vm_started_ns(const struct vm *vm);
+
+/* What it is made of, from `started` on. */
+const struct machine_config *vm_config(const struct vm *vm);
+
+/* The guest's vsock context id; 0: it has no vsock, or does not run. */
+uint32_t vm_cid(const struct vm *vm);
+
+/* After loop_run(); not while it is starting or running. NULL is accepted. */
+void vm_free(struct vm *vm);
+
+#endif
