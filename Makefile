@@ -215,7 +215,7 @@ $(B)/guest/init_blob.o: guest/init_blob.S $(B)/guest/init/init $(B)/lodge-agent
 -include $(GUEST_INIT_O:.o=.d)
 
 # the agent: parts of the host's side, built for musl as well
-GUEST_AGENT := main listen service process streams fork launch exec job program file copy \
+GUEST_AGENT := main listen service process streams fork launch exec job program file copy tree \
 	mounts mount grow network netlink facts clock shutdown force no_uring
 AGENT_SRC := $(addprefix guest/agent/,$(GUEST_AGENT)) \
 	$(addprefix base/,err log loop loop_spin loop_epoll loop_try loop_workers thread) \
