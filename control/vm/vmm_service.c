@@ -305,7 +305,8 @@ static const struct ttrpc_method concierge_methods[] = {
 
 static const struct ttrpc_service concierge = {"vm_tools.concierge.VmConcierge", concierge_methods,
 					       ARRAY_LEN(concierge_methods)};
-static const struct ttrpc_service *const services[] = {&concierge, &vmm_vms_service, NULL};
+static const struct ttrpc_service *const services[] = {&concierge, &vmm_vms_service,
+						       &vmm_guests_service, NULL};
 
 /* ---- the end ------------------------------------------------------------------------------------
  */
@@ -332,6 +333,7 @@ static void vmm_ended(void *ctx, enum machine_event event, const char *reason)
 	s->asked = s->asked || s->stop_called;
 	vm_end_of_machine(&s->end, event, s->asked, reason);
 	say_end(s);
+	relay_end(&s->relay, "the VM has ended");
 	vmm_refuse_pause(s, "has ended");
 	while ((call = calls_pop(&s->stopping)))
 		reply_stop(call, NULL);
@@ -419,6 +421,7 @@ int vmm_service_new(const struct vmm_setup *setup, struct vmm_service **ret_serv
 	s->access = setup->access;
 	s->files_of = setup->files_of;
 	s->sandbox = setup->sandbox;
+	s->relay = (struct relay){.ops = &vmm_relay_ops, .ctx = s};
 	s->began_ns = loop_now_ns();
 	s->statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 	s->storage = (struct storage_service){

@@ -7,6 +7,7 @@
 #define CONTROL_VM_VMM_SERVICE_H
 
 #include "control/access/access.h"
+#include "control/agent/relay.h"
 #include "control/calls.h"
 #include "control/events.h"
 #include "control/storage/service.h"
@@ -41,6 +42,11 @@ struct vmm_service {
 	struct ttrpc_call *first; /* whose request is being worked on; not among `starting` */
 	struct calls stopping, stopping_all, waiting, pausing, resuming;
 	struct events events;
+	struct relay relay;
+	/* The connection to the guest's agent, as in relay_ops. NULL: the VM has none. Whoever
+	 * closes it calls relay_end() first. */
+	struct ttrpc_client *(*agent)(void *ctx, struct err *err);
+	void *agent_ctx;
 	uint64_t began_ns;
 
 	/* the end; then the loop stops */
