@@ -38,6 +38,8 @@ static const struct command {
     {SERVED, "wait", cmd_wait, cmd_wait_help, "wait for a VM's end, and say how it was", NULL},
     {SERVED, "events", cmd_events, cmd_events_help, "what happens to VMs, as it happens", NULL},
     {SERVED, "console", cmd_console, cmd_console_help, "a VM's console on this terminal", NULL},
+    {SERVED, "exec", cmd_exec, cmd_exec_help, "run a program in a VM's guest", NULL},
+    {SERVED, "shell", cmd_shell, cmd_shell_help, "a shell there", NULL},
     {SERVED, "pause", cmd_pause, cmd_pause_help, "make a VM stand still", NULL},
     {SERVED, "resume", cmd_resume, cmd_resume_help, "let it go on", NULL},
     {SERVED, "resize", cmd_resize, cmd_resize_help, "make a disk of a running VM larger", NULL},
