@@ -393,12 +393,13 @@ class Lodge:
             while True:
                 for data in self._messages.pop(stream, []):
                     yield METHODS[method][2].FromString(data)
+                if stream in self._messages:
+                    continue  # came while other calls were waited for
                 if stream in self._replies:
                     ended = True
                     self.wait(stream)
                     return
-                if stream not in self._messages:
-                    self._pump()
+                self._pump()
         finally:
             self._messages.pop(stream, None)
             if not ended and self._replies.pop(stream, None) is None:
