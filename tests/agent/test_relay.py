@@ -396,3 +396,168 @@ def test_terminal_is_left(guest):
             t.shows(b"up")
             t.process.terminate()
             t.ends(143)
+
+
+# ---- cp ----
+
+def tree_of(path):
+    """What is there, with modes, times (of links none), contents."""
+    found = {}
+    for at in [path, *sorted(path.rglob("*"))]:
+        st = at.lstat()
+        what = at.read_bytes() if at.is_file() and not at.is_symlink() else os.readlink(at) if at.is_symlink() else None
+        found[str(at.relative_to(path))] = (stat.S_IFMT(st.st_mode), what,
+                                            *(() if at.is_symlink() else (st.st_mode & 0o777, st.st_mtime_ns)))
+    return found
+
+
+def make_tree(path):
+    (path / "sub" / "deep").mkdir(parents=True)
+    (path / "empty").mkdir(mode=0o711)
+    (path / "file").write_bytes(os.urandom(100000))
+    (path / "nothing").write_bytes(b"")
+    (path / "sub" / "deep" / "tool").write_bytes(b"#!/bin/sh\n")
+    (path / "sub" / "deep" / "tool").chmod(0o750)
+    (path / "sub" / "na me\n~").write_bytes(b"odd")
+    (path / "sub" / "grün").write_bytes(b"x")
+    for i in range(700):  # more than one page
+        (path / "sub" / f"{i}").write_bytes(b"%d" % i)
+    (path / "link").symlink_to("sub/deep")
+    (path / "dangling").symlink_to("/nowhere/at all")
+    for i, at in enumerate([*path.rglob("*"), path]):
+        if not at.is_symlink():
+            os.utime(at, ns=(0, 10**18 + i * 10**9 + 123456789))
+    (path / "sub" / "deep").chmod(0o555)
+    (path / "file").chmod(0o400)
+
+
+def test_cp_a_large_file_both_ways(guest):
+    for serve in (False, True):
+        with Relay(guest, serve) as r:
+            here, back = guest.dir / "here", guest.dir / "back"
+            with open(here, "wb") as f:
+                for _ in range(100):
+                    f.write(os.urandom(1 << 20))
+            here.chmod(0o640)
+            os.utime(here, ns=(0, 1234567890123456789))
+            begin = time.monotonic()
+            assert r.ok("cp", here, "vm:/root/there") == b""
+            into = time.monotonic()
+            assert r.ok("cp", "vm:/root/there", back) == b""
+            print(f"     cp of 100 MiB{' through serve' * serve}: {100 / (into - begin):.0f} MiB/s in, "
+                  f"{100 / (time.monotonic() - into):.0f} MiB/s out")
+            want = hashlib.sha256(here.read_bytes()).hexdigest()
+            assert hashlib.sha256(back.read_bytes()).hexdigest() == want
+            assert r.ok("exec", "vm", "busybox", "sha256sum", "/root/there").startswith(want.encode())
+            st = back.stat()
+            assert (st.st_mode & 0o777, st.st_mtime_ns) == (0o640, 1234567890123456789)
+        import shutil
+        shutil.rmtree(r.runtime)
+
+
+def test_cp_places(guest):
+    with Relay(guest) as r:
+        one, folder = guest.dir / "one", guest.dir / "folder"
+        one.write_bytes(b"1")
+        folder.mkdir()
+        r.ok("cp", one, "vm:/tmp")
+        r.ok("cp", one, "vm:tmp/two")
+        assert r.ok("exec", "vm", "cat", "/tmp/one", "/tmp/two") == b"11"
+        r.ok("cp", "-", "vm:/tmp/three", input=b"3" * 1000000)
+        assert r.ok("cp", "vm:/tmp/three", "-") == b"3" * 1000000
+        r.ok("cp", "vm:/tmp/one", folder)
+        r.ok("cp", "vm:/tmp/two", f"{folder}/")
+        r.ok("cp", "vm:/tmp/three", folder / "four")
+        assert sorted(os.listdir(folder)) == ["four", "one", "two"]
+        r.ok("cp", "vm:/tmp/one", "/dev/null")
+        assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+        subprocess.run([B / "lodge", "cp", "vm:/tmp/one", "five"], env=r.env(), cwd=folder, check=True)
+        assert (folder / "five").read_bytes() == b"1"
+
+
+def test_cp_trees(guest):
+    with Relay(guest) as r:
+        here, back = guest.dir / "tree", guest.dir / "back"
+        make_tree(here)
+        want = tree_of(here)
+        assert len(want) > 700
+        r.ok("cp", here, "vm:/root/tree")
+        r.ok("cp", "vm:/root/tree", back)
+        assert tree_of(back) == want
+        r.ok("cp", here, "vm:/root")  # into it, over what is there
+        back2 = guest.dir / "back2"
+        back2.mkdir()
+        r.ok("cp", "vm:/root/tree/", back2)
+        assert tree_of(back2 / "tree") == want
+        back3 = guest.dir / "back3"
+        back3.mkdir()
+        r.ok("cp", "vm:/root/tree/.", back3)  # what is in it
+        assert tree_of(back3) == want
+
+
+def test_cp_leaves_out_what_is_no_file(guest):
+    with Relay(guest) as r:
+        here = guest.dir / "odd"
+        here.mkdir()
+        os.mkfifo(here / "fifo")
+        (here / "good").write_bytes(b"x")
+        open(os.fsencode(here) + b"/\xff", "wb").close()
+        got = r.run("cp", here, "vm:/root/odd")
+        assert got.returncode == 1 and b"fifo is no file" in got.stderr and b"not UTF-8" in got.stderr, got
+        assert r.ok("exec", "vm", "ls", "-A", "/root/odd") == b"good\n"
+        r.ok("exec", "vm", "busybox", "mkfifo", "/root/odd/fifo")
+        got = r.run("cp", "vm:/root/odd", guest.dir / "odd2")
+        assert got.returncode == 1 and b"fifo is no file" in got.stderr
+        assert os.listdir(guest.dir / "odd2") == ["good"]
+
+
+def test_cp_failures(guest):
+    with Relay(guest, serve=True) as r:
+        good = guest.dir / "good"
+        good.write_bytes(b"x")
+        for status, text, argv in [(3, "/no/such: No such file", ["vm:/no/such", "/tmp/x"]),
+                                   (1, "/no/such: No such file", ["/no/such", "vm:/tmp"]),
+                                   (3, "there is no VM 'no'", ["no:/etc/passwd", "-"]),
+                                   (3, "No such file", [good, "vm:/no/such/dir"]),
+                                   (1, "/nowhere: No such file", ["vm:/etc/passwd", "/nowhere/x"]),
+                                   (2, "neither", ["a", "b"]), (2, "only one side", ["a:b", "c:d"]),
+                                   (2, "SOURCE and DEST", ["a:b"]),
+                                   (1, "not a regular file", ["vm:/dev/zero", guest.dir / "z"])]:
+            got = r.run("cp", *argv)
+            assert got.returncode == status and text in got.stderr.decode(), (status, text, got)
+        assert not (guest.dir / "z").exists()
+
+
+def test_cp_that_is_broken_leaves_the_old_file(guest):
+    with Relay(guest) as r:
+        r.ok("cp", "-", "vm:/root/file", input=b"old")
+        p = r.popen("cp", "-", "vm:/root/file", stdin=subprocess.PIPE)
+        p.stdin.write(bytes(1 << 20))
+        p.stdin.flush()
+        until("it is being written", lambda: b"deleted" in r.ok("exec", "vm", "sh", "-c", "ls -l /proc/[0-9]*/fd 2>/dev/null; true"))
+        p.kill()
+        p.wait()
+        until("it is given up", lambda: b"(deleted)" not in r.ok("exec", "vm", "sh", "-c", "ls -l /proc/[0-9]*/fd 2>/dev/null; true"))
+        assert r.ok("exec", "vm", "cat", "/root/file") == b"old"
+        assert r.ok("exec", "vm", "ls", "-A", "/root") == b"file\n"
+        # out of the guest: its disk is full, for instance
+        folder = guest.dir / "small"
+        folder.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "none", folder], check=True)
+        try:
+            (folder / "file").write_bytes(b"old")
+            r.ok("cp", "-", "vm:/root/big", input=bytes(3 << 20))
+            got = r.run("cp", "vm:/root/big", folder / "file")
+            assert got.returncode == 1 and b"No space left" in got.stderr, got
+            assert os.listdir(folder) == ["file"] and (folder / "file").read_bytes() == b"old"
+        finally:
+            subprocess.run(["umount", folder], check=True)
+
+
+def test_cp_shows_how_far_it_is(guest):
+    with Relay(guest) as r:
+        r.ok("exec", "vm", "sh", "-c", "head -c 150000000 /dev/zero >/root/big")
+        with Terminal(r, "cp", "vm:/root/big", guest.dir / "big") as t:
+            t.shows(b"cp: ")
+            t.shows(b" of 143 MiB")
+            t.ends(0)
