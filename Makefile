@@ -49,7 +49,7 @@ TTRPC := frame conn server call client
 CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_doctor \
 	arguments background calls events kept_file metrics_text server_options signals unix_socket \
 	$(addprefix access/,access identity) \
-	$(addprefix agent/,connect) \
+	$(addprefix agent/,connect guest boot) \
 	$(addprefix disk/,args progress job options new_image backing create info check resize \
 		convert map rebase commit snapshot discard) \
 	$(addprefix doctor/,doctor sandbox kvm io memory) \

@@ -5,7 +5,6 @@
 #include "vmm/machine_priv.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 
 /* ---- the platform that devices are handed ---- */
@@ -78,12 +77,22 @@ static int check_config(const struct machine_config *config, struct err *err)
 
 static int open_kvm(struct machine *m, struct err *err)
 {
-	int fd;
+	return kvm_open(&m->kvm, KVM_DEVICE, err);
+}
 
-	if (!m->config->kvm_fd)
-		return kvm_open(&m->kvm, KVM_DEVICE, err);
-	fd = fcntl(m->config->kvm_fd, F_DUPFD_CLOEXEC, 3);
-	return fd < 0 ? err_sys(err, errno, KVM_DEVICE) : kvm_take(&m->kvm, fd, KVM_DEVICE, err);
+int machine_as_host(struct machine *m, int (*open)(struct machine *m, struct err *err),
+		    struct err *err)
+{
+	const struct machine_callbacks *c = &m->callbacks;
+	struct err back = ERR_INIT;
+	int res = c->as_host ? c->as_host(c->ctx, true, err) : 0;
+
+	if (res)
+		return res;
+	res = open(m, err);
+	if (c->as_host && c->as_host(c->ctx, false, &back))
+		return err_set(err, back.code, "%s", back.msg);
+	return res;
 }
 
 static int open_all(struct machine *m, struct err *err)
@@ -93,7 +102,7 @@ static int open_all(struct machine *m, struct err *err)
 	if (!res)
 		res = machine_devices_open(m, err);
 	if (!res)
-		res = open_kvm(m, err);
+		res = machine_as_host(m, open_kvm, err);
 	if (!res)
 		res = guest_memory_new(m->config, &m->memory, err);
 	return res;

@@ -32,6 +32,12 @@ struct machine_callbacks {
 	 */
 	int (*lock_in)(void *ctx, struct err *err);
 	void *ctx;
+	/*
+	 * Around what is the host's to open (KVM, vsock), and no file that the config names: `on`
+	 * before, and not after. On machine_new()'s thread; NULL: there is no difference. An error
+	 * ends machine_new().
+	 */
+	int (*as_host)(void *ctx, bool on, struct err *err);
 	struct thread_hook *threads; /* of all threads of the machine; NULL: none */
 };
 

@@ -10,10 +10,28 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MODULES_WANTED_MAX 12
+#define MODULES_WANTED_MAX (20 + MACHINE_DISKS_MAX)
 #define CONF_MAX	   2048
 
-/* What our init needs of the kernel to reach the root, and the kernel to report its panics. */
+/* ext4, xfs and btrfs ask for it by name at run time: modules.dep does not say so. */
+static unsigned add_filesystem(const char *fstype, const char **names, unsigned n)
+{
+	names[n++] = "crc32c_generic";
+	names[n++] = fstype;
+	return n;
+}
+
+/* The file systems of what the agent mounts: an unprepared root has no modules. */
+static unsigned add_mounts(const struct machine_config *config, const char **names, unsigned n)
+{
+	for (unsigned i = 0; i < config->ndisks; i++) {
+		if (config->disks[i].mount.target)
+			names[n++] = config->disks[i].mount.fstype;
+	}
+	return n;
+}
+
+/* What our init and the agent need of the kernel, and the kernel to report its panics. */
 static unsigned modules_wanted(const struct machine_config *config,
 			       const char *ret_names[MODULES_WANTED_MAX])
 {
@@ -27,16 +45,16 @@ static unsigned modules_wanted(const struct machine_config *config,
 	if (config->rng)
 		ret_names[n++] = "virtio_rng";
 	if (config->has_root) {
-		/* ext4, xfs and btrfs ask for it by name at run time: modules.dep does not say so.
-		 */
-		ret_names[n++] = "crc32c_generic";
-		ret_names[n++] = config->root_fstype ? config->root_fstype : "ext4";
+		n = add_filesystem(config->root_fstype ? config->root_fstype : "ext4", ret_names,
+				   n);
 		/* The power button as the root's init looks for it: an unprepared root has no
 		 * modules. */
 		ret_names[n++] = "button";
 		ret_names[n++] = "evdev";
 	}
-	return n;
+	if (config->agent)
+		ret_names[n++] = "vmw_vsock_virtio_transport";
+	return add_mounts(config, ret_names, n);
 }
 
 /* A value stands on one line of the configuration and is one word of the command line. */

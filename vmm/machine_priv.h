@@ -116,6 +116,10 @@ struct machine {
 	unsigned nresizes;
 };
 
+/* machine.c: calls `open` between as_host() on and off. */
+int machine_as_host(struct machine *m, int (*open)(struct machine *m, struct err *err),
+		    struct err *err);
+
 /* machine_devices.c: every device type. Free comes after a failed open or build as well. */
 int machine_devices_open(struct machine *m, struct err *err);
 int machine_devices_build(struct machine *m, struct err *err);

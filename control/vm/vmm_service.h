@@ -21,6 +21,7 @@ struct vmm_setup {
 	 * ours */
 	const struct identity *files_of;
 	const char *storage_root; /* NULL: none */
+	const char *vsock_socket; /* of the built-in vsock device; NULL: none */
 	struct sandbox *sandbox;  /* entered when a VM starts */
 };
 
@@ -42,6 +43,8 @@ struct vmm_service {
 	struct calls stopping, stopping_all, waiting, pausing, resuming;
 	struct events events;
 	uint64_t began_ns;
+
+	bool booted; /* a guest has run */
 
 	/* the end; then the loop stops */
 	bool ended;
