@@ -41,7 +41,7 @@ struct machine_disk {
 };
 
 enum vsock_backend {
-	VSOCK_AUTO, /* vhost where the host has it, else built-in, which needs a socket */
+	VSOCK_AUTO, /* vhost where the host has it, else built-in for a socket or our agent */
 	VSOCK_VHOST,
 	VSOCK_BUILTIN,
 };
