@@ -51,7 +51,8 @@ struct machine_disk {
 };
 
 enum vsock_backend {
-	VSOCK_AUTO, /* vhost where the host has it, else built-in, which needs a socket */
+	VSOCK_AUTO, /* vhost where the host has it, else built-in for a socket or vsock_accepted()
+		     */
 	VSOCK_VHOST,
 	VSOCK_BUILTIN,
 };

@@ -2,10 +2,12 @@
  * machine is put together from what is open. */
 #include "vmm/machine.h"
 #include "base/checked.h"
+#include "devices/virtio/vsock.h"
 #include "vmm/machine_priv.h"
 
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 /* ---- the platform that devices are handed ---- */
 
@@ -101,6 +103,8 @@ static int open_all(struct machine *m, struct err *err)
 
 	if (!res)
 		res = machine_devices_open(m, err);
+	if (!res)
+		res = machine_boot_initramfs(m, err);
 	if (!res)
 		res = machine_as_host(m, open_kvm, err);
 	if (!res)
@@ -220,6 +224,8 @@ int machine_new(const struct machine_config *config, struct loop *control,
 
 void machine_start(struct machine *m)
 {
+	if (m->vsock_host.port)
+		vsock_port_start(m->vsock_host.port);
 	machine_run(m);
 }
 
@@ -269,6 +275,29 @@ void machine_vcpu_stats(struct machine *m, unsigned n, struct vcpu_stats *ret_st
 void machine_disk_stats(struct machine *m, unsigned n, struct virtio_blk_stats *ret_stats)
 {
 	virtio_blk_stats(m->disk_devs[n], ret_stats);
+}
+
+uint32_t machine_cid(const struct machine *m)
+{
+	return m->vsock_host.cid.cid;
+}
+
+bool machine_vsock_by_host(const struct machine *m)
+{
+	return m->vsock_host.by_host;
+}
+
+uint32_t machine_vsock_port(const struct machine *m)
+{
+	return m->vsock_host.port ? vsock_port_number(m->vsock_host.port) : 0;
+}
+
+void machine_vsock_adopt(struct machine *m, int fd)
+{
+	if (m->vsock_dev && !m->vsock_host.by_host)
+		virtio_vsock_adopt(m->vsock_dev, fd);
+	else
+		close(fd);
 }
 
 struct uart *machine_uart(struct machine *m)

@@ -101,6 +101,7 @@ struct machine {
 	struct virtio_transport *disks[MACHINE_DISKS_MAX];
 	struct virtio_transport *rng;
 	struct machine_vsock vsock_host;
+	struct virtio_dev *vsock_dev; /* its transport's */
 	struct virtio_transport *vsock;
 	unsigned vsock_io; /* its loop */
 	unsigned nmmio;	   /* virtio-mmio devices so far */
@@ -134,6 +135,8 @@ void machine_io_free(struct machine *m);
 
 /* machine_boot.c: what the machine boots. */
 int machine_boot_open(struct machine *m, struct err *err);
+/* After machine_devices_open(): the guest is told what is open. */
+int machine_boot_initramfs(struct machine *m, struct err *err);
 int machine_boot_load(struct machine *m, struct err *err);
 void machine_boot_free(struct machine *m);
 

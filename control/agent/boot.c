@@ -126,12 +126,13 @@ static void too_late(struct loop_timer *t)
 		err_set(&err, ETIMEDOUT, "disk %s: not mounted in the guest within %.3g s",
 			b->config->disks[b->disk].image.path, s);
 	else
-		err_set(&err, ETIMEDOUT,
-			"no agent was ready in the guest within %.3g s: its console tells how far it "
-			"came; %s",
-			s,
-			b->config->agent ? "a guest without vsock starts with no_agent only"
-					 : "its own initrd, or its root, must start lodge-agent");
+		err_set(
+		    &err, ETIMEDOUT,
+		    "no agent was ready in the guest within %.3g s: its console tells how far it "
+		    "came; %s",
+		    s,
+		    b->config->agent ? "a guest without vsock starts with no_agent only"
+				     : "its own initrd, or its root, must start lodge-agent");
 	boot_over(b, &err);
 }
 

@@ -161,10 +161,12 @@ static int disk_set_mount_flags(void *target, const char *value, struct err *err
 		const char *name;
 		uint64_t bit;
 	} flags[] = {
-	    {"ro", MS_RDONLY},	       {"nosuid", MS_NOSUID},	    {"nodev", MS_NODEV},
-	    {"noexec", MS_NOEXEC},     {"sync", MS_SYNCHRONOUS},    {"dirsync", MS_DIRSYNC},
-	    {"noatime", MS_NOATIME},   {"nodiratime", MS_NODIRATIME}, {"relatime", MS_RELATIME},
-	    {"strictatime", MS_STRICTATIME}, {"lazytime", MS_LAZYTIME},
+	    {"ro", MS_RDONLY},	       {"nosuid", MS_NOSUID},
+	    {"nodev", MS_NODEV},       {"noexec", MS_NOEXEC},
+	    {"sync", MS_SYNCHRONOUS},  {"dirsync", MS_DIRSYNC},
+	    {"noatime", MS_NOATIME},   {"nodiratime", MS_NODIRATIME},
+	    {"relatime", MS_RELATIME}, {"strictatime", MS_STRICTATIME},
+	    {"lazytime", MS_LAZYTIME},
 	};
 	struct disk_target *t = target;
 	autofree char *words = strdup(value);
@@ -265,8 +267,7 @@ static int disk_parse(struct disk_target *t, const char *list, bool root, struct
 		key = option_setting_find(keys, n, name);
 		if (!key && !root && option_setting_find(disk_keys, ROOT_KEYS, name))
 			return err_set(err, EINVAL, "'%s' belongs to --root", name);
-		if (!key && root &&
-		    option_setting_find(disk_keys, ARRAY_LEN(disk_keys), name))
+		if (!key && root && option_setting_find(disk_keys, ARRAY_LEN(disk_keys), name))
 			return err_set(err, EINVAL, "'%s' belongs to --disk", name);
 		if (!key && !value)
 			return err_set(err, EINVAL, "'%s' is no key=value; say path=%s", name,
@@ -289,8 +290,10 @@ static int disk_parse(struct disk_target *t, const char *list, bool root, struct
 
 static int check_mount(struct machine_mount *mount, struct err *err)
 {
-	if (!mount->target && (mount->fstype || mount->data || mount->flags || mount->mkfs_if_blank))
-		return err_set(err, EINVAL, "fstype, mkfs and mount_... need a place; say mount=DIR");
+	if (!mount->target &&
+	    (mount->fstype || mount->data || mount->flags || mount->mkfs_if_blank))
+		return err_set(err, EINVAL,
+			       "fstype, mkfs and mount_... need a place; say mount=DIR");
 	if (mount->target && !mount->fstype)
 		return options_set_string(&mount->fstype, "ext4", err);
 	return 0;
@@ -376,8 +379,8 @@ void options_disk_help(FILE *out)
 
 		snprintf(left, sizeof(left), "%s=%s", disk_keys[i].name, disk_keys[i].arg);
 		fprintf(out, "  %-30s %s%s\n", left, disk_keys[i].help,
-			i < ROOT_KEYS				    ? "; --root only"
+			i < ROOT_KEYS				? "; --root only"
 			: i >= ARRAY_LEN(disk_keys) - DISK_KEYS ? "; --disk only"
-								    : "");
+								: "");
 	}
 }

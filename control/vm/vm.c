@@ -145,8 +145,7 @@ static void vm_ask_guest(struct vm *vm, unsigned timeout_ms)
 		machine_power_button(vm->machine);
 	else
 		loop_timer_arm(vm->setup.loop, &vm->button_timer,
-			       loop_now_ns() +
-				   timeout_ms * NS_PER_MS / 100 * BUTTON_AFTER_PERCENT);
+			       loop_now_ns() + timeout_ms * NS_PER_MS / 100 * BUTTON_AFTER_PERCENT);
 }
 
 /* The start fails with vm->err, when the machine has ended. */

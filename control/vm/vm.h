@@ -74,7 +74,8 @@ void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request,
 
 /*
  * Asks the agent in the guest to shut it down, or presses the power button where none answers or
- * the guest goes on, and stops the machine when `timeout_ms` have passed; 0: stops it at once. Asked again, the earlier end counts. Does nothing unless it starts or runs.
+ * the guest goes on, and stops the machine when `timeout_ms` have passed; 0: stops it at once.
+ * Asked again, the earlier end counts. Does nothing unless it starts or runs.
  */
 void vm_stop(struct vm *vm, unsigned timeout_ms);
 
