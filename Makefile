@@ -37,9 +37,9 @@ DEVICES := bus platform \
 	pci/pci_dev pci/pci_host pci/msix \
 	virtio/virtq virtio/virtio virtio/virtio_pci virtio/virtio_pci_common virtio/virtio_mmio virtio/virtio_loop \
 	virtio/blk virtio/blk_request virtio/blk_stats virtio/rng \
-	virtio/vsock virtio/vsock_conn virtio/vsock_stream virtio/vsock_rx virtio/vsock_host virtio/vhost_vsock
+	virtio/vsock virtio/vsock_conn virtio/vsock_stream virtio/vsock_rx virtio/vsock_host virtio/vsock_own virtio/vhost_vsock
 
-VMM := config cmdline kvm vcpu memory irq exits gate cid \
+VMM := config cmdline kvm vcpu memory irq exits gate cid vsock_port \
 	machine machine_devices machine_vsock machine_boot machine_io machine_end machine_pause machine_resize \
 	boot/kernel boot/bzimage boot/elf boot/unpack boot/unlz4 boot/place boot/initramfs boot/cpio boot/modules \
 	x86/boot x86/cpu x86/cpuid x86/cpu_features x86/acpi x86/dsdt x86/aml x86/e820 x86/speed
@@ -49,7 +49,7 @@ TTRPC := frame conn server call client
 CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_doctor \
 	arguments background calls events kept_file metrics_text server_options signals unix_socket \
 	$(addprefix access/,access identity) \
-	$(addprefix agent/,connect pieces relay) \
+	$(addprefix agent/,connect guest boot pieces relay) \
 	$(addprefix disk/,args progress job options new_image backing create info check resize \
 		convert map rebase commit snapshot discard) \
 	$(addprefix doctor/,doctor sandbox kvm io memory) \

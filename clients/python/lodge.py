@@ -52,16 +52,18 @@ _SCHEMA = {
     "vm_tools.concierge": """
         VirtualMachineSpec: kernel=1 string, rootfs=2 string, rootfs_type=100 DiskImageType, rootfs_writable=101 bool,
             rootfs_fstype=102 string, rootfs_partition=103 uint32, command_line=104 string, initrd=105 string,
-            no_initramfs=106 bool, modules_dir=107 string, init=108 string
+            no_initramfs=106 bool, modules_dir=107 string, init=108 string, no_agent=109 bool
         DiskImageType| DISK_IMAGE_RAW=0, DISK_IMAGE_QCOW2=1
         DiskImage: path=1 string, mount_point=2 string, fstype=3 string, flags=4 uint64, data=5 string,
-            writable=6 bool, do_mount=7 bool, image_type=8 DiskImageType, direct=100 bool, serial=101 string
+            writable=6 bool, do_mount=7 bool, image_type=8 DiskImageType, direct=100 bool, serial=101 string,
+            mkfs_if_blank=102 bool
         VmState| VM_STATE_UNKNOWN=0, VM_STATE_STARTING=1, VM_STATE_RUNNING=2, VM_STATE_STOPPING=3, VM_STATE_PAUSED=100
         VmInfo: ipv4_address=1 fixed32, pid=2 int32, cid=3 int64, state=100 VmState, name=101 string, cpus=102 uint32,
-            memory_bytes=103 uint64, disk_paths=104 *string
+            memory_bytes=103 uint64, disk_paths=104 *string, agent_ready=105 bool
         VmTransport| VM_TRANSPORT_PCI=0, VM_TRANSPORT_MMIO=1
         StartVmRequest: vm=1 VirtualMachineSpec, disks=2 *DiskImage, shared_directory=3 string, name=4 string,
-            start_termina=5 bool, cpus=100 uint32, memory_bytes=101 uint64, transport=102 VmTransport
+            start_termina=5 bool, cpus=100 uint32, memory_bytes=101 uint64, transport=102 VmTransport,
+            start_timeout_ms=103 uint32
         StartVmResponse: success=1 bool, failure_reason=2 string, vm_info=3 VmInfo
         StopVmRequest: name=1 string, timeout_ms=100 uint32, force=101 bool
         StopVmResponse: success=1 bool, failure_reason=2 string

@@ -14,13 +14,27 @@ static struct ttrpc_client *client(void *ctx, struct err *err)
 {
 	const struct vmm_service *s = ctx;
 
-	if (s->agent)
-		return s->agent(s->agent_ctx, err);
-	err_set(err, ENOENT, "the VM '%s' has no agent", s->name);
+	if (vm_state(s->vm) != VM_PAUSED)
+		return guest_client(vm_guest(s->vm), err);
+	err_set(err, EAGAIN, "the VM '%s' is paused; `lodge resume %s` lets it go on", s->name,
+		s->name);
 	return NULL;
 }
 
-const struct relay_ops vmm_relay_ops = {.is_mine = is_mine, .client = client};
+static void agent_leaves(void *ctx)
+{
+	relay_end(&((struct vmm_service *)ctx)->relay, "the VM has ended");
+}
+
+void vmm_guests_init(struct vmm_service *s)
+{
+	static const struct relay_ops ops = {.is_mine = is_mine, .client = client};
+	struct guest *guest = vm_guest(s->vm);
+
+	s->relay = (struct relay){.ops = &ops, .ctx = s};
+	guest->leaves = agent_leaves;
+	guest->leaves_ctx = s;
+}
 
 static void start(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *request)
 {

@@ -22,6 +22,7 @@ struct vmm_setup {
 	 * ours */
 	const struct identity *files_of;
 	const char *storage_root; /* NULL: none */
+	const char *vsock_socket; /* of the built-in vsock device; NULL: none */
 	struct sandbox *sandbox;  /* entered when a VM starts */
 };
 
@@ -43,11 +44,9 @@ struct vmm_service {
 	struct calls stopping, stopping_all, waiting, pausing, resuming;
 	struct events events;
 	struct relay relay;
-	/* The connection to the guest's agent, as in relay_ops. NULL: the VM has none. Whoever
-	 * closes it calls relay_end() first. */
-	struct ttrpc_client *(*agent)(void *ctx, struct err *err);
-	void *agent_ctx;
 	uint64_t began_ns;
+
+	bool booted; /* a guest has run */
 
 	/* the end; then the loop stops */
 	bool ended;
