@@ -49,7 +49,7 @@ TTRPC := frame conn server call client
 CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_doctor \
 	arguments background calls events kept_file metrics_text server_options signals unix_socket \
 	$(addprefix access/,access identity) \
-	$(addprefix agent/,connect guest boot) \
+	$(addprefix agent/,connect guest boot pieces relay) \
 	$(addprefix disk/,args progress job options new_image backing create info check resize \
 		convert map rebase commit snapshot discard) \
 	$(addprefix doctor/,doctor sandbox kvm io memory) \
@@ -59,12 +59,12 @@ CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_doctor \
 	$(addprefix storage/,storage edit service) \
 	$(addprefix terminal/,console escape tty) \
 	$(addprefix ttrpc/,$(TTRPC)) \
-	$(addprefix vm/,vm start_config console console_ring end metrics vmm_service vmm_vms vmm_disk)
+	$(addprefix vm/,vm start_config console console_ring end metrics vmm_service vmm_vms vmm_guests vmm_disk)
 
 # the client that liblodge.a is as well, and the commands that ask a server
 CONTROL_CLIENT := client/client
 CONTROL += $(CONTROL_CLIENT) \
-	$(addprefix remote/,remote print table start stop look watch change console metrics top image)
+	$(addprefix remote/,remote print table start stop look watch change console metrics top image session exec new_file copy_in copy_out cp)
 
 # unit tests: tests/unit/<floor>/<name>.c, linked with that floor and those below
 TESTS_BASE    := test_err test_log test_json test_bytes test_checked test_gmem test_loop \
@@ -215,7 +215,7 @@ $(B)/guest/init_blob.o: guest/init_blob.S $(B)/guest/init/init $(B)/lodge-agent
 -include $(GUEST_INIT_O:.o=.d)
 
 # the agent: parts of the host's side, built for musl as well
-GUEST_AGENT := main listen service process streams fork launch exec job program file copy \
+GUEST_AGENT := main listen service process streams fork launch exec job program file copy tree \
 	mounts mount grow network netlink facts clock shutdown force no_uring
 AGENT_SRC := $(addprefix guest/agent/,$(GUEST_AGENT)) \
 	$(addprefix base/,err log loop loop_spin loop_epoll loop_try loop_workers thread) \
@@ -251,7 +251,14 @@ $(B)/tests/agent/lodge-agent: $(AGENT_HOST_O)
 
 .PHONY: agent agent-tests
 agent: $(B)/lodge-agent
-agent-tests: $(B)/tests/agent/lodge-agent
+agent-tests: $(B)/tests/agent/lodge-agent $(B)/tests/agent/relay
+
+# and what stands between it and the commands
+$(B)/tests/agent/relay: $(B)/tests/agent/relay.o $(LIBS_CONTROL)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIBS_CONTROL) $(LDLIBS)
+$(B)/tests/agent/relay.o: | $(PROTO_H)
+-include $(B)/tests/agent/relay.d
 
 -include $(AGENT_O:.o=.d) $(patsubst %,$(B)/guest/agent/%.d,$(GUEST_AGENT))
 
@@ -476,7 +483,7 @@ install: $(B)/lodge $(B)/liblodge.a
 		install -D -m 0644 systemd/serve.conf $(DESTDIR)$(SYSCONFDIR)/lodge/serve.conf
 	install -D -m 0644 $(B)/liblodge.a $(DESTDIR)$(PREFIX)/lib/liblodge.a
 	install -D -m 0644 control/client/lodge.h $(DESTDIR)$(PREFIX)/include/lodge/lodge.h
-	for header in vm_concierge lodge; do \
+	for header in vm_concierge agent lodge; do \
 		install -D -m 0644 $(B)/proto/$$header.pb-c.h $(DESTDIR)$(PREFIX)/include/lodge/proto/$$header.pb-c.h && \
 		install -D -m 0644 proto/$$header.proto $(DESTDIR)$(PREFIX)/share/lodge/proto/$$header.proto || exit; done
 	mkdir -p $(DESTDIR)$(PREFIX)/lib/pkgconfig

@@ -316,7 +316,8 @@ static const struct ttrpc_method concierge_methods[] = {
 
 static const struct ttrpc_service concierge = {"vm_tools.concierge.VmConcierge", concierge_methods,
 					       ARRAY_LEN(concierge_methods)};
-static const struct ttrpc_service *const services[] = {&concierge, &vmm_vms_service, NULL};
+static const struct ttrpc_service *const services[] = {&concierge, &vmm_vms_service,
+						       &vmm_guests_service, NULL};
 
 /* ---- the end ------------------------------------------------------------------------------------
  */
@@ -413,6 +414,7 @@ int vmm_service_new(const struct vmm_setup *setup, struct vmm_service **ret_serv
 {
 	struct vmm_service *s = calloc(1, sizeof(*s));
 	struct vm_callbacks callbacks = {.booting = vmm_booting,
+					 .guest_leaving = vmm_guest_leaving,
 					 .started = vmm_started,
 					 .paused = vmm_paused,
 					 .ended = vmm_ended,
@@ -434,6 +436,7 @@ int vmm_service_new(const struct vmm_setup *setup, struct vmm_service **ret_serv
 	s->access = setup->access;
 	s->files_of = setup->files_of;
 	s->sandbox = setup->sandbox;
+	s->relay = (struct relay){.ops = &vmm_relay_ops, .ctx = s};
 	s->began_ns = loop_now_ns();
 	s->statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 	s->storage = (struct storage_service){
