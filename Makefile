@@ -64,7 +64,7 @@ CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_doctor \
 # the client that liblodge.a is as well, and the commands that ask a server
 CONTROL_CLIENT := client/client
 CONTROL += $(CONTROL_CLIENT) \
-	$(addprefix remote/,remote print table start stop look watch change console metrics top image session exec copy_in copy_out cp)
+	$(addprefix remote/,remote print table start stop look watch change console metrics top image session exec copy_in copy_out cp guest)
 
 # unit tests: tests/unit/<floor>/<name>.c, linked with that floor and those below
 TESTS_BASE    := test_err test_log test_json test_bytes test_checked test_gmem test_loop \

@@ -37,6 +37,7 @@ int cmd_console(int argc, char **argv);
 int cmd_exec(int argc, char **argv);
 int cmd_shell(int argc, char **argv);
 int cmd_cp(int argc, char **argv);
+int cmd_guest(int argc, char **argv);
 int cmd_pause(int argc, char **argv);
 int cmd_resume(int argc, char **argv);
 int cmd_resize(int argc, char **argv);
@@ -62,6 +63,9 @@ void cmd_console_help(void);
 void cmd_exec_help(void);
 void cmd_shell_help(void);
 void cmd_cp_help(void);
+void cmd_guest_help(void);
+/* `lodge help guest COMMAND`; the exit status. */
+int cmd_guest_help_of(const char *word);
 void cmd_pause_help(void);
 void cmd_resume_help(void);
 void cmd_resize_help(void);

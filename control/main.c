@@ -41,6 +41,8 @@ static const struct command {
     {SERVED, "exec", cmd_exec, cmd_exec_help, "run a program in a VM's guest", NULL},
     {SERVED, "shell", cmd_shell, cmd_shell_help, "a shell there", NULL},
     {SERVED, "cp", cmd_cp, cmd_cp_help, "copy files into it, or out of it", NULL},
+    {SERVED, "guest", cmd_guest, cmd_guest_help, "what its agent says of it; mounts, clock",
+     cmd_guest_help_of},
     {SERVED, "pause", cmd_pause, cmd_pause_help, "make a VM stand still", NULL},
     {SERVED, "resume", cmd_resume, cmd_resume_help, "let it go on", NULL},
     {SERVED, "resize", cmd_resize, cmd_resize_help, "make a disk of a running VM larger", NULL},

@@ -26,6 +26,8 @@ static void disconnect(struct guest *g)
 {
 	stop_waiting(g);
 	agent_connect_cancel(steal_ptr(&g->connect));
+	if (g->client && g->callbacks.leaving)
+		g->callbacks.leaving(g->callbacks.ctx);
 	ttrpc_client_close(steal_ptr(&g->client));
 }
 
@@ -157,8 +159,6 @@ void guest_attach(struct guest *g, struct machine *machine)
 
 void guest_detach(struct guest *g)
 {
-	if (g->client && g->callbacks.leaving)
-		g->callbacks.leaving(g->callbacks.ctx);
 	disconnect(g);
 	g->state = GUEST_AWAY;
 	g->machine = NULL;

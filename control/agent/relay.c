@@ -2,7 +2,7 @@
 #include "control/agent/relay.h"
 
 #include "base/checked.h"
-#include "control/agent/connect.h"
+#include "control/agent/guest.h"
 #include "control/agent/pieces.h"
 #include "control/ttrpc/conn.h"
 
@@ -328,6 +328,7 @@ static void agent_done(void *ctx, int code, const char *text, const ProtobufCMes
 		snprintf(c->text, sizeof(c->text), "the agent in the guest has gone: %s", text);
 	else
 		snprintf(c->text, sizeof(c->text), "%s", text);
+	guest_clean_text(c->text);
 	if (code == TTRPC_OK && (c->route->kind == KIND_UNARY) != (reply != NULL)) {
 		call_fail(c, TTRPC_INTERNAL, "the agent in the guest gives no proper answer");
 	} else if (code == TTRPC_OK && reply) {

@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "control/options/parse.h"
+#include "control/remote/print.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -51,10 +52,7 @@ int remote_fail(struct remote *r, int status, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);
-	for (char *p = line; *p; p++) {
-		if ((unsigned char)*p < ' ' || *p == 0x7f)
-			*p = '?';
-	}
+	print_clean(line);
 	fflush(stdout);
 	fprintf(stderr, "lodge %s: %s\n", r->command->name, line);
 	r->status = r->command->failed_base + status;

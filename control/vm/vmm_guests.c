@@ -3,6 +3,8 @@
 #include "base/checked.h"
 #include "control/vm/vmm_service_priv.h"
 
+#include <errno.h>
+
 static bool is_mine(void *ctx, const char *name)
 {
 	return vmm_is_mine(ctx, name);
@@ -10,10 +12,21 @@ static bool is_mine(void *ctx, const char *name)
 
 static struct ttrpc_client *client(void *ctx, struct err *err)
 {
-	return guest_client(vm_guest(((struct vmm_service *)ctx)->vm), err);
+	const struct vmm_service *s = ctx;
+
+	if (vm_state(s->vm) != VM_PAUSED)
+		return guest_client(vm_guest(s->vm), err);
+	err_set(err, EAGAIN, "the VM '%s' is paused; `lodge resume %s` lets it go on", s->name,
+		s->name);
+	return NULL;
 }
 
-const struct relay_ops vmm_relay_ops = {.is_mine = is_mine, .client = client};
+void vmm_guests_init(struct vmm_service *s)
+{
+	static const struct relay_ops ops = {.is_mine = is_mine, .client = client};
+
+	s->relay = (struct relay){.ops = &ops, .ctx = s};
+}
 
 void vmm_guest_leaving(void *ctx)
 {

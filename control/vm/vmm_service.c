@@ -436,7 +436,6 @@ int vmm_service_new(const struct vmm_setup *setup, struct vmm_service **ret_serv
 	s->access = setup->access;
 	s->files_of = setup->files_of;
 	s->sandbox = setup->sandbox;
-	s->relay = (struct relay){.ops = &vmm_relay_ops, .ctx = s};
 	s->began_ns = loop_now_ns();
 	s->statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 	s->storage = (struct storage_service){
@@ -452,6 +451,8 @@ int vmm_service_new(const struct vmm_setup *setup, struct vmm_service **ret_serv
 			     &callbacks, &s->vm);
 	if (res)
 		err_set(err, ENOMEM, "out of memory");
+	else
+		vmm_guests_init(s);
 	if (!res && setup->storage_root)
 		res = storage_open(&s->storage.storage, setup->storage_root, err);
 	if (!res)

@@ -561,3 +561,27 @@ def test_cp_shows_how_far_it_is(guest):
             t.shows(b"cp: ")
             t.shows(b" of 143 MiB")
             t.ends(0)
+
+
+# ---- the rest ----
+
+def test_facts(guest):
+    with Relay(guest, serve=True) as r:
+        text = r.ok("guest", "vm").decode()
+        assert "system:    Test Guest 1" in text and "eth0" in text and f"kernel:    {os.uname().release}" in text, text
+        import json
+        facts = json.loads(r.ok("guest", "facts", "vm", "--json"))
+        assert facts["hostname"] == "guest" and facts["cpus"] == os.cpu_count()
+        assert r.run("guest", "no").returncode == 3
+
+
+def test_mounts(guest):
+    device, _ = guest.disk()
+    with Relay(guest, serve=True) as r:
+        got = r.run("guest", "mount", "vm", device, "/mnt/new")
+        assert got.returncode == 1 and device.encode() in got.stderr, got
+        r.ok("guest", "mount", "vm", "none", "/mnt/new", "--fstype", "tmpfs", "--data", "size=1M")
+        assert b"size=1024k" in r.ok("exec", "vm", "busybox", "grep", "/mnt/new", "/proc/mounts")
+        r.ok("guest", "umount", "vm", "/mnt/new")
+        got = r.run("guest", "umount", "vm", "/mnt/new")
+        assert got.returncode == 1 and b"/mnt/new" in got.stderr, got
