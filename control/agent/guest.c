@@ -26,8 +26,8 @@ static void disconnect(struct guest *g)
 {
 	stop_waiting(g);
 	agent_connect_cancel(steal_ptr(&g->connect));
-	if (g->client && g->leaves)
-		g->leaves(g->leaves_ctx);
+	if (g->client && g->callbacks.leaving)
+		g->callbacks.leaving(g->callbacks.ctx);
 	ttrpc_client_close(steal_ptr(&g->client));
 }
 
@@ -71,8 +71,8 @@ static void connected(void *ctx, int fd, const struct err *err)
 	}
 	g->state = GUEST_THERE;
 	g->tries = 0;
-	if (g->ready)
-		g->ready(g->ctx);
+	if (g->callbacks.ready)
+		g->callbacks.ready(g->callbacks.ctx);
 }
 
 /* The device's end of a pair is served as if a program had connected to its socket. */
@@ -145,9 +145,9 @@ struct ttrpc_client *guest_client(struct guest *g, struct err *err)
 	return NULL;
 }
 
-void guest_init(struct guest *g, struct loop *loop, void (*ready)(void *ctx), void *ctx)
+void guest_init(struct guest *g, struct loop *loop, const struct guest_callbacks *callbacks)
 {
-	*g = (struct guest){.loop = loop, .ready = ready, .ctx = ctx, .retry.fn = retry};
+	*g = (struct guest){.loop = loop, .callbacks = *callbacks, .retry.fn = retry};
 }
 
 void guest_attach(struct guest *g, struct machine *machine)

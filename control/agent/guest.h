@@ -25,14 +25,17 @@ enum guest_state {
 	GUEST_THERE,
 };
 
-struct guest {
-	struct loop *loop;
+struct guest_callbacks {
 	/* The agent takes calls, for the first time or again; may be NULL. */
 	void (*ready)(void *ctx);
+	/* guest_detach() is about to close the connection; may be NULL. */
+	void (*leaving)(void *ctx);
 	void *ctx;
-	/* The client is about to be closed, and its calls forgotten; may be NULL. */
-	void (*leaves)(void *ctx);
-	void *leaves_ctx;
+};
+
+struct guest {
+	struct loop *loop;
+	struct guest_callbacks callbacks;
 	enum guest_state state;
 	struct machine *machine;
 	struct agent_connect *connect; /* while connecting */
@@ -42,7 +45,7 @@ struct guest {
 	unsigned tries; /* since it said "ready", or was there */
 };
 
-void guest_init(struct guest *g, struct loop *loop, void (*ready)(void *ctx), void *ctx);
+void guest_init(struct guest *g, struct loop *loop, const struct guest_callbacks *callbacks);
 
 /* The machine runs, or is about to. */
 void guest_attach(struct guest *g, struct machine *machine);

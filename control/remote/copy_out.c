@@ -3,7 +3,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
-#include "control/remote/new_file.h"
+#include "base/new_file.h"
 #include "proto/pb.h"
 
 #include <errno.h>
@@ -119,7 +119,7 @@ static int get_file(struct copy *c, const char *from, int dir, const char *name)
 	if (new_file_begin(&file, dir, name, &err))
 		return remote_fail(c->r, LODGE_FAILED, "%s", err.msg);
 	status = get_data(c, from, name, file.fd, true);
-	if (new_file_end(&file, status ? -ECANCELED : 0, &err) && !status)
+	if (new_file_end(&file, status ? -ECANCELED : 0, true, &err) && !status)
 		return remote_fail(c->r, LODGE_FAILED, "%s", err.msg);
 	return status;
 }

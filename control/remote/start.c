@@ -72,7 +72,7 @@ static int set_timeout(void *target, const char *value, struct err *err)
 
 static const struct option_setting start_settings[] = {
     REMOTE_SETTINGS,
-    {"timeout", "SECONDS", set_timeout, "how long the guest may take until it is ready (30)"},
+    {"start-timeout", "SECONDS", set_timeout, "how long the guest may take to be ready (30)"},
     {"no-agent", NULL, set_no_agent, "no vsock, and nobody in the guest is waited for"},
 };
 

@@ -250,6 +250,13 @@ static void vm_agent_ready(void *ctx)
 	boot_agent_ready(&((struct vm *)ctx)->boot);
 }
 
+static void vm_guest_leaving(void *ctx)
+{
+	const struct vm_callbacks *c = &((struct vm *)ctx)->callbacks;
+
+	c->guest_leaving(c->ctx);
+}
+
 /* From here on the guest runs. */
 static void vm_boot(struct vm *vm)
 {
@@ -414,6 +421,8 @@ struct guest *vm_guest(struct vm *vm)
 int vm_new(const struct vm_setup *setup, const struct vm_callbacks *callbacks, struct vm **ret_vm)
 {
 	struct vm *vm = calloc(1, sizeof(*vm));
+	const struct guest_callbacks guest_callbacks = {
+	    .ready = vm_agent_ready, .leaving = vm_guest_leaving, .ctx = vm};
 
 	if (!vm)
 		return -ENOMEM;
@@ -426,7 +435,7 @@ int vm_new(const struct vm_setup *setup, const struct vm_callbacks *callbacks, s
 	vm->stop_timer.fn = vm_stop_now;
 	vm->button_timer.fn = vm_press_button;
 	vm->ended_msg.fn = vm_over;
-	guest_init(&vm->guest, setup->loop, vm_agent_ready, vm);
+	guest_init(&vm->guest, setup->loop, &guest_callbacks);
 	*ret_vm = vm;
 	return 0;
 }

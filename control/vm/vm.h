@@ -42,6 +42,8 @@ enum vm_state {
 struct vm_callbacks {
 	/* The guest runs; `started` follows. */
 	void (*booting)(void *ctx);
+	/* Of the connection to the agent: see guest_callbacks. */
+	void (*guest_leaving)(void *ctx);
 	/* err->code 0: it runs. Otherwise it is idle again, and the message says why. */
 	void (*started)(void *ctx, const struct err *err);
 	/* After vm_pause(), unless it is stopped, or ends, before. */

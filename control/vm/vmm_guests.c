@@ -21,19 +21,16 @@ static struct ttrpc_client *client(void *ctx, struct err *err)
 	return NULL;
 }
 
-static void agent_leaves(void *ctx)
-{
-	relay_end(&((struct vmm_service *)ctx)->relay, "the VM has ended");
-}
-
 void vmm_guests_init(struct vmm_service *s)
 {
 	static const struct relay_ops ops = {.is_mine = is_mine, .client = client};
-	struct guest *guest = vm_guest(s->vm);
 
 	s->relay = (struct relay){.ops = &ops, .ctx = s};
-	guest->leaves = agent_leaves;
-	guest->leaves_ctx = s;
+}
+
+void vmm_guest_leaving(void *ctx)
+{
+	relay_end(&((struct vmm_service *)ctx)->relay, "the VM has ended");
 }
 
 static void start(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *request)

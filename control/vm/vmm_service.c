@@ -414,6 +414,7 @@ int vmm_service_new(const struct vmm_setup *setup, struct vmm_service **ret_serv
 {
 	struct vmm_service *s = calloc(1, sizeof(*s));
 	struct vm_callbacks callbacks = {.booting = vmm_booting,
+					 .guest_leaving = vmm_guest_leaving,
 					 .started = vmm_started,
 					 .paused = vmm_paused,
 					 .ended = vmm_ended,

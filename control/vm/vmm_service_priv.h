@@ -10,6 +10,8 @@ extern const struct ttrpc_service vmm_vms_service;
 /* vmm_guests.c */
 extern const struct ttrpc_service vmm_guests_service;
 void vmm_guests_init(struct vmm_service *s);
+/* For vm_callbacks. */
+void vmm_guest_leaving(void *ctx);
 
 /* vmm_vms.c: `paused` of vm_callbacks, and the end of calls that wait for it, with why. */
 void vmm_paused(void *ctx);

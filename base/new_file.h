@@ -1,13 +1,16 @@
 /*
- * A file that takes its name, in place of what had it, when it is whole: by folder descriptors, so
- * that no link in the way is followed.
+ * A file that takes its name when it is whole: by folder descriptors, so that no link in the way is
+ * followed. Until then it has no name (O_TMPFILE), so that not even SIGKILL leaves anything, or
+ * where the file system cannot do that, .lodge-new.PID.N.
  *
  * Threads: one.
  */
-#ifndef CONTROL_REMOTE_NEW_FILE_H
-#define CONTROL_REMOTE_NEW_FILE_H
+#ifndef BASE_NEW_FILE_H
+#define BASE_NEW_FILE_H
 
 #include "base/err.h"
+
+#include <stdbool.h>
 
 #define NEW_FILE_NAME_MAX 64
 
@@ -22,8 +25,11 @@ struct new_file {
 /* For `name` in the folder; both stay valid until the end. -errno. */
 int new_file_begin(struct new_file *f, int dir_fd, const char *name, struct err *err);
 
-/* Gives it its name, or with `res` not 0 leaves nothing. Returns `res`, or -errno. Closes it. */
-int new_file_end(struct new_file *f, int res, struct err *err);
+/*
+ * Gives it its name, or with `res` not 0 leaves nothing. Returns `res`, or -errno. Closes it.
+ * `replace`: what has the name goes; otherwise that is -EEXIST.
+ */
+int new_file_end(struct new_file *f, int res, bool replace, struct err *err);
 
 /* A symbolic link in place of what has the name, which must be no directory. -errno. */
 int new_file_link(int dir_fd, const char *name, const char *target, struct err *err);
