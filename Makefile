@@ -473,7 +473,7 @@ install: $(B)/lodge $(B)/liblodge.a
 	install -D -m 0644 guest/agent/lodge-agent.service $(DESTDIR)$(PREFIX)/share/lodge/guest/lodge-agent.service
 	for page in $(MAN); do \
 		install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; done
-	for word in start stop list info wait events console pause resume resize top metrics image; do \
+	for word in start stop list info wait events console exec shell cp guest pause resume resize top metrics image; do \
 		ln -sf lodge-client.1 $(DESTDIR)$(PREFIX)/share/man/man1/lodge-$$word.1 || exit; done
 	install -D -m 0644 control/completion/lodge.bash \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/lodge
