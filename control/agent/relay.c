@@ -421,38 +421,44 @@ static int send_end(struct relay_call *c)
 					   : ttrpc_client_send_end(c->agent_call);
 }
 
-/* Sends what has waited for room, each call a message in turn. */
+/* Sends of what has waited for room as much as is one call's turn. 0, -EAGAIN: more waits; -errno.
+ */
+static int send_turn(struct relay_call *c)
+{
+	size_t bytes, sent = 0;
+	int res = 0;
+
+	while (!res && pieces_bytes(&c->in)) {
+		ProtobufCMessage *message;
+
+		if (sent >= TURN_BYTES || ttrpc_client_queued(c->client) > AGENT_QUEUE_HIGH)
+			return -EAGAIN;
+		message = pieces_first(&c->in, c->route->request, &bytes);
+		res = message ? ttrpc_client_send(c->agent_call, message) : -ENOMEM;
+		pb_free(message);
+		pieces_pop(&c->in);
+		sent += bytes;
+	}
+	return !res && c->in_ended ? send_end(c) : res;
+}
+
+/* The connection to the agent has room. */
 static void agent_reads(void *ctx)
 {
 	struct relay *relay = ctx;
 	struct ttrpc_client *waits = NULL;
-	bool more = true;
 
-	while (more) {
-		more = false;
-		for (struct relay_call *c = relay->calls, *next; c; c = next) {
-			ProtobufCMessage *message;
-			size_t bytes;
-			int res = -ENOMEM;
+	for (struct relay_call *c = relay->calls, *next; c; c = next) {
+		int res;
 
-			next = c->next;
-			if (!c->agent_call || !pieces_bytes(&c->in))
-				continue;
-			if (ttrpc_client_queued(c->client) > AGENT_QUEUE_HIGH) {
-				waits = c->client;
-				continue;
-			}
-			message = pieces_first(&c->in, c->route->request, &bytes);
-			if (message)
-				res = ttrpc_client_send(c->agent_call, message);
-			pb_free(message);
-			pieces_pop(&c->in);
-			if (!res && c->in_ended && !pieces_bytes(&c->in))
-				res = send_end(c);
-			more = true;
-			if (res && res != -EPIPE) /* of that, `done` tells */
-				call_fail(c, TTRPC_RESOURCE_EXHAUSTED, strerror(-res));
-		}
+		next = c->next;
+		if (!c->agent_call || !pieces_bytes(&c->in))
+			continue;
+		res = send_turn(c);
+		if (res == -EAGAIN)
+			waits = c->client;
+		else if (res && res != -EPIPE) /* of that, `done` tells */
+			call_fail(c, TTRPC_RESOURCE_EXHAUSTED, strerror(-res));
 	}
 	if (waits)
 		ttrpc_client_when_drained(waits, agent_reads, relay);

@@ -192,10 +192,8 @@ static int get_entry(struct copy *c, const Lodge__Agent__V1__FileEntry *e, const
 		     int dir, unsigned depth)
 {
 	char name[NAME_MAX + 1];
-	autofree char *below = malloc(PATH_MAX);
+	char below[PATH_MAX];
 
-	if (!below)
-		return remote_fail(c->r, LODGE_FAILED, "out of memory");
 	if (!entry_name(c, e, from, name) || !copy_join(c, below, from, name))
 		return 0;
 	switch (e->type) {
@@ -245,12 +243,12 @@ static int get_entries(struct copy *c, const char *from, int fd, unsigned depth)
 static int find_place(struct copy *c, const char *from, const char *to, int *ret_dir,
 		      char ret_name[static NAME_MAX + 1])
 {
-	autofree char *above = strdup(to);
+	char above[PATH_MAX];
 	struct stat st;
 	char *slash;
 
-	if (!above)
-		return remote_fail(c->r, LODGE_FAILED, "out of memory");
+	if ((size_t)snprintf(above, sizeof(above), "%s", to) >= sizeof(above))
+		return remote_fail(c->r, LODGE_FAILED, "%.100s...: the path is too long", to);
 	if (!stat(to, &st) && S_ISDIR(st.st_mode)) {
 		copy_base(from, ret_name);
 	} else {
@@ -262,7 +260,7 @@ static int find_place(struct copy *c, const char *from, const char *to, int *ret
 		if (slash)
 			slash[slash == above] = '\0';
 		else
-			strcpy(above, ".");
+			snprintf(above, sizeof(above), ".");
 	}
 	*ret_dir = open(above, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (*ret_dir < 0)
@@ -274,7 +272,7 @@ static int get_tree(struct copy *c, const Lodge__Agent__V1__FileEntry *self, con
 		    const char *to)
 {
 	struct attributes attributes = attributes_of(self->attributes);
-	char name[NAME_MAX + 1];
+	char name[NAME_MAX + 1] = "";
 	autofd int dir = -1;
 	int status = find_place(c, from, to, &dir, name);
 
@@ -302,7 +300,7 @@ int copy_out(struct copy *c, const char *from, const char *to)
 {
 	struct lodge_error error;
 	Lodge__Agent__V1__ListFilesResponse *there;
-	char name[NAME_MAX + 1];
+	char name[NAME_MAX + 1] = "";
 	autofd int dir = -1;
 	struct stat st;
 	int status;

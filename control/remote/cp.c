@@ -124,16 +124,16 @@ static int cp_run(struct remote *r, const char *const *operands, unsigned nopera
 {
 	bool out = guest_path(operands[0]);
 	const char *word = operands[out ? 0 : 1], *path = guest_path(word);
-	autofree char *vm = strndup(word, (size_t)(path - word) - 1), *whole = NULL;
+	char vm[PATH_MAX], whole[PATH_MAX];
 	struct copy c = {.r = r, .vm = vm, .quiet = ((const struct cp_options *)r->options)->quiet};
 	int status;
 
 	(void)noperands;
 	/* "NAME:tmp" is from the root, as "NAME:" is the root */
-	if (!vm || asprintf(&whole, "%s%s", *path == '/' ? "" : "/", path) < 0) {
-		whole = NULL;
-		return remote_fail(r, LODGE_FAILED, "out of memory");
-	}
+	if ((size_t)snprintf(vm, sizeof(vm), "%.*s", (int)(path - word) - 1, word) >= sizeof(vm) ||
+	    (size_t)snprintf(whole, sizeof(whole), "%s%s", *path == '/' ? "" : "/", path) >=
+		sizeof(whole))
+		return remote_fail(r, LODGE_FAILED, "%.100s...: the path is too long", word);
 	status = out ? copy_out(&c, whole, operands[1]) : copy_in(&c, operands[0], whole);
 	return !status && c.failed ? LODGE_FAILED : status;
 }

@@ -700,8 +700,8 @@ def test_an_agent_that_floods(guest):
         guest.socket = own
 
 
-def test_an_agent_that_reads_nothing(guest):
-    """Input stays within its bounds, and the calls end when the agent goes."""
+def test_an_agent_that_reads_late_and_goes(guest):
+    """Input stays within its bounds and is not lost; the calls end when the agent goes."""
     listener = socket.socket(socket.AF_UNIX)
     path = str(guest.dir / "deaf.sock")
     listener.bind(path)
@@ -718,6 +718,13 @@ def test_an_agent_that_reads_nothing(guest):
             calls[0].send(name="vm", request={"stdin_data": b"x"})
             expect("RESOURCE_EXHAUSTED", "262144", list, calls[0])
             agent, _ = listener.accept()
+            agent.settimeout(DEADLINE_S)
+            conn, got = lodge.Lodge(sock=agent), {}
+            while sum(got.values()) < 19 * WINDOW:  # what waited comes, of each call in its order
+                stream, kind, flags, data = conn.receive_frame()
+                if kind == lodge.DATA and not flags & lodge.NO_DATA:
+                    got[stream] = got.get(stream, 0) + len(pb.ExecRequest.FromString(data).stdin_data)
+            assert max(got.values()) == WINDOW
             agent.close()
             for call in calls[1:]:
                 expect("UNAVAILABLE", "has gone", list, call)

@@ -21,7 +21,10 @@ def listing(tree):
             call.fail(5, f"{path}: No such file or directory")
             return
         kind, entries = tree[path]
-        call.reply(self={"type": kind, "attributes": {"mode": 0o4755}}, entries=entries if not call.request.request.no_entries else [])
+        reply = lodge.METHODS["ListGuestFiles"][2](entries=[] if call.request.request.no_entries else entries)
+        reply.self.type = kind
+        reply.self.attributes.mode = 0o4755
+        call.raw_reply(reply.SerializeToString())
     return handler
 
 
@@ -51,11 +54,11 @@ def test_cp_puts_nothing_elsewhere(server):
             assert out.returncode == FAILED and "way" in out.stderr, out
             assert not list((folder / "victim").iterdir())
             tree["/d"][1][:2] = []
-            out = subprocess.run([B / "lodge", "cp", "a:/d", folder / "new2", "--socket", path], capture_output=True, text=True)
+            out = subprocess.run([B / "lodge", "cp", "a:/d", folder / "new2", "--socket", path], capture_output=True, text=True,
+                                 errors="replace")
             assert out.returncode == FAILED and out.stderr.count("no name") == 8, out.stderr
             assert sorted(os.listdir(folder / "new2")) == ["good"] and not (folder / "out").exists()
             assert (folder / "new2" / "good").stat().st_mode & 0o7777 == 0o777
-            subprocess.run([B / "lodge", "cp", "a:/d/good", folder / "g", "--socket", path], check=False)
 
 
 def test_cp_of_what_breaks_off(server):
