@@ -49,7 +49,7 @@ TTRPC := frame conn server call client
 CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_doctor \
 	arguments background calls events kept_file metrics_text server_options signals unix_socket \
 	$(addprefix access/,access identity) \
-	$(addprefix agent/,connect guest boot pieces relay) \
+	$(addprefix agent/,connect guest guest_text boot pieces relay) \
 	$(addprefix disk/,args progress job options new_image backing create info check resize \
 		convert map rebase commit snapshot discard) \
 	$(addprefix doctor/,doctor sandbox kvm io memory) \
@@ -82,7 +82,7 @@ TESTS_CONTROL := test_agent_connect test_sandbox test_ttrpc_server test_ttrpc_cl
 
 # libFuzzer targets: tests/fuzz/<name>.c
 FUZZ := fuzz_virtq fuzz_blk fuzz_vsock fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
-	fuzz_qcow2_header fuzz_qcow2_snapshot fuzz_qcow2_tables fuzz_ttrpc
+	fuzz_qcow2_header fuzz_qcow2_snapshot fuzz_qcow2_tables fuzz_ttrpc fuzz_agent
 
 # ---- flags ------------------------------------------------------------------------------------
 
@@ -305,8 +305,9 @@ unit: $(UNIT)
 FUZZ_BINS := $(patsubst %,$(B)/fuzz/%,$(FUZZ))
 FUZZ_LIB  := $(patsubst %,%.c,$(addprefix base/,$(BASE)) $(addprefix disk/,$(DISK)) \
 	$(addprefix devices/,$(DEVICES)) $(addprefix vmm/boot/,kernel bzimage elf unpack unlz4 place) \
-	$(addprefix proto/,$(PROTO)) $(addprefix control/ttrpc/,$(TTRPC)))
-FUZZ_OBJS := $(patsubst %.c,$(B)/fuzz/obj/%.o,$(FUZZ_LIB)) $(B)/proto/ttrpc.pb-c.o
+	$(addprefix proto/,$(PROTO)) $(addprefix control/ttrpc/,$(TTRPC)) \
+	$(addprefix control/agent/,relay pieces guest_text))
+FUZZ_OBJS := $(patsubst %.c,$(B)/fuzz/obj/%.o,$(FUZZ_LIB)) $(patsubst %,$(B)/proto/%.pb-c.o,$(PROTO_GEN))
 
 $(B)/fuzz/obj/%.o: %.c | $(PROTO_H)
 	$(call say,FUZZCC,$<)
@@ -472,7 +473,7 @@ install: $(B)/lodge $(B)/liblodge.a
 	install -D -m 0644 guest/agent/lodge-agent.service $(DESTDIR)$(PREFIX)/share/lodge/guest/lodge-agent.service
 	for page in $(MAN); do \
 		install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; done
-	for word in start stop list info wait events console pause resume resize top metrics image; do \
+	for word in start stop list info wait events console exec shell cp guest pause resume resize top metrics image; do \
 		ln -sf lodge-client.1 $(DESTDIR)$(PREFIX)/share/man/man1/lodge-$$word.1 || exit; done
 	install -D -m 0644 control/completion/lodge.bash \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/lodge
