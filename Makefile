@@ -291,7 +291,10 @@ $(B)/tests/disk/torture: $(B)/tests/disk/torture.o $(LIBS_DISK)
 # what they include may be generated
 $(patsubst %,$(B)/tests/unit/%.o,$(TESTS_PROTO) $(TESTS_CONTROL)): | $(PROTO_H)
 
-.PHONY: unit
+# all that the suites of tests/check build in this folder, so that they may run side by side
+.PHONY: unit test-build
+test-build: $(UNIT) agent-tests direct-build $(B)/tests/disk/torture
+
 unit: $(UNIT)
 	$(Q)tests/run-unit $(UNIT)
 
