@@ -25,6 +25,57 @@ static int unknown(const struct arguments *args, const char *name, struct err *e
 		       args->command);
 }
 
+/* `value`: what stands behind the option in its own word; NULL: nothing. */
+static int apply(const struct arguments *args, const struct option_setting *s, const char *value,
+		 int argc, char *const *argv, int *i, struct err *err)
+{
+	int res;
+
+	if (s->arg && !value) {
+		if (*i + 1 >= argc)
+			return err_set(err, EINVAL, "--%s lacks its value; say --%s %s", s->name,
+				       s->name, s->arg);
+		value = argv[++*i];
+	}
+	res = s->set(args->target, value, err);
+	if (res)
+		err_prefix(err, "--%s", s->name);
+	return res;
+}
+
+static const struct option_setting *find_letter(const struct arguments *args, char letter)
+{
+	for (size_t i = 0; i < args->nletters; i++) {
+		if (args->letters[i].letter == letter)
+			return option_setting_find(args->settings, args->nsettings,
+						   args->letters[i].name);
+	}
+	return NULL;
+}
+
+/* The letters at argv[*i]; the last of them may take a value. */
+static int parse_letters(const struct arguments *args, int argc, char *const *argv, int *i,
+			 struct err *err)
+{
+	const char *word = argv[*i];
+	int res = 0;
+
+	for (const char *p = word + 1; *p && !res; p++) {
+		const struct option_setting *s = find_letter(args, *p);
+
+		if (!s && !args->nletters)
+			return err_set(err, EINVAL, "unknown option %s; options are long", word);
+		if (!s)
+			return err_set(err, EINVAL,
+				       "unknown option -%c; `lodge help %s` lists them", *p,
+				       args->command);
+		if (s->arg)
+			return apply(args, s, p[1] ? p + 1 : NULL, argc, argv, i, err);
+		res = apply(args, s, NULL, argc, argv, i, err);
+	}
+	return res;
+}
+
 /* The option at argv[*i]; *i ends on the last word used. */
 static int parse_option(const struct arguments *args, int argc, char *const *argv, int *i,
 			struct err *err)
@@ -33,7 +84,6 @@ static int parse_option(const struct arguments *args, int argc, char *const *arg
 	const char *value = equals ? equals + 1 : NULL;
 	const struct option_setting *s;
 	char name[NAME_MAX_BYTES];
-	int res;
 
 	snprintf(name, sizeof(name), "%.*s", equals ? (int)(equals - word) : (int)strlen(word),
 		 word);
@@ -42,16 +92,7 @@ static int parse_option(const struct arguments *args, int argc, char *const *arg
 		return unknown(args, name, err);
 	if (!s->arg && value)
 		return err_set(err, EINVAL, "--%s takes no value", name);
-	if (s->arg && !value) {
-		if (*i + 1 >= argc)
-			return err_set(err, EINVAL, "--%s lacks its value; say --%s %s", name, name,
-				       s->arg);
-		value = argv[++*i];
-	}
-	res = s->set(args->target, value, err);
-	if (res)
-		err_prefix(err, "--%s", name);
-	return res;
+	return apply(args, s, value, argc, argv, i, err);
 }
 
 int arguments_parse(const struct arguments *args, int argc, char *const *argv,
@@ -71,11 +112,12 @@ int arguments_parse(const struct arguments *args, int argc, char *const *argv,
 		} else if (options && !strncmp(word, "--", 2)) {
 			res = parse_option(args, argc, argv, &i, err);
 		} else if (options && word[0] == '-' && word[1]) {
-			res = err_set(err, EINVAL, "unknown option %s; options are long", word);
+			res = parse_letters(args, argc, argv, &i, err);
 		} else if (n == args->operands_max) {
 			res = err_set(err, EINVAL, "unexpected argument '%s'", word);
 		} else {
 			operands[n++] = word;
+			options &= !args->command_at || n <= args->command_at;
 		}
 		if (res)
 			return res;
@@ -91,9 +133,13 @@ void arguments_help(const struct arguments *args, FILE *out)
 {
 	for (size_t i = 0; i < args->nsettings; i++) {
 		const struct option_setting *s = &args->settings[i];
-		char left[48];
+		char left[48], letter[8] = "";
 
-		snprintf(left, sizeof(left), "--%s %s", s->name, s->arg ? s->arg : "");
+		for (size_t k = 0; k < args->nletters; k++) {
+			if (!strcmp(args->letters[k].name, s->name))
+				snprintf(letter, sizeof(letter), "-%c, ", args->letters[k].letter);
+		}
+		snprintf(left, sizeof(left), "%s--%s %s", letter, s->name, s->arg ? s->arg : "");
 		fprintf(out, "  %-26s %s\n", left, s->help);
 	}
 }

@@ -1,11 +1,16 @@
 /*
  * The arguments of a command whose options stand in a table: "--name value" or "--name=value",
- * mixed with operands; "--" ends the options.
+ * mixed with operands; "--" ends the options. Some have a letter as well: "-u NAME", "-it".
  */
 #ifndef CONTROL_ARGUMENTS_H
 #define CONTROL_ARGUMENTS_H
 
 #include "control/options/priv.h"
+
+struct arguments_letter {
+	char letter;
+	const char *name; /* of the setting that it stands for */
+};
 
 struct arguments {
 	const char *command; /* for messages */
@@ -14,6 +19,10 @@ struct arguments {
 	void *target; /* of the settings */
 	unsigned operands_min, operands_max;
 	const char *operands_help; /* "NAME"; how they are called in messages */
+	const struct arguments_letter *letters;
+	size_t nletters;
+	/* Behind so many operands the next is a command, whose words are all operands. 0: none. */
+	unsigned command_at;
 };
 
 /*

@@ -13,6 +13,7 @@
 #include "control/server_options.h"
 #include "control/signals.h"
 #include "control/vm/vmm_service.h"
+#include "devices/virtio/vsock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -29,7 +30,16 @@ struct vmm_options {
 	bool has_files_of;
 	struct identity files_of;
 	unsigned idle_timeout_s; /* 0: for ever */
+	const char *vsock_socket;
 };
+
+static int set_vsock_socket(void *target, const char *value, struct err *err)
+{
+	if (!*value || strlen(value) > VSOCK_PATH_MAX)
+		return err_set(err, EINVAL, "'%s' has not 1 to %d bytes", value, VSOCK_PATH_MAX);
+	((struct vmm_options *)target)->vsock_socket = value;
+	return 0;
+}
 
 static int set_socket_fd(void *target, const char *value, struct err *err)
 {
@@ -64,6 +74,8 @@ static const struct option_setting vmm_settings[] = {
     {"socket-fd", "N", set_socket_fd, "a listening Unix socket that this process inherits"},
     {"files-of", "UID:GID[,GROUP...]", set_files_of, "whose rights open the files of StartVm"},
     {"idle-timeout", "SECONDS", set_idle_timeout, "end when no VM was started by then (never)"},
+    {"vsock-socket", "PATH", set_vsock_socket,
+     "socket of the built-in vsock, where the host has no /dev/vhost-vsock (none)"},
     SERVER_SETTINGS,
 };
 
@@ -101,11 +113,12 @@ static int vmm_serve(struct vmm_options *o, struct err *err)
 				      .entries = VMM_LOOP_ENTRIES,
 				      .workers = 1,
 				      .use = LOOP_USE_STREAMS};
-	struct kept_file socket = KEPT_FILE_INIT;
+	struct kept_file socket = KEPT_FILE_INIT, vsock = KEPT_FILE_INIT;
 	struct sandbox sandbox;
 	struct vmm_setup setup = {.access = &o->server.access,
 				  .files_of = o->has_files_of ? &o->files_of : NULL,
 				  .storage_root = o->server.storage_root,
+				  .vsock_socket = o->vsock_socket,
 				  .sandbox = &sandbox};
 	struct signals signals = SIGNALS_INIT;
 	struct vmm_service *s;
@@ -122,9 +135,12 @@ static int vmm_serve(struct vmm_options *o, struct err *err)
 		return LODGE_FAILED;
 	if (o->server.socket)
 		res = kept_file_open(&socket, o->server.socket, err);
+	if (!res && o->vsock_socket)
+		res = kept_file_open(&vsock, o->vsock_socket, err);
 	if (!res)
 		res = vmm_listen(o, &fd, err);
 	sandbox_keep_dir(&sandbox, socket.dir_fd);
+	sandbox_keep_dir(&sandbox, vsock.dir_fd);
 	if (!res)
 		res = signals_open(&signals, setup.loop, vmm_signalled, s, err);
 	if (!res) {
@@ -139,6 +155,9 @@ static int vmm_serve(struct vmm_options *o, struct err *err)
 	if (fd >= 0)
 		kept_file_remove(&socket);
 	kept_file_close(&socket);
+	if (s->booted) /* the machine has made it */
+		kept_file_remove(&vsock);
+	kept_file_close(&vsock);
 	signals_close(&signals);
 	vmm_service_free(s);
 	signals_free(&signals);

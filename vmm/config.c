@@ -40,6 +40,9 @@ void machine_config_fini(struct machine_config *config)
 	for (unsigned i = 0; i < config->ndisks; i++) {
 		free_path(config->disks[i].image.path);
 		free_path(config->disks[i].image.data_file);
+		free(config->disks[i].mount.target);
+		free(config->disks[i].mount.fstype);
+		free(config->disks[i].mount.data);
 	}
 	memset(config, 0, sizeof(*config));
 }

@@ -33,15 +33,26 @@ enum machine_initramfs {
 	MACHINE_INITRAMFS_NONE, /* the kernel mounts the root itself (root=/dev/vda is appended) */
 };
 
+/* What the agent in the guest does with a disk when it starts. */
+struct machine_mount {
+	char *target; /* absolute; NULL: the disk is not mounted */
+	char *fstype;
+	char *data;	/* of mount(2); may be NULL */
+	uint64_t flags; /* of mount(2); MS_RDONLY follows from the disk */
+	bool mkfs_if_blank;
+};
+
 struct machine_disk {
 	struct image_opts image;
 	char serial[21];
 	unsigned queues; /* 0: one for each CPU, up to 4 */
 	bool write_through;
+	struct machine_mount mount; /* of disks beside the root */
 };
 
 enum vsock_backend {
-	VSOCK_AUTO, /* vhost where the host has it, else built-in, which needs a socket */
+	VSOCK_AUTO, /* vhost where the host has it, else built-in for a socket or vsock_accepted()
+		     */
 	VSOCK_VHOST,
 	VSOCK_BUILTIN,
 };
@@ -83,10 +94,6 @@ struct machine_config {
 	bool rng;
 	bool agent; /* our initramfs brings the guest agent, which needs a vsock device */
 	enum loop_backend loop_backend;
-
-	/* /dev/kvm, where whoever makes the machine may not open it any more; the caller's. 0: it
-	 * is opened */
-	int kvm_fd;
 };
 
 void machine_config_init(struct machine_config *config);

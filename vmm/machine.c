@@ -2,11 +2,12 @@
  * machine is put together from what is open. */
 #include "vmm/machine.h"
 #include "base/checked.h"
+#include "devices/virtio/vsock.h"
 #include "vmm/machine_priv.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 /* ---- the platform that devices are handed ---- */
 
@@ -78,12 +79,22 @@ static int check_config(const struct machine_config *config, struct err *err)
 
 static int open_kvm(struct machine *m, struct err *err)
 {
-	int fd;
+	return kvm_open(&m->kvm, KVM_DEVICE, err);
+}
 
-	if (!m->config->kvm_fd)
-		return kvm_open(&m->kvm, KVM_DEVICE, err);
-	fd = fcntl(m->config->kvm_fd, F_DUPFD_CLOEXEC, 3);
-	return fd < 0 ? err_sys(err, errno, KVM_DEVICE) : kvm_take(&m->kvm, fd, KVM_DEVICE, err);
+int machine_as_host(struct machine *m, int (*open)(struct machine *m, struct err *err),
+		    struct err *err)
+{
+	const struct machine_callbacks *c = &m->callbacks;
+	struct err back = ERR_INIT;
+	int res = c->as_host ? c->as_host(c->ctx, true, err) : 0;
+
+	if (res)
+		return res;
+	res = open(m, err);
+	if (c->as_host && c->as_host(c->ctx, false, &back))
+		return err_set(err, back.code, "%s", back.msg);
+	return res;
 }
 
 static int open_all(struct machine *m, struct err *err)
@@ -93,7 +104,9 @@ static int open_all(struct machine *m, struct err *err)
 	if (!res)
 		res = machine_devices_open(m, err);
 	if (!res)
-		res = open_kvm(m, err);
+		res = machine_boot_initramfs(m, err);
+	if (!res)
+		res = machine_as_host(m, open_kvm, err);
 	if (!res)
 		res = guest_memory_new(m->config, &m->memory, err);
 	return res;
@@ -211,6 +224,8 @@ int machine_new(const struct machine_config *config, struct loop *control,
 
 void machine_start(struct machine *m)
 {
+	if (m->vsock_host.port)
+		vsock_port_start(m->vsock_host.port);
 	machine_run(m);
 }
 
@@ -260,6 +275,29 @@ void machine_vcpu_stats(struct machine *m, unsigned n, struct vcpu_stats *ret_st
 void machine_disk_stats(struct machine *m, unsigned n, struct virtio_blk_stats *ret_stats)
 {
 	virtio_blk_stats(m->disk_devs[n], ret_stats);
+}
+
+uint32_t machine_cid(const struct machine *m)
+{
+	return m->vsock_host.cid.cid;
+}
+
+bool machine_vsock_by_host(const struct machine *m)
+{
+	return m->vsock_host.by_host;
+}
+
+uint32_t machine_vsock_port(const struct machine *m)
+{
+	return m->vsock_host.port ? vsock_port_number(m->vsock_host.port) : 0;
+}
+
+void machine_vsock_adopt(struct machine *m, int fd)
+{
+	if (m->vsock_dev && !m->vsock_host.by_host)
+		virtio_vsock_adopt(m->vsock_dev, fd);
+	else
+		close(fd);
 }
 
 struct uart *machine_uart(struct machine *m)

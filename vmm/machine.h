@@ -31,7 +31,20 @@ struct machine_callbacks {
 	 * machine_new().
 	 */
 	int (*lock_in)(void *ctx, struct err *err);
+	/*
+	 * A stream that the guest has opened to port `vsock_port` of the host (cid 2), or to the
+	 * one that machine_vsock_port() says: the callee's from then on. On the control loop's
+	 * thread, from machine_start() to machine_free(). NULL: that port is as any other.
+	 */
+	void (*vsock_accepted)(void *ctx, int fd);
+	uint32_t vsock_port;
 	void *ctx;
+	/*
+	 * Around what is the host's to open (KVM, vsock), and no file that the config names: `on`
+	 * before, and not after. On machine_new()'s thread; NULL: there is no difference. An error
+	 * ends machine_new().
+	 */
+	int (*as_host)(void *ctx, bool on, struct err *err);
 	struct thread_hook *threads; /* of all threads of the machine; NULL: none */
 };
 
@@ -83,6 +96,23 @@ struct uart *machine_uart(struct machine *machine);
 
 /* The guest's vsock context id; 0: it has no vsock. */
 uint32_t machine_cid(const struct machine *machine);
+
+/* How the guest's ports are reached: true, by AF_VSOCK and its cid; false, by
+ * machine_vsock_adopt(), or it has no vsock. */
+bool machine_vsock_by_host(const struct machine *machine);
+
+/*
+ * Takes `fd` over, one end of a stream socketpair(2), and serves it as a connection accepted at the
+ * built-in vsock's socket: "CONNECT <port>\n" is to come first, "OK <port>\n" is the answer, and an
+ * end without a word means that the guest refused. Waits for the guest's driver; ends with a reset
+ * of the device, or the machine. Where the guest is not reached so, it is closed. The control
+ * loop's thread.
+ */
+void machine_vsock_adopt(struct machine *machine, int fd);
+
+/* The host's port of vsock_accepted(): another than asked for where a process of the host, such as
+ * another machine, has that on AF_VSOCK. 0: the machine has none. */
+uint32_t machine_vsock_port(const struct machine *machine);
 
 /* After `ended`, or before machine_start(). Flushes nothing: what the guest flushed is durable. */
 void machine_free(struct machine *machine);

@@ -10,10 +10,28 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MODULES_WANTED_MAX 12
+#define MODULES_WANTED_MAX (20 + MACHINE_DISKS_MAX)
 #define CONF_MAX	   2048
 
-/* What our init needs of the kernel to reach the root, and the kernel to report its panics. */
+/* ext4, xfs and btrfs ask for it by name at run time: modules.dep does not say so. */
+static unsigned add_filesystem(const char *fstype, const char **names, unsigned n)
+{
+	names[n++] = "crc32c_generic";
+	names[n++] = fstype;
+	return n;
+}
+
+/* The file systems of what the agent mounts: an unprepared root has no modules. */
+static unsigned add_mounts(const struct machine_config *config, const char **names, unsigned n)
+{
+	for (unsigned i = 0; i < config->ndisks; i++) {
+		if (config->disks[i].mount.target)
+			names[n++] = config->disks[i].mount.fstype;
+	}
+	return n;
+}
+
+/* What our init and the agent need of the kernel, and the kernel to report its panics. */
 static unsigned modules_wanted(const struct machine_config *config,
 			       const char *ret_names[MODULES_WANTED_MAX])
 {
@@ -26,17 +44,17 @@ static unsigned modules_wanted(const struct machine_config *config,
 		ret_names[n++] = "virtio_blk";
 	if (config->rng)
 		ret_names[n++] = "virtio_rng";
+	if (config->vsock.on)
+		ret_names[n++] = "vmw_vsock_virtio_transport";
 	if (config->has_root) {
-		/* ext4, xfs and btrfs ask for it by name at run time: modules.dep does not say so.
-		 */
-		ret_names[n++] = "crc32c_generic";
-		ret_names[n++] = config->root_fstype ? config->root_fstype : "ext4";
+		n = add_filesystem(config->root_fstype ? config->root_fstype : "ext4", ret_names,
+				   n);
 		/* The power button as the root's init looks for it: an unprepared root has no
 		 * modules. */
 		ret_names[n++] = "button";
 		ret_names[n++] = "evdev";
 	}
-	return n;
+	return add_mounts(config, ret_names, n);
 }
 
 /* A value stands on one line of the configuration and is one word of the command line. */
@@ -51,17 +69,21 @@ static int check_word(const char *what, const char *value, struct err *err)
 }
 
 /* The text of /lodge.conf: key=value lines for guest/init, which takes an empty value as none. */
-static int write_conf(const struct machine_config *config, char conf[CONF_MAX], struct err *err)
+static int write_conf(const struct machine *m, char conf[CONF_MAX], struct err *err)
 {
-	char root[32] = "/dev/vda";
+	const struct machine_config *config = m->config;
+	const uint32_t port = machine_vsock_port(m);
+	char root[32] = "/dev/vda", ready[32] = "";
 	int len;
 
 	if (config->root_partition)
 		snprintf(root, sizeof(root), "/dev/vda%u", config->root_partition);
-	len = snprintf(conf, CONF_MAX, "root=%s\nrootfstype=%s\nrootflags=%s\ninit=%s\n",
-		       config->has_root ? root : "",
-		       config->root_fstype ? config->root_fstype : "ext4",
-		       config->root_read_only ? "ro" : "rw", config->init ? config->init : "");
+	if (config->agent && port)
+		snprintf(ready, sizeof(ready), "vsock:%u", port);
+	len = snprintf(
+	    conf, CONF_MAX, "root=%s\nrootfstype=%s\nrootflags=%s\ninit=%s\nready=%s\n",
+	    config->has_root ? root : "", config->root_fstype ? config->root_fstype : "ext4",
+	    config->root_read_only ? "ro" : "rw", config->init ? config->init : "", ready);
 	if (len >= CONF_MAX)
 		return err_set(err, ENAMETOOLONG,
 			       "the path of the guest's init, or the type of its root, is too long "
@@ -94,7 +116,7 @@ static int build_initramfs(struct machine *m, struct err *err)
 			    kernel_release(m->kernel));
 		spec.modules_dir = found;
 	}
-	res = write_conf(config, conf, err);
+	res = write_conf(m, conf, err);
 	return res ? res : initramfs_build(&spec, &m->initramfs, err);
 }
 
@@ -109,11 +131,16 @@ int machine_boot_open(struct machine *m, struct err *err)
 		res = kernel_open(config->kernel, &m->kernel, err);
 	if (res)
 		return res;
-	if (config->initrd)
-		return initramfs_from_file(config->initrd, &m->initramfs, err);
-	if (config->initramfs == MACHINE_INITRAMFS_AUTO && config->has_root)
-		return build_initramfs(m, err);
-	return 0;
+	return config->initrd ? initramfs_from_file(config->initrd, &m->initramfs, err) : 0;
+}
+
+int machine_boot_initramfs(struct machine *m, struct err *err)
+{
+	const struct machine_config *config = m->config;
+
+	if (m->initramfs || config->initramfs != MACHINE_INITRAMFS_AUTO || !config->has_root)
+		return 0;
+	return build_initramfs(m, err);
 }
 
 int machine_boot_load(struct machine *m, struct err *err)

@@ -186,6 +186,11 @@ static void rng_drop(struct machine *m)
 	virtio_transport_free(m->rng);
 }
 
+static int vsock_open_host(struct machine *m, struct err *err)
+{
+	return machine_vsock_open(&m->vsock_host, m->config, m->control, &m->callbacks, err);
+}
+
 /* A thread of its own: bulk data of disks and streams would wait for each other. */
 static int vsock_open(struct machine *m, struct err *err)
 {
@@ -194,7 +199,7 @@ static int vsock_open(struct machine *m, struct err *err)
 
 	if (!m->config->vsock.on)
 		return 0;
-	res = machine_vsock_open(&m->vsock_host, &m->config->vsock, err);
+	res = machine_as_host(m, vsock_open_host, err);
 	if (res)
 		return res;
 	m->vsock_io = m->nio;
@@ -210,18 +215,17 @@ static int vsock_build(struct machine *m, struct err *err)
 		return 0;
 	res =
 	    machine_vsock_device(&m->vsock_host, &m->platform, m->io[m->vsock_io].loop, &dev, err);
-	return res ? res : attach(m, dev, &m->vsock, err);
+	if (!res)
+		res = attach(m, dev, &m->vsock, err);
+	if (!res)
+		m->vsock_dev = dev;
+	return res;
 }
 
 static void vsock_drop(struct machine *m)
 {
 	virtio_transport_free(m->vsock);
 	machine_vsock_free(&m->vsock_host);
-}
-
-uint32_t machine_cid(const struct machine *m)
-{
-	return m->vsock_host.cid.cid;
 }
 
 /* PCI slots follow this order: host bridge 0, disks from 1, the random source, vsock. */

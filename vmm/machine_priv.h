@@ -101,6 +101,7 @@ struct machine {
 	struct virtio_transport *disks[MACHINE_DISKS_MAX];
 	struct virtio_transport *rng;
 	struct machine_vsock vsock_host;
+	struct virtio_dev *vsock_dev; /* its transport's */
 	struct virtio_transport *vsock;
 	unsigned vsock_io; /* its loop */
 	unsigned nmmio;	   /* virtio-mmio devices so far */
@@ -116,6 +117,10 @@ struct machine {
 	unsigned nresizes;
 };
 
+/* machine.c: calls `open` between as_host() on and off. */
+int machine_as_host(struct machine *m, int (*open)(struct machine *m, struct err *err),
+		    struct err *err);
+
 /* machine_devices.c: every device type. Free comes after a failed open or build as well. */
 int machine_devices_open(struct machine *m, struct err *err);
 int machine_devices_build(struct machine *m, struct err *err);
@@ -130,6 +135,8 @@ void machine_io_free(struct machine *m);
 
 /* machine_boot.c: what the machine boots. */
 int machine_boot_open(struct machine *m, struct err *err);
+/* After machine_devices_open(): the guest is told what is open. */
+int machine_boot_initramfs(struct machine *m, struct err *err);
 int machine_boot_load(struct machine *m, struct err *err);
 void machine_boot_free(struct machine *m);
 

@@ -91,7 +91,7 @@ static void raise_limit(void)
 
 	if (getrlimit(RLIMIT_NOFILE, &l) || l.rlim_cur == RLIM_INFINITY)
 		return;
-	l.rlim_cur += VSOCK_CONNS_MAX;
+	l.rlim_cur += 2 * VSOCK_CONNS_MAX; /* both ends where they are this process's */
 	if (l.rlim_cur > l.rlim_max)
 		l.rlim_cur = l.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &l);
@@ -104,12 +104,9 @@ static int claim_vhost(void *ctx, uint32_t cid)
 	return vhost_vsock_set_cid(ctx, cid);
 }
 
-static int open_vhost(struct machine_vsock *v, const struct vsock_config *config, struct err *err)
+static int take_vhost(struct machine_vsock *v, const struct vsock_config *config, struct err *err)
 {
-	int r = vhost_vsock_open(VHOST_VSOCK_DEVICE, NULL, &v->vhost, err);
-
-	if (r)
-		return r;
+	v->by_host = true;
 	return cid_take(NULL, config->cid, claim_vhost, &v->vhost, &v->cid, err);
 }
 
@@ -124,27 +121,63 @@ static int open_builtin(struct machine_vsock *v, const struct vsock_config *conf
 	return !r && config->socket ? open_folder(v, config->socket, err) : r;
 }
 
-int machine_vsock_open(struct machine_vsock *v, const struct vsock_config *config, struct err *err)
+/* Vhost, but built-in where the host lacks it and the guest can be `reached` otherwise. */
+static int open_any(struct machine_vsock *v, const struct vsock_config *c, bool reached,
+		    struct err *err)
 {
 	struct err why = ERR_INIT;
-	bool vhost = config->backend == VSOCK_VHOST;
+
+	if (!vhost_vsock_open(VHOST_VSOCK_DEVICE, NULL, &v->vhost, &why))
+		return take_vhost(v, c, err);
+	if (!c->socket && !reached)
+		return err_set(err, why.code, "%s; or use backend=builtin,socket=PATH", why.msg);
+	log_info("%s; so it is the built-in one", why.msg);
+	return open_builtin(v, c, err);
+}
+
+static int open_backend(struct machine_vsock *v, const struct vsock_config *c, bool reached,
+			struct err *err)
+{
 	int r;
 
-	if (config->backend == VSOCK_AUTO) {
-		vhost = !access(VHOST_VSOCK_DEVICE, R_OK | W_OK);
-		if (!vhost && !config->socket)
-			return err_sys(err, errno,
-				       "vsock: %s; modprobe vhost_vsock, or use "
-				       "backend=builtin,socket=PATH",
-				       VHOST_VSOCK_DEVICE);
+	switch (c->backend) {
+	case VSOCK_VHOST:
+		r = vhost_vsock_open(VHOST_VSOCK_DEVICE, NULL, &v->vhost, err);
+		return r ? r : take_vhost(v, c, err);
+	case VSOCK_BUILTIN:
+		return open_builtin(v, c, err);
+	default:
+		return open_any(v, c, reached, err);
 	}
-	r = vhost ? open_vhost(v, config, &why) : open_builtin(v, config, &why);
+}
+
+static int open_port(struct machine_vsock *v, struct loop *control,
+		     const struct machine_callbacks *callbacks, struct err *err)
+{
+	int r;
+
+	if (!callbacks->vsock_accepted)
+		return 0;
+	r = vsock_port_new(control, callbacks->vsock_port, callbacks->vsock_accepted,
+			   callbacks->ctx, &v->port, err);
+	return !r && v->by_host ? vsock_port_listen(v->port, v->cid.cid, err) : r;
+}
+
+int machine_vsock_open(struct machine_vsock *v, const struct machine_config *config,
+		       struct loop *control, const struct machine_callbacks *callbacks,
+		       struct err *err)
+{
+	const char *socket = config->vsock.socket;
+	int r = open_backend(v, &config->vsock, callbacks->vsock_accepted != NULL, err);
+
+	if (!r)
+		r = open_port(v, control, callbacks, err);
 	if (r)
-		return err_set(err, why.code, "%s", why.msg);
-	log_info("vsock: cid %u, %s%s", v->cid.cid, vhost ? "vhost" : "built-in at ",
-		 vhost		  ? ""
-		 : config->socket ? config->socket
-				  : "no socket");
+		return r;
+	log_info("vsock: cid %u, %s%s", v->cid.cid, v->by_host ? "vhost" : "built-in at ",
+		 v->by_host ? ""
+		 : socket   ? socket
+			    : "no socket");
 	return 0;
 }
 
@@ -155,10 +188,13 @@ int machine_vsock_device(struct machine_vsock *v, const struct platform *plat, s
 	    .cid = v->cid.cid,
 	    .path = v->name,
 	    .listen_fd = v->listen_fd,
+	    .accepted = v->port ? vsock_port_give : NULL,
+	    .ctx = v->port,
+	    .own_port = v->port ? vsock_port_number(v->port) : 0,
 	};
 	int r;
 
-	if (v->vhost.fd >= 0)
+	if (v->by_host)
 		return virtio_vhost_vsock_new(&v->vhost, v->cid.cid, plat, loop, ret_dev, err);
 	r = virtio_vsock_new(&c, loop, ret_dev, err);
 	if (!r)
@@ -171,6 +207,7 @@ void machine_vsock_free(struct machine_vsock *v)
 	cleanup_fd(&v->listen_fd);
 	cleanup_fd(&v->dir_fd);
 	vhost_vsock_close(&v->vhost);
+	vsock_port_free(v->port);
 	cid_drop(&v->cid);
 	*v = (struct machine_vsock)MACHINE_VSOCK_INIT;
 }

@@ -9,6 +9,7 @@
             if event.state == 0 and not event.initial_done:
                 print("a has ended:", event.reason)
                 break
+        print(lodge.exec("a", ["uname", "-r"]).stdout)
         lodge.StopVm(name="a")
 
 Each method of the services is a method here: fields as keyword arguments in, the response message
@@ -17,7 +18,9 @@ out; nested messages are dictionaries. One thread at a time; a call waits for it
     call, finish        lodge.call("StopVm", timeout_ns=10**9, name="a"), with a deadline that the server keeps;
                         begin() and finish() for several calls at the same time
     stream              an iterator over what WatchEvents or ReadConsole sends; leaving it is allowed
-    open                AttachConsole: a Duplex, to send() to and to iterate over
+    open                AttachConsole, ExecInGuest: a Duplex, to send() to and to iterate over
+    exec                a program in the guest, to its end: like subprocess.run()
+    read_file, write_file   a file of the guest, as bytes
     message, to_json    the class of a message by its name; a message as JSON
 
 RpcError: the call itself failed (a ttrpc status; .code is a key of CODES). StartVm, StopVm, GetVmInfo and the
@@ -34,7 +37,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool, json_format, messag
 SOCKET_DEFAULT = "/run/lodge/socket"
 DATA_MAX = 4 << 20
 REQUEST, RESPONSE, DATA = 1, 2, 3
-REMOTE_CLOSED, REMOTE_OPEN, NO_DATA = 1, 2, 4  # flags
+REMOTE_CLOSED, REMOTE_OPEN, NO_DATA, GIVEN_UP = 1, 2, 4, 128  # flags
+WINDOW = 256 << 10  # what may be on its way to a process or a file of a guest
+PIECE = 32 << 10
 CODES = {
     0: "OK", 1: "CANCELLED", 2: "UNKNOWN", 3: "INVALID_ARGUMENT", 4: "DEADLINE_EXCEEDED", 5: "NOT_FOUND",
     6: "ALREADY_EXISTS", 7: "PERMISSION_DENIED", 8: "RESOURCE_EXHAUSTED", 9: "FAILED_PRECONDITION", 10: "ABORTED",
@@ -47,16 +52,18 @@ _SCHEMA = {
     "vm_tools.concierge": """
         VirtualMachineSpec: kernel=1 string, rootfs=2 string, rootfs_type=100 DiskImageType, rootfs_writable=101 bool,
             rootfs_fstype=102 string, rootfs_partition=103 uint32, command_line=104 string, initrd=105 string,
-            no_initramfs=106 bool, modules_dir=107 string, init=108 string
+            no_initramfs=106 bool, modules_dir=107 string, init=108 string, no_agent=109 bool
         DiskImageType| DISK_IMAGE_RAW=0, DISK_IMAGE_QCOW2=1
         DiskImage: path=1 string, mount_point=2 string, fstype=3 string, flags=4 uint64, data=5 string,
-            writable=6 bool, do_mount=7 bool, image_type=8 DiskImageType, direct=100 bool, serial=101 string
+            writable=6 bool, do_mount=7 bool, image_type=8 DiskImageType, direct=100 bool, serial=101 string,
+            mkfs_if_blank=102 bool
         VmState| VM_STATE_UNKNOWN=0, VM_STATE_STARTING=1, VM_STATE_RUNNING=2, VM_STATE_STOPPING=3, VM_STATE_PAUSED=100
         VmInfo: ipv4_address=1 fixed32, pid=2 int32, cid=3 int64, state=100 VmState, name=101 string, cpus=102 uint32,
-            memory_bytes=103 uint64, disk_paths=104 *string
+            memory_bytes=103 uint64, disk_paths=104 *string, agent_ready=105 bool
         VmTransport| VM_TRANSPORT_PCI=0, VM_TRANSPORT_MMIO=1
         StartVmRequest: vm=1 VirtualMachineSpec, disks=2 *DiskImage, shared_directory=3 string, name=4 string,
-            start_termina=5 bool, cpus=100 uint32, memory_bytes=101 uint64, transport=102 VmTransport
+            start_termina=5 bool, cpus=100 uint32, memory_bytes=101 uint64, transport=102 VmTransport,
+            start_timeout_ms=103 uint32
         StartVmResponse: success=1 bool, failure_reason=2 string, vm_info=3 VmInfo
         StopVmRequest: name=1 string, timeout_ms=100 uint32, force=101 bool
         StopVmResponse: success=1 bool, failure_reason=2 string
@@ -71,7 +78,58 @@ _SCHEMA = {
         DestroyDiskImageRequest: cryptohome_id=1 string, disk_path=2 string, storage_location=3 StorageLocation
         DestroyDiskImageResponse: status=1 DiskImageStatus, failure_reason=3 string
     """,
+    "lodge.agent.v1": """
+        GetFactsRequest:
+        GetFactsResponse: agent_version=1 string, kernel_release=2 string, kernel_version=3 string, machine=4 string,
+            hostname=5 string, os=6 string, uptime_ns=7 uint64, time_ns=8 int64, memory_bytes=9 uint64,
+            memory_available_bytes=10 uint64, cpus=11 uint32, disks=12 *Disk, filesystems=13 *Filesystem,
+            interfaces=14 *Interface
+        Disk: name=1 string, size_bytes=2 uint64, read_only=3 bool
+        Filesystem: source=1 string, target=2 string, fstype=3 string, read_only=4 bool, size_bytes=5 uint64,
+            available_bytes=6 uint64
+        Interface: name=1 string, mac=2 string, up=3 bool, addresses=4 *string, mtu=5 uint32
+        MountRequest: source=1 string, target=2 string, fstype=3 string, flags=4 uint64, data=5 string,
+            mkfs_if_blank=6 bool, wait_ms=7 uint32
+        MountResponse: made=1 bool
+        UnmountRequest: target=1 string, detach=2 bool
+        UnmountResponse:
+        GrowFilesystemRequest: target=1 string
+        GrowFilesystemResponse: old_size_bytes=1 uint64, size_bytes=2 uint64
+        SetTimeRequest: time_ns=1 int64
+        SetTimeResponse: step_ns=1 int64
+        TerminalSize: rows=1 uint32, columns=2 uint32
+        ExecStart: argv=1 *string, env=2 *string, cwd=3 string, user=4 string, terminal=5 TerminalSize, detach=6 bool,
+            open_stdin=7 bool, merge_stderr=8 bool, login_shell=9 bool, window_bytes=10 uint64
+        ExecRequest: start=1 ExecStart, stdin_data=2 bytes, stdin_end=3 bool, signal=4 uint32, resize=5 TerminalSize,
+            taken_bytes=6 uint64
+        ExecExited: status=1 uint32, signal=2 uint32, core_dumped=3 bool
+        ExecResponse: pid=1 uint32, stdout_data=2 bytes, stderr_data=3 bytes, stdin_taken_bytes=4 uint64,
+            exited=5 ExecExited
+        FileAttributes: mode=1 uint32, uid=2 uint32, gid=3 uint32, mtime_ns=4 int64, size_bytes=5 uint64
+        WriteFileOpen: path=1 string, name=2 string, attributes=3 FileAttributes, make_directories=4 bool
+        WriteFileRequest: open=1 WriteFileOpen, data=2 bytes
+        WriteFileResponse: taken_bytes=1 uint64
+        ReadFileRequest: path=1 string, window_bytes=2 uint64, taken_bytes=3 uint64
+        ReadFileResponse: attributes=1 FileAttributes, data=2 bytes
+        FileType| FILE_TYPE_OTHER=0, FILE_TYPE_REGULAR=1, FILE_TYPE_DIRECTORY=2, FILE_TYPE_LINK=3
+        FileEntry: name=1 bytes, type=2 FileType, attributes=3 FileAttributes, link_target=4 bytes
+        ListFilesRequest: path=1 string, no_entries=2 bool, skip_entries=3 uint64
+        ListFilesResponse: self=1 FileEntry, entries=2 *FileEntry, more=3 bool
+        MakeEntryRequest: path=1 string, type=2 FileType, attributes=3 FileAttributes, link_target=4 string,
+            make_directories=5 bool
+        MakeEntryResponse:
+    """,
     "lodge.v1": """
+        GetGuestFactsRequest: name=1 string, request=2 .lodge.agent.v1.GetFactsRequest
+        MountInGuestRequest: name=1 string, request=2 .lodge.agent.v1.MountRequest
+        UnmountInGuestRequest: name=1 string, request=2 .lodge.agent.v1.UnmountRequest
+        GrowGuestFilesystemRequest: name=1 string, request=2 .lodge.agent.v1.GrowFilesystemRequest
+        SetGuestTimeRequest: name=1 string, request=2 .lodge.agent.v1.SetTimeRequest
+        ListGuestFilesRequest: name=1 string, request=2 .lodge.agent.v1.ListFilesRequest
+        MakeGuestEntryRequest: name=1 string, request=2 .lodge.agent.v1.MakeEntryRequest
+        ExecInGuestRequest: name=1 string, request=2 .lodge.agent.v1.ExecRequest
+        WriteGuestFileRequest: name=1 string, request=2 .lodge.agent.v1.WriteFileRequest
+        ReadGuestFileRequest: name=1 string, request=2 .lodge.agent.v1.ReadFileRequest
         GetServerInfoRequest:
         GetServerInfoResponse: version=1 string, pid=2 int32, uptime_ns=3 uint64, vms=4 uint32, read_only=5 bool
         ListVmsRequest:
@@ -139,6 +197,16 @@ _SERVICES = """
         ReadConsole ReadConsoleRequest ConsoleOutput, AttachConsole ConsoleInput ConsoleOutput, PauseVm, ResumeVm,
         ResizeVmDisk, GetMetrics, GetMetricsText GetMetricsRequest GetMetricsTextResponse, GetDiskImageInfo,
         ResizeDiskImage, CheckDiskImage
+    lodge.v1 Guests: GetGuestFacts GetGuestFactsRequest .lodge.agent.v1.GetFactsResponse,
+        MountInGuest MountInGuestRequest .lodge.agent.v1.MountResponse,
+        UnmountInGuest UnmountInGuestRequest .lodge.agent.v1.UnmountResponse,
+        GrowGuestFilesystem GrowGuestFilesystemRequest .lodge.agent.v1.GrowFilesystemResponse,
+        SetGuestTime SetGuestTimeRequest .lodge.agent.v1.SetTimeResponse,
+        ListGuestFiles ListGuestFilesRequest .lodge.agent.v1.ListFilesResponse,
+        MakeGuestEntry MakeGuestEntryRequest .lodge.agent.v1.MakeEntryResponse,
+        ExecInGuest ExecInGuestRequest .lodge.agent.v1.ExecResponse,
+        WriteGuestFile WriteGuestFileRequest .lodge.agent.v1.WriteFileResponse,
+        ReadGuestFile ReadGuestFileRequest .lodge.agent.v1.ReadFileResponse
 """
 
 
@@ -181,7 +249,8 @@ def _file(package, text, imports):
 _enums = set()
 _pool = descriptor_pool.DescriptorPool()
 for _package, _text in _SCHEMA.items():
-    _pool.Add(_file(_package, _text, ["vm_tools.concierge.py"] if _package == "lodge.v1" else []))
+    _pool.Add(_file(_package, _text,
+                    ["vm_tools.concierge.py", "lodge.agent.v1.py"] if _package == "lodge.v1" else []))
 
 
 def message(name):
@@ -204,7 +273,8 @@ def _methods():
             package, service = line.partition(":")[0].split()
             for name, *types in (part.split() for part in line.partition(":")[2].split(",")):
                 types = types or (name + "Request", name + "Response")
-                methods[name] = (f"{package}.{service}", *(message(f"{package}.{t}") for t in types))
+                methods[name] = (f"{package}.{service}",
+                                 *(message(t[1:] if t[0] == "." else f"{package}.{t}") for t in types))
     return methods
 
 
@@ -325,25 +395,86 @@ class Lodge:
             while True:
                 for data in self._messages.pop(stream, []):
                     yield METHODS[method][2].FromString(data)
+                if stream in self._messages:
+                    continue  # came while other calls were waited for
                 if stream in self._replies:
                     ended = True
                     self.wait(stream)
                     return
-                if stream not in self._messages:
-                    self._pump()
+                self._pump()
         finally:
             self._messages.pop(stream, None)
             if not ended and self._replies.pop(stream, None) is None:
                 self._left.add(stream)
+                try:  # that nobody listens any more
+                    self.send_frame(stream, DATA, GIVEN_UP | REMOTE_CLOSED | NO_DATA, b"")
+                except OSError:
+                    pass
 
     def open(self, method):
         """A method with a stream in both directions (AttachConsole): a Duplex."""
         return Duplex(self, method, self.start(METHODS[method][0], method, b"", flags=REMOTE_OPEN))
 
+    # ---- in the guest ----
+
+    def exec(self, name, argv, input=None, timeout=None, **start):
+        """Runs a program in the guest of a VM to its end: a Completed. `input`: bytes for its standard input;
+        `timeout`: seconds, then it is killed and RpcError says DEADLINE_EXCEEDED; further fields of ExecStart (env,
+        cwd, user, ...). RpcError: it could not be started."""
+        service = METHODS["ExecInGuest"][0]
+        call = Duplex(self, "ExecInGuest", self.start(service, "ExecInGuest", b"", int((timeout or 0) * 1e9), REMOTE_OPEN))
+        out, err, exited = bytearray(), bytearray(), None
+        call.send(name=name, request={"start": {"argv": argv, "open_stdin": input is not None, **start}})
+        pieces = Ahead(input or b"")
+        call.feed(name, pieces, lambda data: {"stdin_data": data})
+        for m in call:
+            out += m.stdout_data
+            err += m.stderr_data
+            if m.HasField("exited"):
+                exited = m.exited
+            elif input is not None:
+                pieces.ahead -= m.stdin_taken_bytes
+                call.feed(name, pieces, lambda data: {"stdin_data": data})
+        if exited is None and not start.get("detach"):
+            raise ConnectionError("the process's end was not told")
+        status = 0 if exited is None else -exited.signal if exited.signal else exited.status
+        return Completed(status, bytes(out), bytes(err))
+
+    def write_file(self, name, path, data, mode=0o644, **open):
+        """Makes or replaces a file of the guest; further fields of WriteFileOpen."""
+        call = self.open("WriteGuestFile")
+        call.send(name=name, request={"open": {"path": path, "attributes": {"mode": mode}, **open}})
+        pieces = Ahead(data)
+        call.feed(name, pieces, lambda data: {"data": data})
+        for m in call:
+            pieces.ahead -= m.taken_bytes
+            call.feed(name, pieces, lambda data: {"data": data})
+
+    def read_file(self, name, path):
+        """The bytes of a file of the guest."""
+        return b"".join(m.data for m in self.stream("ReadGuestFile", name=name, request={"path": path}))
+
     def __getattr__(self, name):
         if name.startswith("_") or name not in METHODS:
             raise AttributeError(name)
         return lambda **fields: self.call(name, **fields)
+
+
+class Completed:
+    """How a program in a guest ended: `status` is negative for the signal that ended it."""
+
+    def __init__(self, status, stdout, stderr):
+        self.status, self.stdout, self.stderr = status, stdout, stderr
+
+    def __repr__(self):
+        return f"Completed(status={self.status}, stdout={self.stdout!r}, stderr={self.stderr!r})"
+
+
+class Ahead:
+    """Bytes to send, and how many of those that were are not taken."""
+
+    def __init__(self, data):
+        self.data, self.at, self.ahead, self.ended = data, 0, 0, False
 
 
 class Duplex:
@@ -359,6 +490,17 @@ class Duplex:
     def end(self):
         """No more messages."""
         self._lodge.send_frame(self._id, DATA, REMOTE_CLOSED | NO_DATA, b"")
+
+    def feed(self, name, pieces, fields):
+        """Sends as much as the window allows, and the end behind the last."""
+        while pieces.at < len(pieces.data) and pieces.ahead + PIECE <= WINDOW:
+            data = pieces.data[pieces.at:pieces.at + PIECE]
+            pieces.at += len(data)
+            pieces.ahead += len(data)
+            self.send(name=name, request=fields(data))
+        if pieces.at == len(pieces.data) and not pieces.ended:
+            pieces.ended = True
+            self.end()
 
     def __iter__(self):
         return self._lodge._received(self._method, self._id)

@@ -40,6 +40,11 @@ static const struct {
     {"ResizeVmDisk", ACCESS_ALL, NULL},	    {"GetMetrics", ACCESS_LOOK, NULL},
     {"GetMetricsText", ACCESS_LOOK, NULL},  {"GetDiskImageInfo", ACCESS_LOOK, NULL},
     {"ResizeDiskImage", ACCESS_ALL, NULL},  {"CheckDiskImage", ACCESS_LOOK, check_repairs},
+    {"GetGuestFacts", ACCESS_LOOK, NULL},   {"MountInGuest", ACCESS_ALL, NULL},
+    {"UnmountInGuest", ACCESS_ALL, NULL},   {"GrowGuestFilesystem", ACCESS_ALL, NULL},
+    {"SetGuestTime", ACCESS_ALL, NULL},	    {"ListGuestFiles", ACCESS_ALL, NULL},
+    {"MakeGuestEntry", ACCESS_ALL, NULL},   {"ExecInGuest", ACCESS_ALL, NULL},
+    {"WriteGuestFile", ACCESS_ALL, NULL},   {"ReadGuestFile", ACCESS_ALL, NULL},
 };
 
 static enum access_right needed(const char *method, const ProtobufCMessage *request)

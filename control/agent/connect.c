@@ -2,6 +2,7 @@
 #include "control/agent/connect.h"
 
 #include "base/checked.h"
+#include "base/cleanup.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -44,9 +45,9 @@ static void connect_free(struct agent_connect *c)
 	free(c);
 }
 
-static const char *cure(const struct agent_connect *c)
+static const char *cure(int error)
 {
-	switch (c->error) {
+	switch (error) {
 	case ETIMEDOUT:
 		return "; the guest does not answer";
 	case ECONNREFUSED:
@@ -68,7 +69,7 @@ static void connect_finish(struct agent_connect *c)
 
 	if (c->error)
 		err_set(&err, c->error, "the guest's agent cannot be reached: %s%s",
-			strerror(c->error), cure(c));
+			strerror(c->error), cure(c->error));
 	else
 		c->fd = -1;
 	if (c->done)
@@ -84,8 +85,7 @@ static void connect_fail(struct agent_connect *c, int error)
 	connect_finish(c);
 }
 
-/* ---- the built-in device's greeting
- * ---------------------------------------------------------------
+/* ---- the built-in device's greeting -------------------------------------------------------------
  */
 
 static void read_line(struct agent_connect *c)
@@ -190,32 +190,51 @@ static int fill_address(const struct agent_address *a, union address *ret, sockl
 	return 0;
 }
 
+/* A socket that is connected, or about to be: *ret_fd. */
+static int open_socket(const struct agent_address *address, int *ret_fd, struct err *err)
+{
+	union address a;
+	socklen_t len = 0;
+	autofd int fd = -1;
+	int res;
+
+	if (address->way == AGENT_BY_BUILTIN && !address->path && address->fd >= 0) {
+		*ret_fd = address->fd;
+		return 0;
+	}
+	res = fill_address(address, &a, &len, err);
+	if (res)
+		return res;
+	fd = socket(a.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0 || (connect(fd, &a.sa, len) < 0 && errno != EINPROGRESS)) {
+		res = errno == EAGAIN ? ECONNREFUSED : errno; /* its queue is full */
+		return err_set(err, res, "the guest's agent cannot be reached: %s%s", strerror(res),
+			       cure(res));
+	}
+	*ret_fd = steal_fd(&fd);
+	return 0;
+}
+
 int agent_connect(struct loop *loop, const struct agent_address *address, uint64_t timeout_ns,
 		  void (*done)(void *ctx, int fd, const struct err *err), void *ctx,
 		  struct agent_connect **ret_connect, struct err *err)
 {
 	struct agent_connect *c;
-	union address a;
-	socklen_t len = 0;
-	int res = fill_address(address, &a, &len, err);
+	int fd = -1;
+	int res = open_socket(address, &fd, err);
 
 	if (res)
 		return res;
 	c = calloc(1, sizeof(*c));
-	if (!c)
+	if (!c) {
+		cleanup_fd(&fd);
 		return err_set(err, ENOMEM, "out of memory");
-	*c = (struct agent_connect){.loop = loop, .done = done, .ctx = ctx, .way = address->way};
+	}
+	*c = (struct agent_connect){
+	    .loop = loop, .done = done, .ctx = ctx, .fd = fd, .way = address->way};
 	c->op.done = connected;
 	c->timer.fn = timed_out;
 	c->len = (size_t)snprintf(c->line, sizeof(c->line), "CONNECT %u\n", address->port);
-	c->fd = socket(a.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (c->fd < 0 || (connect(c->fd, &a.sa, len) < 0 && errno != EINPROGRESS)) {
-		c->error = errno == EAGAIN ? ECONNREFUSED : errno; /* its queue is full */
-		res = err_set(err, c->error, "the guest's agent cannot be reached: %s%s",
-			      strerror(c->error), cure(c));
-		connect_free(c);
-		return res;
-	}
 	loop_poll(loop, &c->op, c->fd, POLLOUT);
 	loop_timer_arm(loop, &c->timer, loop_now_ns() + timeout_ns);
 	*ret_connect = c;

@@ -23,7 +23,7 @@
 
 enum agent_way {
 	AGENT_BY_VSOCK,
-	AGENT_BY_BUILTIN,
+	AGENT_BY_BUILTIN, /* by `path`, or without one by `fd` */
 	AGENT_BY_UNIX,
 };
 
@@ -31,6 +31,7 @@ struct agent_address {
 	enum agent_way way;
 	uint32_t cid;	  /* BY_VSOCK */
 	const char *path; /* the others */
+	int fd;		  /* other end of one that the device serves; taken over, also on failure */
 	uint32_t port;	  /* BY_VSOCK, BY_BUILTIN */
 };
 

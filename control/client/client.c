@@ -275,10 +275,16 @@ static int send_request(struct lodge_client *c, const char *service,
 	return send_frame(c, TTRPC_REQUEST, request ? 0 : TTRPC_REMOTE_OPEN, &msg.base, error);
 }
 
+static const ProtobufCServiceDescriptor *const services[] = {
+    &vm_tools__concierge__vm_concierge__descriptor,
+    &lodge__v1__vms__descriptor,
+    &lodge__v1__guests__descriptor,
+};
+
 int lodge_begin(struct lodge_client *c, const char *method, const ProtobufCMessage *request,
 		unsigned timeout_ms, struct lodge_error *error)
 {
-	const ProtobufCServiceDescriptor *service = &vm_tools__concierge__vm_concierge__descriptor;
+	const ProtobufCServiceDescriptor *service = NULL;
 	int res;
 
 	if (c->broken)
@@ -287,9 +293,9 @@ int lodge_begin(struct lodge_client *c, const char *method, const ProtobufCMessa
 	if (c->open)
 		return fail(error, LODGE_STATUS_FAILED_PRECONDITION,
 			    "%s: the call before has not ended", method);
-	c->method = protobuf_c_service_descriptor_get_method_by_name(service, method);
-	if (!c->method) {
-		service = &lodge__v1__vms__descriptor;
+	c->method = NULL;
+	for (size_t i = 0; i < ARRAY_LEN(services) && !c->method; i++) {
+		service = services[i];
 		c->method = protobuf_c_service_descriptor_get_method_by_name(service, method);
 	}
 	if (!c->method)
@@ -324,8 +330,22 @@ int lodge_send_end(struct lodge_client *c, struct lodge_error *error)
 	return send_frame(c, TTRPC_DATA, TTRPC_REMOTE_CLOSED | TTRPC_NO_DATA, NULL, error);
 }
 
+/* The server is told, where it takes that at once; else it sees the end of the connection. */
+static void give_up(struct lodge_client *c)
+{
+	struct ttrpc_header h = {.stream = c->stream,
+				 .type = TTRPC_DATA,
+				 .flags = TTRPC_GIVEN_UP | TTRPC_REMOTE_CLOSED | TTRPC_NO_DATA};
+	struct ttrpc_wire_header wire = ttrpc_header_put(&h);
+	ssize_t n = send(c->fd, &wire, sizeof(wire), MSG_DONTWAIT | MSG_NOSIGNAL);
+
+	c->broken = n > 0 && n < (ssize_t)sizeof(wire);
+}
+
 void lodge_abandon(struct lodge_client *c)
 {
+	if (c->open && !c->broken)
+		give_up(c);
 	c->open = false;
 }
 

@@ -73,3 +73,15 @@ int config_check_fstype(const char *type, struct err *err)
 			       type);
 	return 0;
 }
+
+int config_check_mount_point(const char *path, struct err *err)
+{
+	if (*path != '/' || !path[1])
+		return err_set(err, EINVAL,
+			       "'%s' is no absolute path below /; say for example /data", path);
+	for (const char *p = path; *p; p++) {
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			return err_set(err, EINVAL, "control characters cannot be used");
+	}
+	return 0;
+}

@@ -19,5 +19,6 @@ int config_check_cmdline(const char *words, struct err *err);
 int config_check_init(const char *program, struct err *err);
 int config_check_serial(const char *serial, struct err *err);
 int config_check_fstype(const char *type, struct err *err);
+int config_check_mount_point(const char *path, struct err *err);
 
 #endif

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mount.h>
 
 /* A disk while its list is read. */
 struct disk_target {
@@ -140,6 +141,66 @@ static int disk_set_queues(void *target, const char *value, struct err *err)
 	return 0;
 }
 
+static int disk_set_mount(void *target, const char *value, struct err *err)
+{
+	struct disk_target *t = target;
+	int rc = config_check_mount_point(value, err);
+
+	return rc ? rc : options_set_string(&t->disk->mount.target, value, err);
+}
+
+static int disk_set_mount_data(void *target, const char *value, struct err *err)
+{
+	return options_set_string(&((struct disk_target *)target)->disk->mount.data, value, err);
+}
+
+/* Names of mount(8) for bits of mount(2), with '+' between. */
+static int disk_set_mount_flags(void *target, const char *value, struct err *err)
+{
+	static const struct {
+		const char *name;
+		uint64_t bit;
+	} flags[] = {
+	    {"ro", MS_RDONLY},	       {"nosuid", MS_NOSUID},
+	    {"nodev", MS_NODEV},       {"noexec", MS_NOEXEC},
+	    {"sync", MS_SYNCHRONOUS},  {"dirsync", MS_DIRSYNC},
+	    {"noatime", MS_NOATIME},   {"nodiratime", MS_NODIRATIME},
+	    {"relatime", MS_RELATIME}, {"strictatime", MS_STRICTATIME},
+	    {"lazytime", MS_LAZYTIME},
+	};
+	struct disk_target *t = target;
+	autofree char *words = strdup(value);
+	char *rest = NULL;
+
+	if (!words)
+		return err_set(err, ENOMEM, "out of memory");
+	for (char *w = strtok_r(words, "+", &rest); w; w = strtok_r(NULL, "+", &rest)) {
+		size_t i = 0;
+
+		while (i < ARRAY_LEN(flags) && strcmp(flags[i].name, w) != 0)
+			i++;
+		if (i == ARRAY_LEN(flags))
+			return err_set(err, EINVAL,
+				       "'%s' is no flag of a mount; say for example noatime+nodev",
+				       w);
+		t->disk->mount.flags |= flags[i].bit;
+	}
+	return 0;
+}
+
+static int disk_set_mkfs(void *target, const char *value, struct err *err)
+{
+	return set_switch(value, &((struct disk_target *)target)->disk->mount.mkfs_if_blank, err);
+}
+
+static int disk_set_fstype(void *target, const char *value, struct err *err)
+{
+	struct disk_target *t = target;
+	int rc = config_check_fstype(value, err);
+
+	return rc ? rc : options_set_string(&t->disk->mount.fstype, value, err);
+}
+
 static int root_set_fstype(void *target, const char *value, struct err *err)
 {
 	struct disk_target *t = target;
@@ -160,8 +221,9 @@ static int root_set_partition(void *target, const char *value, struct err *err)
 	return 0;
 }
 
-/* The root's own keys come first, so that a plain disk's table is its tail. */
+/* The root's own keys come first and a plain disk's last, so that each has a part of the table. */
 #define ROOT_KEYS 2
+#define DISK_KEYS 5
 static const struct option_setting disk_keys[] = {
     {"fstype", "TYPE", root_set_fstype, "file system of the root (ext4)"},
     {"partition", "N", root_set_partition, "partition that holds the root (none: the whole disk)"},
@@ -179,13 +241,18 @@ static const struct option_setting disk_keys[] = {
     {"cache", "writeback|writethrough", disk_set_cache, "write cache the guest sees (writeback)"},
     {"serial", "TEXT", disk_set_serial, "serial number, up to 20 characters"},
     {"queues", "N", disk_set_queues, "request queues, 1 to 8 (one for each CPU, up to 4)"},
+    {"mount", "DIR", disk_set_mount, "where the guest's agent mounts it before the start is done"},
+    {"fstype", "TYPE", disk_set_fstype, "file system for mount (ext4)"},
+    {"mount_flags", "NAME+...", disk_set_mount_flags, "noatime, nodev, nosuid, noexec, ro, ..."},
+    {"mount_data", "TEXT", disk_set_mount_data, "what the file system itself understands"},
+    {"mkfs", "on|off", disk_set_mkfs, "make the file system first if the disk is blank (off)"},
 };
 
-/* Reads one list into the disk of `t`; keys are tried from disk_keys[first] on. */
-static int disk_parse(struct disk_target *t, const char *list, unsigned first, struct err *err)
+/* Reads one list into the disk of `t`. */
+static int disk_parse(struct disk_target *t, const char *list, bool root, struct err *err)
 {
-	const struct option_setting *keys = disk_keys + first;
-	unsigned n = ARRAY_LEN(disk_keys) - first;
+	const struct option_setting *keys = disk_keys + (root ? 0 : ROOT_KEYS);
+	unsigned n = ARRAY_LEN(disk_keys) - (root ? DISK_KEYS : ROOT_KEYS);
 	uint32_t seen = 0;
 	int rc;
 
@@ -198,8 +265,10 @@ static int disk_parse(struct disk_target *t, const char *list, unsigned first, s
 		if (rc <= 0)
 			return rc;
 		key = option_setting_find(keys, n, name);
-		if (!key && first && option_setting_find(disk_keys, ROOT_KEYS, name))
+		if (!key && !root && option_setting_find(disk_keys, ROOT_KEYS, name))
 			return err_set(err, EINVAL, "'%s' belongs to --root", name);
+		if (!key && root && option_setting_find(disk_keys, ARRAY_LEN(disk_keys), name))
+			return err_set(err, EINVAL, "'%s' belongs to --disk", name);
 		if (!key && !value)
 			return err_set(err, EINVAL, "'%s' is no key=value; say path=%s", name,
 				       name);
@@ -219,6 +288,17 @@ static int disk_parse(struct disk_target *t, const char *list, unsigned first, s
 	}
 }
 
+static int check_mount(struct machine_mount *mount, struct err *err)
+{
+	if (!mount->target &&
+	    (mount->fstype || mount->data || mount->flags || mount->mkfs_if_blank))
+		return err_set(err, EINVAL,
+			       "fstype, mkfs and mount_... need a place; say mount=DIR");
+	if (mount->target && !mount->fstype)
+		return options_set_string(&mount->fstype, "ext4", err);
+	return 0;
+}
+
 static int disk_add(struct machine_config *machine, const char *list, bool root, struct err *err)
 {
 	struct disk_target t = {.machine = machine};
@@ -236,7 +316,9 @@ static int disk_add(struct machine_config *machine, const char *list, bool root,
 	memset(t.disk, 0, sizeof(*t.disk));
 	machine->ndisks++;
 
-	rc = disk_parse(&t, list, root ? 0 : ROOT_KEYS, err);
+	rc = disk_parse(&t, list, root, err);
+	if (!rc && !root)
+		rc = check_mount(&t.disk->mount, err);
 	if (!rc && !t.disk->image.path)
 		rc = err_set(err, EINVAL, "no path; say %s path=FILE,format=raw", option);
 	if (!rc && !t.has_format)
@@ -297,6 +379,8 @@ void options_disk_help(FILE *out)
 
 		snprintf(left, sizeof(left), "%s=%s", disk_keys[i].name, disk_keys[i].arg);
 		fprintf(out, "  %-30s %s%s\n", left, disk_keys[i].help,
-			i < ROOT_KEYS ? "; --root only" : "");
+			i < ROOT_KEYS				? "; --root only"
+			: i >= ARRAY_LEN(disk_keys) - DISK_KEYS ? "; --disk only"
+								: "");
 	}
 }

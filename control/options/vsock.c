@@ -103,8 +103,6 @@ int options_set_vsock(struct vsock_config *vsock, const char *list, struct err *
 		return err_set(err, EINVAL,
 			       "socket= belongs to backend=builtin; with vhost the host's programs "
 			       "use AF_VSOCK");
-	if (vsock->backend == VSOCK_BUILTIN && !vsock->socket)
-		return err_set(err, EINVAL, "backend=builtin needs socket=PATH");
 	return 0;
 }
 

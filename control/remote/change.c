@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 static const struct option_setting change_settings[] = {
     REMOTE_SETTINGS,
@@ -75,6 +76,27 @@ static const struct remote_command resume_command = {
 /* ---- resize -------------------------------------------------------------------------------------
  */
 
+#define GROW_TRIES    50
+#define GROW_PAUSE_NS 100000000
+
+struct resize_options {
+	struct remote_options remote;
+	bool grow;
+};
+
+static int set_grow(void *target, const char *value, struct err *err)
+{
+	(void)value;
+	(void)err;
+	((struct resize_options *)target)->grow = true;
+	return 0;
+}
+
+static const struct option_setting resize_settings[] = {
+    {"grow", NULL, set_grow, "its file system as well, where the guest has it mounted"},
+    REMOTE_SETTINGS,
+};
+
 /* "vdb" or "1"; -1: neither. */
 static int disk_index(const char *word)
 {
@@ -101,15 +123,80 @@ static int resize_check(const struct remote_options *options, const char *const 
 	return 0;
 }
 
+/* Where the disk is mounted, by the guest's facts; NULL: nowhere, or the guest does not see its
+ * size yet. */
+static const char *mounted_on(const Lodge__Agent__V1__GetFactsResponse *f, const char *disk,
+			      uint64_t size_bytes)
+{
+	bool sees = false;
+
+	for (size_t i = 0; i < f->n_disks; i++)
+		sees |= !strcmp(f->disks[i]->name, disk) && f->disks[i]->size_bytes >= size_bytes;
+	for (size_t i = 0; i < f->n_filesystems && sees; i++) {
+		const char *source = f->filesystems[i]->source;
+
+		if (!strncmp(source, "/dev/", 5) && !strcmp(source + 5, disk))
+			return f->filesystems[i]->target;
+	}
+	return NULL;
+}
+
+static int grow_on(struct remote *r, const char *vm, const char *target)
+{
+	Lodge__V1__GrowGuestFilesystemRequest request =
+	    LODGE__V1__GROW_GUEST_FILESYSTEM_REQUEST__INIT;
+	Lodge__Agent__V1__GrowFilesystemRequest inner =
+	    LODGE__AGENT__V1__GROW_FILESYSTEM_REQUEST__INIT;
+
+	request.name = remote_borrow(vm);
+	request.request = &inner;
+	inner.target = remote_borrow(target);
+	return change(r, "GrowGuestFilesystem", &request.base);
+}
+
+/* The guest learns of the new size a moment after the disk has it. */
+static int grow(struct remote *r, const char *vm, const char *disk, uint64_t size_bytes)
+{
+	Lodge__V1__GetGuestFactsRequest request = LODGE__V1__GET_GUEST_FACTS_REQUEST__INIT;
+	const struct timespec pause = {.tv_nsec = GROW_PAUSE_NS};
+
+	request.name = remote_borrow(vm);
+	for (int i = 0; i < GROW_TRIES; i++) {
+		ProtobufCMessage *facts = remote_call(r, "GetGuestFacts", &request.base);
+		const char *target;
+		int status = LODGE_OK;
+
+		if (!facts)
+			return r->status;
+		target = mounted_on((Lodge__Agent__V1__GetFactsResponse *)facts, disk, size_bytes);
+		if (target)
+			status = grow_on(r, vm, target);
+		lodge_free(facts);
+		if (target)
+			return status;
+		nanosleep(&pause, NULL);
+	}
+	return remote_fail(r, LODGE_FAILED,
+			   "the disk is larger, but the guest has no file system on all of /dev/%s",
+			   disk);
+}
+
 static int resize_run(struct remote *r, const char *const *operands, unsigned noperands)
 {
 	Lodge__V1__ResizeVmDiskRequest request = LODGE__V1__RESIZE_VM_DISK_REQUEST__INIT;
+	const struct resize_options *o = (const struct resize_options *)r->options;
+	char disk[] = "vd?";
+	int status;
 
 	(void)noperands;
 	request.name = remote_borrow(operands[0]);
 	request.disk = (unsigned)disk_index(operands[1]);
 	(void)parse_size(operands[2], &request.size_bytes);
-	return change(r, "ResizeVmDisk", &request.base);
+	status = change(r, "ResizeVmDisk", &request.base);
+	if (status || !o->grow)
+		return status;
+	disk[2] = (char)('a' + request.disk);
+	return grow(r, operands[0], disk, request.size_bytes);
 }
 
 static const struct remote_command resize_command = {
@@ -118,8 +205,8 @@ static const struct remote_command resize_command = {
     .about = "Makes a disk of a running VM larger, image and device; the guest is told. DISK is\n"
 	     "vda, vdb, ... in the order of `lodge info`. Images that no VM uses: `lodge image\n"
 	     "resize` below the server's storage root, `lodge disk resize` for any file.\n",
-    .settings = change_settings,
-    .nsettings = ARRAY_LEN(change_settings),
+    .settings = resize_settings,
+    .nsettings = ARRAY_LEN(resize_settings),
     .operands_max = 3,
     .operands_help = "NAME DISK SIZE",
     .check = resize_check,
@@ -148,7 +235,9 @@ int cmd_resume(int argc, char **argv)
 
 int cmd_resize(int argc, char **argv)
 {
-	return change_command(&resize_command, argc, argv);
+	struct resize_options options = {.grow = false};
+
+	return remote_run(&resize_command, &options.remote, argc, argv);
 }
 
 void cmd_pause_help(void)

@@ -188,8 +188,35 @@ const char *print_duration(uint64_t ns, char text[PRINT_NUMBER_MAX])
 	return text;
 }
 
+/* How many bytes of control character stand there; 0: none. */
+static size_t control_bytes(const char *text)
+{
+	unsigned char c = (unsigned char)text[0], next = c ? (unsigned char)text[1] : 0;
+
+	if (c < ' ' || c == 0x7f)
+		return 1;
+	return c == 0xc2 && next >= 0x80 && next < 0xa0 ? 2 : 0;
+}
+
 void print_plain(const char *text)
 {
-	for (; *text; text++)
-		putchar((unsigned char)*text < ' ' || *text == 0x7f ? '?' : *text);
+	while (*text) {
+		size_t n = control_bytes(text);
+
+		putchar(n ? '?' : *text);
+		text += n ? n : 1;
+	}
+}
+
+void print_clean(char *text)
+{
+	char *to = text;
+
+	while (*text) {
+		size_t n = control_bytes(text);
+
+		*to++ = n ? '?' : *text;
+		text += n ? n : 1;
+	}
+	*to = '\0';
 }

@@ -36,4 +36,8 @@ const char *print_duration(uint64_t ns, char text[PRINT_NUMBER_MAX]);
 /* On standard output, control characters as '?'. */
 void print_plain(const char *text);
 
+/* Control characters become '?', in place: those of ASCII, and those of ISO 6429 that terminals
+ * take from UTF-8 as well. */
+void print_clean(char *text);
+
 #endif

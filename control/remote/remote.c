@@ -2,8 +2,8 @@
 #include "control/remote/remote.h"
 
 #include "base/cleanup.h"
-#include "control/arguments.h"
 #include "control/options/parse.h"
+#include "control/remote/print.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -52,13 +52,12 @@ int remote_fail(struct remote *r, int status, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);
-	for (char *p = line; *p; p++) {
-		if ((unsigned char)*p < ' ' || *p == 0x7f)
-			*p = '?';
-	}
+	print_clean(line);
 	fflush(stdout);
 	fprintf(stderr, "lodge %s: %s\n", r->command->name, line);
 	r->status = r->command->failed_base + status;
+	if (r->command->failed_as)
+		r->status = r->command->failed_as;
 	return r->status;
 }
 
@@ -116,7 +115,10 @@ static struct arguments arguments_of(const struct remote_command *c, void *optio
 				  .target = options,
 				  .operands_min = c->operands_min,
 				  .operands_max = c->operands_max,
-				  .operands_help = c->operands_help};
+				  .operands_help = c->operands_help,
+				  .letters = c->letters,
+				  .nletters = c->nletters,
+				  .command_at = c->command_at};
 }
 
 int remote_connect_and_run(const struct remote_command *command, struct remote_options *options,
@@ -153,7 +155,7 @@ int remote_run(const struct remote_command *command, struct remote_options *opti
 		res = command->check(options, operands, noperands, &err);
 	if (res) {
 		fprintf(stderr, "lodge %s: %s\n", command->name, err.msg);
-		return LODGE_USAGE;
+		return command->failed_as ? command->failed_as : LODGE_USAGE;
 	}
 	return remote_connect_and_run(command, options, operands, noperands);
 }

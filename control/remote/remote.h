@@ -7,6 +7,7 @@
 #ifndef CONTROL_REMOTE_REMOTE_H
 #define CONTROL_REMOTE_REMOTE_H
 
+#include "control/arguments.h"
 #include "control/client/lodge.h"
 #include "control/command.h"
 #include "control/options/priv.h"
@@ -69,6 +70,10 @@ struct remote_command {
 	unsigned operands_min, operands_max;
 	const char *operands_help;
 	int failed_base; /* added to the exit status of what failed */
+	int failed_as;	 /* all failures end with this, wrong arguments too; 0: each with its own */
+	const struct arguments_letter *letters;
+	size_t nletters;
+	unsigned command_at; /* as of struct arguments */
 	/* What is wrong in the combination, before a connection is made. 0 or -EINVAL. May be NULL.
 	 */
 	int (*check)(const struct remote_options *options, const char *const *operands,

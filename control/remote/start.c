@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "control/arguments.h"
 #include "control/options/options.h"
+#include "control/options/parse.h"
 #include "control/remote/print.h"
 #include "control/remote/remote.h"
 
@@ -34,7 +35,46 @@ static const struct {
     {"no-rng", "VMs of a server have a virtio-rng"},
 };
 
-static const struct option_setting start_settings[] = {REMOTE_SETTINGS};
+/* Memory of the request, beside what it borrows from the options. */
+struct start_request {
+	VmTools__Concierge__StartVmRequest msg;
+	VmTools__Concierge__VirtualMachineSpec vm;
+	VmTools__Concierge__DiskImage disks[MACHINE_DISKS_MAX], *list[MACHINE_DISKS_MAX];
+	char *paths[MACHINE_DISKS_MAX + 3];
+	unsigned npaths;
+};
+
+struct start_options {
+	struct remote_options remote; /* first: setters of both find it there */
+	bool no_agent;
+	unsigned timeout_ms; /* 0: the server's */
+	struct start_request request;
+};
+
+static int set_no_agent(void *target, const char *value, struct err *err)
+{
+	(void)value;
+	(void)err;
+	((struct start_options *)target)->no_agent = true;
+	return 0;
+}
+
+static int set_timeout(void *target, const char *value, struct err *err)
+{
+	unsigned s;
+
+	if (parse_unsigned(value, 1, 3600, &s))
+		return err_set(err, EINVAL, "'%s' is not a number of seconds from 1 to 3600",
+			       value);
+	((struct start_options *)target)->timeout_ms = s * 1000;
+	return 0;
+}
+
+static const struct option_setting start_settings[] = {
+    REMOTE_SETTINGS,
+    {"start-timeout", "SECONDS", set_timeout, "how long the guest may take to be ready (30)"},
+    {"no-agent", NULL, set_no_agent, "no vsock, and nobody in the guest is waited for"},
+};
 
 /* The words of the command line, sorted. */
 struct start_words {
@@ -122,15 +162,6 @@ static int check_disk(const struct machine_disk *disk, bool is_root, struct err 
 		       disk->image.path, key);
 }
 
-/* Memory of the request, beside what it borrows from the options. */
-struct start_request {
-	VmTools__Concierge__StartVmRequest msg;
-	VmTools__Concierge__VirtualMachineSpec vm;
-	VmTools__Concierge__DiskImage disks[MACHINE_DISKS_MAX], *list[MACHINE_DISKS_MAX];
-	char *paths[MACHINE_DISKS_MAX + 3];
-	unsigned npaths;
-};
-
 /* A path as the server must get it. */
 static int put_path(struct start_request *q, char **field, const char *path, struct err *err)
 {
@@ -180,6 +211,15 @@ static int put_disk(struct start_request *q, struct machine_disk *disk, struct e
 	image->image_type = image_type(disk);
 	image->direct = disk->image.direct;
 	image->serial = disk->serial;
+	if (disk->mount.target) {
+		image->do_mount = true;
+		image->mount_point = disk->mount.target;
+		image->fstype = disk->mount.fstype;
+		image->flags = disk->mount.flags;
+		image->mkfs_if_blank = disk->mount.mkfs_if_blank;
+	}
+	if (disk->mount.data)
+		image->data = disk->mount.data;
 	q->list[q->msg.n_disks++] = image;
 	return put_path(q, &image->path, disk->image.path, err);
 }
@@ -222,11 +262,6 @@ static int put_request(struct start_request *q, struct machine_config *m, struct
 /* ---- the command --------------------------------------------------------------------------------
  */
 
-struct start_options {
-	struct remote_options remote;
-	struct start_request request;
-};
-
 static int start_run(struct remote *r, const char *const *operands, unsigned noperands)
 {
 	const struct start_options *o = (const struct start_options *)r->options;
@@ -235,8 +270,13 @@ static int start_run(struct remote *r, const char *const *operands, unsigned nop
 	ProtobufCMessage *msg;
 	int status = LODGE_OK;
 
+	VmTools__Concierge__VirtualMachineSpec vm = o->request.vm;
+
 	(void)noperands;
 	request.name = remote_borrow(operands[0]);
+	request.start_timeout_ms = o->timeout_ms;
+	request.vm = &vm;
+	vm.no_agent = o->no_agent;
 	msg = remote_call(r, "StartVm", &request.base);
 	reply = (const VmTools__Concierge__StartVmResponse *)msg;
 	if (!msg)
@@ -252,12 +292,14 @@ static int start_run(struct remote *r, const char *const *operands, unsigned nop
 static const struct remote_command start_command = {
     .name = "start",
     .usage = "NAME --kernel FILE --root path=FILE,format=FORMAT",
-    .about = "Starts a VM of the server and ends when it runs; a VM of this name that runs\n"
-	     "already is left as it is. Files are opened by the server with your rights.\n",
+    .about = "Starts a VM of the server and ends when the agent in the guest is ready and has\n"
+	     "mounted the disks; a VM of this name that runs already is left as it is. Files are\n"
+	     "opened by the server with your rights.\n",
     .more = "Options as of `lodge run` (`lodge help run` explains them):\n"
 	    "  --kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules\n"
 	    "  --init --transport; keys of --root: path format ro fstype partition; of --disk:\n"
-	    "  path format ro direct serial. CPUs and memory are the server's default otherwise.\n",
+	    "  path format ro direct serial mount fstype mount_flags mount_data mkfs. CPUs and\n"
+	    "  memory are the server's default otherwise.\n",
     .settings = start_settings,
     .nsettings = ARRAY_LEN(start_settings),
     .operands_min = 1,

@@ -1,6 +1,8 @@
 /* A table for people. See control/remote/table.h. */
 #include "control/remote/table.h"
 
+#include "control/remote/print.h"
+
 #include "base/checked.h"
 
 #include <stdarg.h>
@@ -33,10 +35,7 @@ void table_cell(struct table *t, const char *fmt, ...)
 	t->failed = n < 0;
 	if (n < 0)
 		return;
-	for (char *p = text; *p; p++) {
-		if ((unsigned char)*p < ' ' || *p == 0x7f)
-			*p = '?';
-	}
+	print_clean(text);
 	t->cells[t->ncells++] = text;
 }
 

@@ -17,6 +17,7 @@
 #include <linux/audit.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
+#include <sys/socket.h>
 
 #if defined(__x86_64__)
 #define ARCH AUDIT_ARCH_X86_64
@@ -93,6 +94,13 @@ static void emit_rule(struct compiler *c, const struct sandbox_rule *rule)
 		emit_load(c, arg);
 		emit(c, BPF_ALU | BPF_AND | BPF_K, 0, 0, rule->value);
 		emit_if(c, 0);
+		break;
+	case SANDBOX_STREAM:
+		emit_load(c, offsetof(struct seccomp_data, args));
+		emit(c, BPF_JMP | BPF_JEQ | BPF_K, 0, 4, rule->value);
+		emit_load(c, offsetof(struct seccomp_data, args) + sizeof(uint64_t));
+		emit(c, BPF_ALU | BPF_AND | BPF_K, 0, 0, ~(uint32_t)(SOCK_CLOEXEC | SOCK_NONBLOCK));
+		emit_if(c, SOCK_STREAM);
 		break;
 	case SANDBOX_OWN_PID:
 		emit_load(c, arg);

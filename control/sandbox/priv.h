@@ -17,6 +17,7 @@ enum sandbox_check {
 	SANDBOX_LACKS,	  /* the argument has none of the bits of `value` */
 	SANDBOX_OWN_PID,  /* the argument is this process */
 	SANDBOX_KEPT_DIR, /* the argument is a directory where files may be removed */
+	SANDBOX_STREAM,	  /* arguments 0 and 1: a stream socket of the family `value` */
 	SANDBOX_NOSYS,	  /* fails with ENOSYS: the caller knows another way */
 };
 

@@ -1,6 +1,8 @@
 /*
  * What each role may call, and why. Nothing here opens a file, starts a process, makes memory
- * executable, changes credentials or makes a socket, but for vsock's Unix sockets.
+ * executable, changes credentials or makes a socket, but for vsock: Unix sockets below a folder,
+ * and AF_VSOCK ones, whose addresses cannot be looked at here. All are streams: a datagram socket
+ * could be connected a second time.
  *
  * Roles: C control, V vCPU, I I/O, of it S sockets, W workers. To add a call: run the feature with
  * --sandbox on, read the line that names the call, and write down here what for.
@@ -53,6 +55,10 @@
 #define LACKS(name, roles, arg, bits, why)                        \
 	{                                                         \
 		__NR_##name, roles, SANDBOX_LACKS, arg, bits, why \
+	}
+#define STREAM(name, roles, family, why)                           \
+	{                                                          \
+		__NR_##name, roles, SANDBOX_STREAM, 0, family, why \
 	}
 #define IOCTL(request, roles, why) IS(ioctl, roles, 1, request, why)
 #define FCNTL(command, roles, why) IS(fcntl, roles, 1, command, why)
@@ -139,8 +145,12 @@ static const struct sandbox_rule rules[] = {
     ANY(sendto, C | S, "a console on a socket, the answer to a first line"),
     ANY(recvfrom, S, "a first line"),
     ANY(shutdown, C | S, "the end of a connection"),
-    IS(socket, S, 0, AF_UNIX, "vsock: a port of the host's"),
-    ANY(connect, S, "likewise, in the folder that is this thread's root"),
+    STREAM(socket, S, AF_UNIX, "vsock: a port of the host's"),
+    STREAM(socket, C, AF_VSOCK, "vhost: a port of the guest's, as of its agent"),
+    STREAM(socketpair, C | S, AF_UNIX, "built-in vsock: both ends are this process's"),
+    ANY(connect, C | S, "to them; by path only in the folder that is the thread's root"),
+    ANY(getpeername, C, "vhost: is it this machine's guest?"),
+    IS(getsockopt, C, 2, SO_ERROR, "has a connection come about?"),
     IS(getsockopt, C, 2, SO_PEERCRED, "who calls?"),
     IS(getsockopt, C, 2, SO_PEERGROUPS, "likewise"),
     ANY(geteuid, C, "likewise"),

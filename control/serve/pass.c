@@ -8,10 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Above the windows of all streams, with what small messages need themselves. */
+#define QUEUE_MAX (1024 * 1024)
+
 struct pass {
 	struct passes *passes;
 	struct pass *next, **at;
 	struct ttrpc_call *call;
+	const char *service;	     /* of the process */
 	uid_t uid;		     /* of who is not trusted; else 0 */
 	struct ttrpc_client *client; /* NULL: a client stream that has not said its VM */
 	struct ttrpc_client_call *vm_call;
@@ -136,7 +140,7 @@ static void vm_done(void *ctx, int code, const char *text, const ProtobufCMessag
 	struct pass *p = ctx;
 	struct ttrpc_call *call = p->call;
 
-	if (code == TTRPC_UNAVAILABLE) {
+	if (code == TTRPC_UNAVAILABLE && ttrpc_client_ended(p->client)) {
 		pass_fail(p, TTRPC_UNAVAILABLE, "the VM has ended");
 	} else if (code != TTRPC_OK) {
 		pass_fail(p, (enum ttrpc_code)code, text);
@@ -183,7 +187,7 @@ static bool begin(struct pass *p, const char *name, const ProtobufCMessage *requ
 {
 	const struct ttrpc_method *method = ttrpc_call_method(p->call);
 	struct ttrpc_rpc rpc = {
-	    .service = SERVE_VMS,
+	    .service = p->service,
 	    .method = method->name,
 	    .request = request,
 	    .output = method->output,
@@ -217,11 +221,15 @@ static bool begin(struct pass *p, const char *name, const ProtobufCMessage *requ
 	return false;
 }
 
-void pass_start(struct passes *passes, struct ttrpc_call *call, const ProtobufCMessage *request)
+void pass_start(struct passes *passes, const char *service, struct ttrpc_call *call,
+		const ProtobufCMessage *request)
 {
 	struct pass *p = pass_new(passes, call);
 
-	if (p && request)
+	if (!p)
+		return;
+	p->service = service;
+	if (request)
 		begin(p, name_of(request), request);
 }
 
@@ -233,7 +241,7 @@ void pass_data(struct ttrpc_call *call, const ProtobufCMessage *message)
 		return;
 	if (ttrpc_client_send(p->vm_call, message))
 		pass_fail(p, TTRPC_UNAVAILABLE, "the VM has ended");
-	else if (ttrpc_client_queued(p->client) > TTRPC_QUEUE_HIGH)
+	else if (ttrpc_client_queued(p->client) > QUEUE_MAX)
 		pass_fail(p, TTRPC_RESOURCE_EXHAUSTED, "more was sent than the VM's process takes");
 }
 

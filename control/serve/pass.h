@@ -5,7 +5,7 @@
  *  1. a client that gives up ends that connection, which cancels the call there;
  *  2. who does not read stops only what is meant for him: nothing more is taken from the process
  *     while its messages wait for the client, and at most one waits here;
- *  3. a client that sends more than the process takes (ConsoleInput has a window) loses the call.
+ *  3. a client that sends more than the process takes (streams have windows) loses the call.
  *
  * Threads: the loop's.
  */
@@ -26,8 +26,10 @@ struct passes {
 	unsigned n;
 };
 
-/* For the table of methods: what their callbacks do. `passes` is the server's. */
-void pass_start(struct passes *passes, struct ttrpc_call *call, const ProtobufCMessage *request);
+/* For the table of methods: what their callbacks do. `passes` is the server's; `service` is asked
+ * for the method of the same name. */
+void pass_start(struct passes *passes, const char *service, struct ttrpc_call *call,
+		const ProtobufCMessage *request);
 void pass_data(struct ttrpc_call *call, const ProtobufCMessage *message);
 void pass_data_end(struct ttrpc_call *call);
 void pass_cancelled(struct ttrpc_call *call);

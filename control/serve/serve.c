@@ -4,6 +4,7 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "control/agent/guests.h"
 #include "control/events.h"
 #include "control/serve/find.h"
 #include "control/serve/metrics.h"
@@ -274,7 +275,12 @@ static void check_disk_image(void *ctx, struct ttrpc_call *call, const ProtobufC
 
 static void pass_on(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
 {
-	pass_start(&((struct serve *)ctx)->passes, call, msg);
+	pass_start(&((struct serve *)ctx)->passes, SERVE_VMS, call, msg);
+}
+
+static void pass_to_guest(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
+{
+	pass_start(&((struct serve *)ctx)->passes, GUESTS_SERVICE, call, msg);
 }
 
 static void pass_on_data(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg)
@@ -353,10 +359,16 @@ static const struct ttrpc_method vms_methods[] = {
      storage_service_cancelled},
 };
 
+static const struct ttrpc_method guests_methods[] = {
+    GUESTS_METHODS(pass_to_guest, pass_on_data, pass_on_end, pass_on_cancelled),
+};
+
 static const struct ttrpc_service concierge = {"vm_tools.concierge.VmConcierge", concierge_methods,
 					       ARRAY_LEN(concierge_methods)};
 static const struct ttrpc_service vms = {"lodge.v1.Vms", vms_methods, ARRAY_LEN(vms_methods)};
-static const struct ttrpc_service *const services[] = {&concierge, &vms, NULL};
+static const struct ttrpc_service guests = {GUESTS_SERVICE, guests_methods,
+					    ARRAY_LEN(guests_methods)};
+static const struct ttrpc_service *const services[] = {&concierge, &vms, &guests, NULL};
 
 /* ---- from start to end --------------------------------------------------------------------------
  */

@@ -4,7 +4,9 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "control/unix_socket.h"
+#include "devices/virtio/vsock.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -14,7 +16,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define CHILD_FD 3 /* of the socket, in the child */
+#define CHILD_FD   3 /* of the socket, in the child */
+#define VSOCK_NAME "vsock"
 /* The StartVm is there before the process is; only one whose server died waits longer. */
 #define IDLE_TIMEOUT_S "10"
 
@@ -56,42 +59,59 @@ static int spawn(int socket_fd, char *const *argv, pid_t *ret_pid)
 	return res;
 }
 
-int serve_spawn(int socket_fd, const char *log_level, bool sandbox, const struct identity *identity,
-		pid_t *ret_pid, struct err *err)
+int serve_spawn(int socket_fd, const char *dir, const char *log_level, bool sandbox,
+		const struct identity *identity, pid_t *ret_pid, struct err *err)
 {
 	char name[] = "lodge", command[] = "vmm", option[] = "--socket-fd", log[] = "--log";
 	char fd_text[16], level[16], idle[] = "--idle-timeout=" IDLE_TIMEOUT_S;
+	char vsock[] = "--vsock-socket", path[VSOCK_PATH_MAX + 1];
+	bool has_vsock = (size_t)snprintf(path, sizeof(path), "%s/" VSOCK_NAME, dir) < sizeof(path);
 	char files_of[] = "--files-of", locked[] = "--sandbox=on", free[] = "--sandbox=off";
 	autofree char *whose = identity ? identity_text(identity) : NULL;
-	char *argv[] = {name,
-			command,
-			option,
-			fd_text,
-			log,
-			level,
-			idle,
-			sandbox ? locked : free,
-			identity ? files_of : NULL,
-			whose,
-			NULL};
+	char *argv[] = {name, command, option, fd_text, log, level, idle, sandbox ? locked : free,
+			NULL, NULL,    NULL,   NULL,	NULL};
+	size_t n = 8;
 	int res;
 
 	if (identity && !whose)
 		return err_set(err, ENOMEM, "out of memory");
+	if (identity) {
+		argv[n++] = files_of;
+		argv[n++] = whose;
+	}
+	if (has_vsock) {
+		argv[n++] = vsock;
+		argv[n++] = path;
+	} else {
+		log_warn("control: %s: too long a path for a vsock socket in it; the host's "
+			 "programs cannot reach the guest",
+			 dir);
+	}
 	snprintf(fd_text, sizeof(fd_text), "%d", CHILD_FD);
 	snprintf(level, sizeof(level), "%s", log_level);
 	res = spawn(socket_fd, argv, ret_pid);
 	return res ? err_sys(err, res, "the VM's process cannot be started") : 0;
 }
 
+/* Sockets are all that is in it: of the VM's process, and of programs that the guest can reach. */
+static void empty_dir(const char *path)
+{
+	DIR *dir = opendir(path);
+	const struct dirent *e;
+
+	while (dir && (e = readdir(dir))) {
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+			unlinkat(dirfd(dir), e->d_name, 0);
+	}
+	if (dir)
+		closedir(dir);
+}
+
 void serve_spawn_remove_dir(const char *dir)
 {
-	char path[PATH_MAX];
-
 	if (!*dir)
 		return;
-	if ((size_t)snprintf(path, sizeof(path), "%s/socket", dir) < sizeof(path))
-		unlink(path);
+	empty_dir(dir);
 	if (rmdir(dir) && errno != ENOENT)
 		log_warn("control: %s: %s", dir, strerror(errno));
 }

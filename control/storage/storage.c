@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/new_file.h"
 #include "disk/image.h"
 #include "disk/lock.h"
 #include "disk/qcow2/qcow2.h"
@@ -285,31 +286,38 @@ static int look(const struct place *place, struct err *err)
 	return 1;
 }
 
-/*
- * The file has no name until it is complete, so that not even SIGKILL leaves half of it. 1: someone
- * else's has the name meanwhile.
- */
-static int create_at(const struct place *place, const struct creator *creator, uint64_t size_bytes,
-		     const struct identity *identity, struct err *err)
+static int fill_new(int fd, const struct creator *creator, uint64_t size_bytes,
+		    const struct identity *identity, struct err *err)
 {
-	autofd int fd = openat(place->dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	char self[64];
 	int res;
 
-	if (fd < 0)
-		return err_sys(err, errno, "a file cannot be made there");
 	if (fchmod(fd, 0600)) /* whatever the umask */
 		return err_sys(err, errno, "its mode cannot be set");
 	if (identity && fchown(fd, identity->uid, identity->gid))
 		return err_sys(err, errno, "it cannot be given to user %u", identity->uid);
 	res = creator->create(fd, size_bytes, err);
+	if (!res && fsync(fd))
+		return err_sys(err, errno, "it cannot be written");
+	return res;
+}
+
+/* 1: someone else's has the name meanwhile. */
+static int create_at(const struct place *place, const struct creator *creator, uint64_t size_bytes,
+		     const struct identity *identity, struct err *err)
+{
+	struct new_file f;
+	int res = new_file_begin(&f, place->dir_fd, place->name, err);
+
 	if (res)
 		return res;
-	if (fsync(fd))
-		return err_sys(err, errno, "it cannot be written");
-	snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
-	if (linkat(AT_FDCWD, self, place->dir_fd, place->name, AT_SYMLINK_FOLLOW))
-		return errno == EEXIST ? 1 : err_sys(err, errno, "it cannot be given its name");
+	res = fill_new(f.fd, creator, size_bytes, identity, err);
+	res = new_file_end(&f, res, false, err);
+	if (res == -EEXIST) {
+		*err = (struct err)ERR_INIT;
+		return 1;
+	}
+	if (res)
+		return res;
 	if (fsync(place->dir_fd)) {
 		res = err_sys(err, errno, "its directory cannot be written");
 		unlinkat(place->dir_fd, place->name, 0);

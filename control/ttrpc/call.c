@@ -412,6 +412,11 @@ void server_data(struct server_conn *c, const struct ttrpc_header *h, const uint
 {
 	struct ttrpc_call *call = find_call(c, h->stream);
 
+	if (h->flags & TTRPC_GIVEN_UP) { /* it may have ended meanwhile */
+		if (call)
+			server_orphan(call);
+		return;
+	}
 	if (!call) {
 		server_status(c, h->stream, TTRPC_INVALID_ARGUMENT,
 			      "the stream is not active, or not any more");

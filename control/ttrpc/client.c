@@ -27,6 +27,8 @@ struct ttrpc_client {
 	struct ttrpc_conn *conn;
 	void (*closed)(void *ctx);
 	void *ctx;
+	void (*drained)(void *ctx); /* once */
+	void *drained_ctx;
 	uint32_t last_stream;
 	bool ended;   /* the connection has */
 	bool closing; /* by the owner */
@@ -40,7 +42,7 @@ static void client_release(struct ttrpc_client *client)
 		free(client);
 }
 
-void ttrpc_client_cancel(struct ttrpc_client_call *call)
+static void call_free(struct ttrpc_client_call *call)
 {
 	loop_timer_disarm(call->client->loop, &call->deadline);
 	if (call->at) {
@@ -49,6 +51,23 @@ void ttrpc_client_cancel(struct ttrpc_client_call *call)
 			call->next->at = call->at;
 	}
 	free(call);
+}
+
+/* The server is told that nobody waits for the call any more. */
+static void call_give_up(const struct ttrpc_client_call *call)
+{
+	struct ttrpc_header h = {.stream = call->stream,
+				 .type = TTRPC_DATA,
+				 .flags = TTRPC_GIVEN_UP | TTRPC_REMOTE_CLOSED | TTRPC_NO_DATA};
+
+	if (!call->client->ended)
+		(void)ttrpc_conn_send(call->client->conn, &h, NULL);
+}
+
+void ttrpc_client_cancel(struct ttrpc_client_call *call)
+{
+	call_give_up(call);
+	call_free(call);
 }
 
 /* Takes the first call off the list; NULL: there is none. */
@@ -71,8 +90,15 @@ static void call_done(struct ttrpc_client_call *call, int code, const char *text
 {
 	struct ttrpc_rpc rpc = call->rpc;
 
-	ttrpc_client_cancel(call);
+	call_free(call);
 	rpc.done(rpc.ctx, code, text, reply);
+}
+
+/* The server goes on with it, but what it sends is of no use. */
+static void call_broken(struct ttrpc_client_call *call, int code, const char *text)
+{
+	call_give_up(call);
+	call_done(call, code, text, NULL);
 }
 
 static void call_deadline(struct loop_timer *t)
@@ -81,7 +107,7 @@ static void call_deadline(struct loop_timer *t)
 	struct ttrpc_client *client = call->client;
 
 	client->in_callback++;
-	call_done(call, TTRPC_DEADLINE_EXCEEDED, "the call's deadline has passed", NULL);
+	call_broken(call, TTRPC_DEADLINE_EXCEEDED, "the call's deadline has passed");
 	client->in_callback--;
 	client_release(client);
 }
@@ -123,12 +149,12 @@ static void take_data(struct ttrpc_client_call *call, const struct ttrpc_header 
 	ProtobufCMessage *msg;
 
 	if (!call->rpc.server_stream) {
-		call_done(call, TTRPC_INTERNAL, "the server streams where it should answer", NULL);
+		call_broken(call, TTRPC_INTERNAL, "the server streams where it should answer");
 		return;
 	}
 	if (!(h->flags & TTRPC_NO_DATA)) {
 		if (pb_unpack(call->rpc.output, data, h->len_bytes, &msg, &err)) {
-			call_done(call, TTRPC_INTERNAL, err.msg, NULL);
+			call_broken(call, TTRPC_INTERNAL, err.msg);
 			return;
 		}
 		call->rpc.message(call->rpc.ctx, msg);
@@ -170,14 +196,34 @@ static void client_oversized(void *ctx, const struct ttrpc_header *h)
 	if (!call)
 		return;
 	client->in_callback++;
-	call_done(call, TTRPC_RESOURCE_EXHAUSTED, "the answer has more than 4194304 bytes", NULL);
+	call_broken(call, TTRPC_RESOURCE_EXHAUSTED, "the answer has more than 4194304 bytes");
 	client->in_callback--;
 	client_release(client);
 }
 
 static void client_drained(void *ctx)
 {
-	(void)ctx;
+	struct ttrpc_client *client = ctx;
+	void (*drained)(void *ctx) = client->drained;
+
+	client->drained = NULL;
+	if (!drained)
+		return;
+	client->in_callback++;
+	drained(client->drained_ctx);
+	client->in_callback--;
+	client_release(client);
+}
+
+void ttrpc_client_when_drained(struct ttrpc_client *client, void (*drained)(void *ctx), void *ctx)
+{
+	client->drained = drained;
+	client->drained_ctx = ctx;
+}
+
+bool ttrpc_client_ended(const struct ttrpc_client *client)
+{
+	return client->ended;
 }
 
 static void client_closed(void *ctx, int error)
@@ -357,7 +403,7 @@ void ttrpc_client_close(struct ttrpc_client *client)
 		return;
 	client->closing = true;
 	while ((call = calls_pop(client)))
-		ttrpc_client_cancel(call);
+		call_free(call);
 	ttrpc_conn_close(client->conn);
 	client_release(client);
 }

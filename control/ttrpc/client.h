@@ -55,7 +55,15 @@ int ttrpc_client_send_end(struct ttrpc_client_call *call);
 void ttrpc_client_hold(struct ttrpc_client *client, bool hold);
 size_t ttrpc_client_queued(const struct ttrpc_client *client);
 
-/* Forgets the call: its `done` is not called, what still comes for it is dropped. */
+/* Calls `drained` once, from the loop, when all that is queued is with the kernel: something is.
+ * One at a time; NULL takes it back. */
+void ttrpc_client_when_drained(struct ttrpc_client *client, void (*drained)(void *ctx), void *ctx);
+
+/* Has the connection ended? In `done`: is that why? */
+bool ttrpc_client_ended(const struct ttrpc_client *client);
+
+/* Forgets the call: its `done` is not called, what still comes for it is dropped. The server is
+ * told (TTRPC_GIVEN_UP), where it is ours. */
 void ttrpc_client_cancel(struct ttrpc_client_call *call);
 
 /* Closes the connection and forgets all calls. From any callback. NULL is accepted. */

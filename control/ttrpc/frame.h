@@ -30,6 +30,9 @@ enum ttrpc_type {
 #define TTRPC_REMOTE_CLOSED 0x01u /* the sender sends nothing more on the stream */
 #define TTRPC_REMOTE_OPEN   0x02u /* request: data of the client follows */
 #define TTRPC_NO_DATA	    0x04u /* data: carries no message, not even an empty one */
+/* Ours, of a client: the call is given up, no answer is wanted. With NO_DATA and REMOTE_CLOSED,
+ * which is what other servers take it for. */
+#define TTRPC_GIVEN_UP 0x80u
 
 /* gRPC's status codes, which ttrpc uses. */
 enum ttrpc_code {

@@ -2,8 +2,8 @@
  * A ttrpc server over stream sockets: a table of methods, calls that complete when they like.
  *
  * A call:   started --ttrpc_call_reply/fail--> gone
- *              |  deadline, or its connection is gone: orphaned, `cancelled` is called; the handler
- *              |  completes it as always, and the answer goes nowhere
+ *              |  deadline, given up, or its connection is gone: orphaned, `cancelled` is called;
+ * the |  handler completes it as always, and the answer goes nowhere
  *
  * Invariants
  *  1. Every call whose handler was started is completed by it exactly once, at any time, from any

@@ -136,6 +136,30 @@ static int add_root(const VmTools__Concierge__VirtualMachineSpec *vm, struct mac
 	return 0;
 }
 
+static int set_mount(const VmTools__Concierge__DiskImage *in, struct machine_mount *mount,
+		     struct err *err)
+{
+	int res = config_check_mount_point(in->mount_point, err);
+
+	if (res) {
+		err_prefix(err, "mount_point");
+		return res;
+	}
+	res = config_check_fstype(in->fstype, err);
+	if (res) {
+		err_prefix(err, "fstype");
+		return res;
+	}
+	res = options_set_string(&mount->target, in->mount_point, err);
+	if (!res)
+		res = options_set_string(&mount->fstype, in->fstype, err);
+	if (!res && *in->data)
+		res = options_set_string(&mount->data, in->data, err);
+	mount->flags = in->flags;
+	mount->mkfs_if_blank = in->mkfs_if_blank && in->writable;
+	return res;
+}
+
 static int add_disk(const VmTools__Concierge__DiskImage *in, struct machine_config *config,
 		    struct err *err)
 {
@@ -148,11 +172,11 @@ static int add_disk(const VmTools__Concierge__DiskImage *in, struct machine_conf
 	if (!res)
 		res =
 		    check_image_type(what, in->path, (int)in->image_type, &disk->image.format, err);
-	if (!res && in->do_mount)
-		res = err_set(err, ENOTSUP,
-			      "%s %s: do_mount is not available: no agent runs in the guest yet; "
-			      "attach it without and mount it there",
-			      what, in->path);
+	if (!res && in->do_mount) {
+		res = set_mount(in, &disk->mount, err);
+		if (res)
+			err_prefix(err, "%s %s", what, in->path);
+	}
 	if (!res && *in->serial) {
 		res = config_check_serial(in->serial, err);
 		if (res)
@@ -215,8 +239,27 @@ static int set_boot(const VmTools__Concierge__VirtualMachineSpec *vm, struct mac
 	return res;
 }
 
-int start_config(const VmTools__Concierge__StartVmRequest *r, struct machine_config *config,
-		 struct err *err)
+/* The agent comes with our initramfs; another may bring it along by itself. */
+static int set_agent(const VmTools__Concierge__VirtualMachineSpec *vm, const char *vsock_socket,
+		     struct machine_config *config, struct err *err)
+{
+	if (vm->no_agent) {
+		for (unsigned i = 0; i < config->ndisks; i++) {
+			if (config->disks[i].mount.target)
+				return err_set(err, EINVAL,
+					       "disk %u %s: do_mount needs the agent, and no_agent "
+					       "is set",
+					       i - 1, config->disks[i].image.path);
+		}
+		return 0;
+	}
+	config->agent = !config->initrd && config->initramfs == MACHINE_INITRAMFS_AUTO;
+	config->vsock.on = true;
+	return vsock_socket ? options_set_string(&config->vsock.socket, vsock_socket, err) : 0;
+}
+
+int start_config(const VmTools__Concierge__StartVmRequest *r, const char *vsock_socket,
+		 struct machine_config *config, struct err *err)
 {
 	static const VmTools__Concierge__VirtualMachineSpec no_vm =
 	    VM_TOOLS__CONCIERGE__VIRTUAL_MACHINE_SPEC__INIT;
@@ -240,6 +283,8 @@ int start_config(const VmTools__Concierge__StartVmRequest *r, struct machine_con
 		res = set_machine(r, config, err);
 	if (!res)
 		res = set_boot(vm, config, err);
+	if (!res)
+		res = set_agent(vm, vsock_socket, config, err);
 	if (!res)
 		res = options_check_disks(config, err);
 	return res;

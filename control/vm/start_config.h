@@ -21,8 +21,9 @@ int start_config_check_name(const char *name, struct err *err);
 /*
  * Fills `config`, which machine_config_init() has prepared and the caller ends, also on failure.
  * Checks come in the order in which clients know them; the message is the failure_reason.
+ * `vsock_socket`: of the built-in vsock device; NULL: none.
  */
-int start_config(const VmTools__Concierge__StartVmRequest *request, struct machine_config *config,
-		 struct err *err);
+int start_config(const VmTools__Concierge__StartVmRequest *request, const char *vsock_socket,
+		 struct machine_config *config, struct err *err);
 
 #endif

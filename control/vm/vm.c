@@ -2,13 +2,12 @@
 #include "control/vm/vm.h"
 
 #include "base/checked.h"
-#include "base/cleanup.h"
+#include "control/agent/boot.h"
 #include "control/vm/start_config.h"
-#include "vmm/kvm.h"
+#include "proto/agent.pb-c.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>
@@ -16,11 +15,13 @@
 
 #define NS_PER_MS UINT64_C(1000000)
 
+/* The agent's answer to Shutdown; and of the time that the guest has, what it may take before the
+ * power button is tried as well. */
+#define SHUTDOWN_CALL_NS     UINT64_C(2000000000)
+#define BUTTON_AFTER_PERCENT 75
+
 struct vm {
-	struct loop *loop;
-	struct background *bg;
-	struct sandbox *sandbox;
-	const struct uart_sink *console;
+	struct vm_setup setup;
 	struct vm_callbacks callbacks;
 	enum vm_state state;
 
@@ -29,6 +30,7 @@ struct vm {
 	const VmTools__Concierge__StartVmRequest *request;
 	bool has_identity;
 	struct identity identity;   /* with whose rights it is made */
+	struct identity ours;	    /* meanwhile */
 	struct background_job make; /* while it runs, config and machine are its thread's */
 	struct err err;
 
@@ -39,9 +41,12 @@ struct vm {
 	struct loop_msg lock_in;
 	sem_t locked_in;
 
+	struct guest guest;
+	struct boot boot;
+
 	bool stop_wanted; /* while it starts */
 	uint64_t stop_deadline_ns;
-	struct loop_timer stop_timer;
+	struct loop_timer stop_timer, button_timer;
 
 	enum machine_event event;
 	char reason[ERR_MSG_MAX];
@@ -51,14 +56,32 @@ struct vm {
 /* ---- the end ------------------------------------------------------------------------------------
  */
 
+/* The start has failed, and nothing of it is left. */
+static void vm_failed(struct vm *vm)
+{
+	machine_config_fini(&vm->config);
+	vm->state = VM_IDLE;
+	vm->callbacks.started(vm->callbacks.ctx, &vm->err);
+}
+
 /* Outside the machine's own callback, so that it can be freed. */
 static void vm_over(struct loop_msg *m)
 {
 	struct vm *vm = container_of(m, struct vm, ended_msg);
 
-	loop_timer_disarm(vm->loop, &vm->stop_timer);
+	loop_timer_disarm(vm->setup.loop, &vm->stop_timer);
+	loop_timer_disarm(vm->setup.loop, &vm->button_timer);
+	boot_end(&vm->boot);
+	guest_detach(&vm->guest);
 	machine_free(vm->machine);
 	vm->machine = NULL;
+	if (vm->state == VM_BOOTING) {
+		if (!vm->err.code)
+			err_set(&vm->err, EIO, "the guest ended before it was ready: %s",
+				vm->reason);
+		vm_failed(vm);
+		return;
+	}
 	vm->state = VM_ENDED;
 	vm->callbacks.ended(vm->callbacks.ctx, vm->event, vm->reason);
 }
@@ -69,15 +92,67 @@ static void vm_machine_ended(void *ctx, enum machine_event event, const char *re
 
 	vm->event = event;
 	snprintf(vm->reason, sizeof(vm->reason), "%s", reason);
-	loop_defer(vm->loop, &vm->ended_msg);
+	loop_defer(vm->setup.loop, &vm->ended_msg);
+}
+
+static void vm_halt(struct vm *vm)
+{
+	if (vm->machine && !vm->ended_msg.queued)
+		machine_stop(vm->machine);
 }
 
 static void vm_stop_now(struct loop_timer *t)
 {
-	struct vm *vm = container_of(t, struct vm, stop_timer);
+	vm_halt(container_of(t, struct vm, stop_timer));
+}
+
+static void vm_press_button(struct loop_timer *t)
+{
+	struct vm *vm = container_of(t, struct vm, button_timer);
 
 	if (vm->machine && !vm->ended_msg.queued)
-		machine_stop(vm->machine);
+		machine_power_button(vm->machine);
+}
+
+static void vm_shutdown_answered(void *ctx, int code, const char *text,
+				 const ProtobufCMessage *reply)
+{
+	struct vm *vm = ctx;
+
+	(void)text;
+	(void)reply;
+	if (code != TTRPC_OK)
+		vm_press_button(&vm->button_timer);
+}
+
+/* The first rung of the ladder. */
+static void vm_ask_guest(struct vm *vm, unsigned timeout_ms)
+{
+	Lodge__Agent__V1__ShutdownRequest request = LODGE__AGENT__V1__SHUTDOWN_REQUEST__INIT;
+	struct ttrpc_rpc rpc = {
+	    .service = AGENT_SERVICE,
+	    .method = "Shutdown",
+	    .request = &request.base,
+	    .output = &lodge__agent__v1__shutdown_response__descriptor,
+	    .timeout_ns = SHUTDOWN_CALL_NS,
+	    .done = vm_shutdown_answered,
+	    .ctx = vm,
+	};
+	struct err err = ERR_INIT;
+	struct ttrpc_client *client = guest_client(&vm->guest, &err);
+
+	if (!client || ttrpc_client_start(client, &rpc, NULL))
+		machine_power_button(vm->machine);
+	else
+		loop_timer_arm(vm->setup.loop, &vm->button_timer,
+			       loop_now_ns() + timeout_ms * NS_PER_MS / 100 * BUTTON_AFTER_PERCENT);
+}
+
+/* The start fails with vm->err, when the machine has ended. */
+static void vm_give_up(struct vm *vm)
+{
+	boot_end(&vm->boot);
+	vm_halt(vm);
 }
 
 void vm_stop(struct vm *vm, unsigned timeout_ms)
@@ -88,6 +163,12 @@ void vm_stop(struct vm *vm, unsigned timeout_ms)
 		vm->stop_wanted = true;
 		return;
 	}
+	if (vm->state == VM_BOOTING) {
+		if (!vm->err.code)
+			err_set(&vm->err, ECANCELED, "it was stopped while it was starting");
+		vm_give_up(vm);
+		return;
+	}
 	if (vm->state == VM_PAUSED && timeout_ms)
 		vm_resume(vm);
 	if (vm->state != VM_RUNNING && vm->state != VM_PAUSED && vm->state != VM_STOPPING)
@@ -96,15 +177,10 @@ void vm_stop(struct vm *vm, unsigned timeout_ms)
 		vm->state = VM_STOPPING;
 		vm->stop_deadline_ns = deadline_ns;
 		if (timeout_ms)
-			machine_power_button(vm->machine);
+			vm_ask_guest(vm, timeout_ms);
 	}
 	vm->stop_deadline_ns = MIN(vm->stop_deadline_ns, deadline_ns);
-	loop_timer_arm(vm->loop, &vm->stop_timer, vm->stop_deadline_ns);
-}
-
-uint32_t vm_cid(const struct vm *vm)
-{
-	return vm->machine ? machine_cid(vm->machine) : 0;
+	loop_timer_arm(vm->setup.loop, &vm->stop_timer, vm->stop_deadline_ns);
 }
 
 /* ---- pausing ------------------------------------------------------------------------------------
@@ -145,6 +221,62 @@ bool vm_pausing(const struct vm *vm)
 	return vm->pausing;
 }
 
+/* ---- the guest's part of the start --------------------------------------------------------------
+ */
+
+static void vm_up(struct vm *vm)
+{
+	struct err none = ERR_INIT;
+
+	vm->request = NULL;
+	vm->state = VM_RUNNING;
+	vm->callbacks.started(vm->callbacks.ctx, &none);
+}
+
+static void vm_booted(void *ctx, const struct err *err)
+{
+	struct vm *vm = ctx;
+
+	if (!err->code) {
+		vm_up(vm);
+		return;
+	}
+	vm->err = *err;
+	vm_give_up(vm);
+}
+
+static void vm_agent_ready(void *ctx)
+{
+	boot_agent_ready(&((struct vm *)ctx)->boot);
+}
+
+static void vm_guest_leaving(void *ctx)
+{
+	const struct vm_callbacks *c = &((struct vm *)ctx)->callbacks;
+
+	c->guest_leaving(c->ctx);
+}
+
+/* From here on the guest runs. */
+static void vm_boot(struct vm *vm)
+{
+	vm->state = VM_BOOTING;
+	vm->started_ns = loop_now_ns();
+	guest_attach(&vm->guest, vm->machine);
+	if (boot_wanted(&vm->config))
+		boot_begin(&vm->boot, vm->setup.loop, &vm->guest, &vm->config,
+			   vm->request->start_timeout_ms, vm_booted, vm);
+	machine_start(vm->machine);
+	vm->callbacks.booting(vm->callbacks.ctx);
+	if (!vm->boot.guest)
+		vm_up(vm);
+}
+
+static void vm_vsock_accepted(void *ctx, int fd)
+{
+	guest_said_ready(&((struct vm *)ctx)->guest, fd);
+}
+
 /* ---- the start ----------------------------------------------------------------------------------
  */
 
@@ -152,7 +284,7 @@ static void vm_lock_in_loop(struct loop_msg *m)
 {
 	struct vm *vm = container_of(m, struct vm, lock_in);
 
-	(void)sandbox_enter(vm->sandbox, THREAD_CONTROL, &vm->err);
+	(void)sandbox_enter(vm->setup.sandbox, THREAD_CONTROL, &vm->err);
 	sem_post(&vm->locked_in);
 }
 
@@ -162,33 +294,48 @@ static int vm_lock_in(void *ctx, struct err *err)
 	struct vm *vm = ctx;
 
 	if (!pthread_equal(pthread_self(), vm->thread)) {
-		loop_post(vm->loop, &vm->lock_in);
+		loop_post(vm->setup.loop, &vm->lock_in);
 		while (sem_wait(&vm->locked_in))
 			;
 		if (vm->err.code)
 			return -vm->err.code;
 	}
-	return sandbox_enter(vm->sandbox, THREAD_CONTROL, err);
+	return sandbox_enter(vm->setup.sandbox, THREAD_CONTROL, err);
+}
+
+/* Devices of the host are ours to open, files are the other's. */
+static int vm_as_host(void *ctx, bool on, struct err *err)
+{
+	struct vm *vm = ctx;
+
+	if (!vm->has_identity)
+		return 0;
+	if (!on)
+		return identity_assume(&vm->identity, &vm->ours, err);
+	identity_resume(&vm->ours);
+	return 0;
 }
 
 static void vm_make_machine(struct vm *vm)
 {
 	const struct machine_callbacks callbacks = {.ended = vm_machine_ended,
 						    .lock_in = vm_lock_in,
+						    .as_host = vm_as_host,
+						    .vsock_port = READY_PORT,
+						    .vsock_accepted = vm_vsock_accepted,
 						    .ctx = vm,
-						    .threads = sandbox_threads(vm->sandbox)};
+						    .threads = sandbox_threads(vm->setup.sandbox)};
 
-	if (start_config(vm->request, &vm->config, &vm->err))
+	if (start_config(vm->request, vm->setup.vsock_socket, &vm->config, &vm->err))
 		return;
-	(void)machine_new(&vm->config, vm->loop, vm->console, &callbacks, &vm->machine, &vm->err);
+	(void)machine_new(&vm->config, vm->setup.loop, vm->setup.console, &callbacks, &vm->machine,
+			  &vm->err);
 }
 
-/* All files are opened with the rights of the one who asks, but KVM's device, which is ours. */
+/* All files are opened with the rights of the one who asks. */
 static void vm_make(struct background_job *job)
 {
 	struct vm *vm = container_of(job, struct vm, make);
-	struct identity before;
-	autofd int kvm_fd = -1;
 
 	if (vm->err.code)
 		return;
@@ -196,16 +343,13 @@ static void vm_make(struct background_job *job)
 		vm_make_machine(vm);
 		return;
 	}
-	kvm_fd = open(KVM_DEVICE, O_RDWR | O_CLOEXEC);
-	vm->config.kvm_fd = kvm_fd < 0 ? 0 : kvm_fd; /* then machine_new() says why */
-	if (!identity_assume(&vm->identity, &before, &vm->err))
+	if (!identity_assume(&vm->identity, &vm->ours, &vm->err))
 		vm_make_machine(vm);
 	/* this thread has done its work, and may no more change who it is */
-	if (sandbox_entered(vm->sandbox))
-		identity_fini(&before);
+	if (sandbox_entered(vm->setup.sandbox))
+		identity_fini(&vm->ours);
 	else
-		identity_resume(&before);
-	vm->config.kvm_fd = 0;
+		identity_resume(&vm->ours);
 }
 
 static void vm_made(struct background_job *job)
@@ -214,22 +358,16 @@ static void vm_made(struct background_job *job)
 
 	if (!vm->err.code && vm->stop_wanted)
 		err_set(&vm->err, ECANCELED, "it was stopped while it was starting");
-	if (!vm->err.code)
-		machine_start(vm->machine);
-	vm->request = NULL;
 	vm->stop_wanted = false;
 	identity_fini(&vm->identity);
 	vm->has_identity = false;
-	if (vm->err.code) {
-		machine_free(vm->machine);
-		vm->machine = NULL;
-		machine_config_fini(&vm->config);
-		vm->state = VM_IDLE;
-	} else {
-		vm->state = VM_RUNNING;
-		vm->started_ns = loop_now_ns();
+	if (!vm->err.code) {
+		vm_boot(vm);
+		return;
 	}
-	vm->callbacks.started(vm->callbacks.ctx, &vm->err);
+	machine_free(vm->machine);
+	vm->machine = NULL;
+	vm_failed(vm);
 }
 
 void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request,
@@ -244,7 +382,7 @@ void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request,
 	vm->has_identity = identity != NULL;
 	if (identity && identity_copy(identity, &vm->identity))
 		err_set(&vm->err, ENOMEM, "out of memory");
-	background_run(vm->bg, &vm->make);
+	background_run(vm->setup.bg, &vm->make);
 }
 
 /* ---- the rest -----------------------------------------------------------------------------------
@@ -253,6 +391,11 @@ void vm_start(struct vm *vm, const VmTools__Concierge__StartVmRequest *request,
 enum vm_state vm_state(const struct vm *vm)
 {
 	return vm->state;
+}
+
+uint32_t vm_cid(const struct vm *vm)
+{
+	return vm->machine ? machine_cid(vm->machine) : 0;
 }
 
 struct machine *vm_machine(const struct vm *vm)
@@ -270,25 +413,29 @@ const struct machine_config *vm_config(const struct vm *vm)
 	return &vm->config;
 }
 
-int vm_new(struct loop *loop, struct background *bg, struct sandbox *sandbox,
-	   const struct uart_sink *console, const struct vm_callbacks *callbacks,
-	   struct vm **ret_vm)
+struct guest *vm_guest(struct vm *vm)
+{
+	return &vm->guest;
+}
+
+int vm_new(const struct vm_setup *setup, const struct vm_callbacks *callbacks, struct vm **ret_vm)
 {
 	struct vm *vm = calloc(1, sizeof(*vm));
+	const struct guest_callbacks guest_callbacks = {
+	    .ready = vm_agent_ready, .leaving = vm_guest_leaving, .ctx = vm};
 
 	if (!vm)
 		return -ENOMEM;
-	vm->loop = loop;
-	vm->bg = bg;
-	vm->sandbox = sandbox;
+	vm->setup = *setup;
 	vm->lock_in.fn = vm_lock_in_loop;
 	sem_init(&vm->locked_in, 0, 0);
-	vm->console = console;
 	vm->callbacks = *callbacks;
 	vm->make.work = vm_make;
 	vm->make.done = vm_made;
 	vm->stop_timer.fn = vm_stop_now;
+	vm->button_timer.fn = vm_press_button;
 	vm->ended_msg.fn = vm_over;
+	guest_init(&vm->guest, setup->loop, &guest_callbacks);
 	*ret_vm = vm;
 	return 0;
 }

@@ -26,6 +26,7 @@ VmTools__Concierge__VmState vmm_wire_state(const struct vmm_service *s)
 	static const VmTools__Concierge__VmState states[] = {
 	    [VM_IDLE] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_UNKNOWN,
 	    [VM_STARTING] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_STARTING,
+	    [VM_BOOTING] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_STARTING,
 	    [VM_RUNNING] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_RUNNING,
 	    [VM_PAUSED] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_PAUSED,
 	    [VM_STOPPING] = VM_TOOLS__CONCIERGE__VM_STATE__VM_STATE_STOPPING,
@@ -47,6 +48,7 @@ void vmm_fill_info(const struct vmm_service *s, VmTools__Concierge__VmInfo *info
 	if (vm_state(s->vm) == VM_STARTING) /* the config is another thread's */
 		return;
 	info->cid = vm_cid(s->vm);
+	info->agent_ready = vm_guest(s->vm)->state == GUEST_THERE;
 	info->cpus = config->cpus;
 	info->memory_bytes = config->memory_bytes;
 	for (unsigned i = 0; i < config->ndisks; i++)
@@ -105,6 +107,14 @@ static void reply_running(struct vmm_service *s, struct ttrpc_call *call)
 	reply_started(call, &info);
 }
 
+static void vmm_booting(void *ctx)
+{
+	struct vmm_service *s = ctx;
+
+	s->booted = true;
+	vm_console_connect(s->console, machine_uart(vm_machine(s->vm)));
+}
+
 static void vmm_started(void *ctx, const struct err *err)
 {
 	struct vmm_service *s = ctx;
@@ -120,9 +130,9 @@ static void vmm_started(void *ctx, const struct err *err)
 			reply_running(s, call);
 	}
 	if (!err->code) {
-		vm_console_connect(s->console, machine_uart(vm_machine(s->vm)));
 		vmm_say_state(s);
 	} else {
+		vm_console_connect(s->console, NULL);
 		vm_console_end(s->console);
 		vm_end_failed(&s->end, LODGE__V1__VM_END__VM_END_START_FAILED, err->msg);
 		say_end(s);
@@ -180,6 +190,7 @@ static void start_vm(void *ctx, struct ttrpc_call *call, const ProtobufCMessage 
 		vmm_say_state(s);
 		return;
 	case VM_STARTING:
+	case VM_BOOTING:
 		if (!vmm_is_mine(s, r->name))
 			break;
 		calls_push(&s->starting, call);
@@ -305,7 +316,8 @@ static const struct ttrpc_method concierge_methods[] = {
 
 static const struct ttrpc_service concierge = {"vm_tools.concierge.VmConcierge", concierge_methods,
 					       ARRAY_LEN(concierge_methods)};
-static const struct ttrpc_service *const services[] = {&concierge, &vmm_vms_service, NULL};
+static const struct ttrpc_service *const services[] = {&concierge, &vmm_vms_service,
+						       &vmm_guests_service, NULL};
 
 /* ---- the end ------------------------------------------------------------------------------------
  */
@@ -347,6 +359,7 @@ void vmm_service_stop(struct vmm_service *s)
 {
 	switch (vm_state(s->vm)) {
 	case VM_STARTING:
+	case VM_BOOTING:
 	case VM_RUNNING:
 	case VM_PAUSED:
 	case VM_STOPPING:
@@ -400,8 +413,12 @@ int vmm_service_new(const struct vmm_setup *setup, struct vmm_service **ret_serv
 		    struct err *err)
 {
 	struct vmm_service *s = calloc(1, sizeof(*s));
-	struct vm_callbacks callbacks = {
-	    .started = vmm_started, .paused = vmm_paused, .ended = vmm_ended, .ctx = s};
+	struct vm_callbacks callbacks = {.booting = vmm_booting,
+					 .guest_leaving = vmm_guest_leaving,
+					 .started = vmm_started,
+					 .paused = vmm_paused,
+					 .ended = vmm_ended,
+					 .ctx = s};
 	struct loop *loop = setup->loop;
 	struct ttrpc_server_config config = {.loop = loop,
 					     .services = services,
@@ -426,10 +443,16 @@ int vmm_service_new(const struct vmm_setup *setup, struct vmm_service **ret_serv
 	background_init(&s->bg, loop);
 	res = vm_console_new(loop, &s->console);
 	if (!res)
-		res = vm_new(loop, &s->bg, s->sandbox, vm_console_sink(s->console), &callbacks,
-			     &s->vm);
+		res = vm_new(&(struct vm_setup){.loop = loop,
+						.bg = &s->bg,
+						.sandbox = s->sandbox,
+						.console = vm_console_sink(s->console),
+						.vsock_socket = setup->vsock_socket},
+			     &callbacks, &s->vm);
 	if (res)
 		err_set(err, ENOMEM, "out of memory");
+	else
+		vmm_guests_init(s);
 	if (!res && setup->storage_root)
 		res = storage_open(&s->storage.storage, setup->storage_root, err);
 	if (!res)

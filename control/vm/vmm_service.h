@@ -7,6 +7,7 @@
 #define CONTROL_VM_VMM_SERVICE_H
 
 #include "control/access/access.h"
+#include "control/agent/relay.h"
 #include "control/calls.h"
 #include "control/events.h"
 #include "control/storage/service.h"
@@ -21,6 +22,7 @@ struct vmm_setup {
 	 * ours */
 	const struct identity *files_of;
 	const char *storage_root; /* NULL: none */
+	const char *vsock_socket; /* of the built-in vsock device; NULL: none */
 	struct sandbox *sandbox;  /* entered when a VM starts */
 };
 
@@ -41,7 +43,10 @@ struct vmm_service {
 	struct ttrpc_call *first; /* whose request is being worked on; not among `starting` */
 	struct calls stopping, stopping_all, waiting, pausing, resuming;
 	struct events events;
+	struct relay relay;
 	uint64_t began_ns;
+
+	bool booted; /* a guest has run */
 
 	/* the end; then the loop stops */
 	bool ended;

@@ -1,4 +1,4 @@
-/* What the two services of `lodge vmm` share. For vmm_*.c only. Threads: the loop's. */
+/* What the three services of `lodge vmm` share. For vmm_*.c only. Threads: the loop's. */
 #ifndef CONTROL_VM_VMM_SERVICE_PRIV_H
 #define CONTROL_VM_VMM_SERVICE_PRIV_H
 
@@ -6,6 +6,12 @@
 
 /* vmm_vms.c */
 extern const struct ttrpc_service vmm_vms_service;
+
+/* vmm_guests.c */
+extern const struct ttrpc_service vmm_guests_service;
+void vmm_guests_init(struct vmm_service *s);
+/* For vm_callbacks. */
+void vmm_guest_leaving(void *ctx);
 
 /* vmm_vms.c: `paused` of vm_callbacks, and the end of calls that wait for it, with why. */
 void vmm_paused(void *ctx);

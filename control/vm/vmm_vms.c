@@ -200,7 +200,8 @@ static bool can_pause(struct vmm_service *s, struct ttrpc_call *call, const char
 		ttrpc_call_fail(call, TTRPC_NOT_FOUND, "there is no VM '%s'", name);
 	else if (state != VM_RUNNING && state != VM_PAUSED)
 		ttrpc_call_fail(call, TTRPC_FAILED_PRECONDITION, "VM '%s' is %s", name,
-				state == VM_STARTING ? "starting" : "being stopped");
+				state == VM_STARTING || state == VM_BOOTING ? "starting"
+									    : "being stopped");
 	else
 		return true;
 	return false;

@@ -167,10 +167,16 @@ static void vsock_ready(struct virtio_loop_queue *q)
 	}
 }
 
+static void vsock_starting(struct virtio_loop *vl)
+{
+	vsock_own_start(container_of(vl, struct vsock, vl));
+}
+
 static void vsock_stopping(struct virtio_loop *vl)
 {
 	struct vsock *vs = container_of(vl, struct vsock, vl);
 
+	vsock_own_stop(vs);
 	vsock_host_stop(vs);
 	vsock_conn_close_all(vs);
 	vsock_rx_drop(vs);
@@ -180,6 +186,7 @@ static void vsock_stopping(struct virtio_loop *vl)
 static const struct virtio_loop_ops vsock_loop_ops = {
     .pulled = 1 << VSOCK_QUEUE_RX | 1 << VSOCK_QUEUE_TX | 1 << VSOCK_QUEUE_EVENT,
     .ready = vsock_ready,
+    .starting = vsock_starting,
     .stopping = vsock_stopping,
 };
 
@@ -232,6 +239,7 @@ static void vsock_free(struct virtio_dev *dev)
 	struct vsock *vs = vsock_of(dev);
 
 	cleanup_fd(&vs->listen_fd);
+	vsock_own_fini(&vs->own);
 	virtio_loop_fini(&vs->vl);
 	virtio_dev_fini(dev);
 	free(vs->path);
@@ -289,6 +297,9 @@ int virtio_vsock_new(const struct virtio_vsock_config *config, struct loop *loop
 	vs->pump.fn = pump_fn;
 	virtio_loop_init(&vs->vl, &vsock_loop_ops, &vs->dev, loop);
 	r = virtio_dev_init(&vs->dev, err);
+	vsock_own_init(&vs->own, config);
+	if (r == 0 && vs->own.event_fd < 0)
+		r = err_sys(err, errno, "vsock: eventfd");
 	if (r == 0) {
 		/* large enough to be a mapping: slots that are never used cost nothing */
 		vs->conns = calloc(vs->nconns_max, sizeof(*vs->conns));

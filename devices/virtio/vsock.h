@@ -9,6 +9,9 @@
  *   guest to host   a guest that connects to port P of the host (cid 2) is connected to the Unix
  *                   socket PATH_P; where nobody listens it is refused.
  *
+ * The process itself needs no path: virtio_vsock_adopt() takes an end of a socket pair for what a
+ * program's connection is, and one port of the host can be its own.
+ *
  * Half close goes both ways: shutdown(2) on either side is an end of file on the other.
  *
  * What the guest can make the host keep is bounded: VSOCK_CONNS_MAX connections, the window of each
@@ -41,6 +44,15 @@ struct virtio_vsock_config {
 	const char *path; /* PATH; copied; NULL: connections of the guest are refused */
 	int listen_fd;	/* listens at PATH; the device's on success; -1: none come from the host */
 	unsigned conns; /* at most; 0: VSOCK_CONNS_MAX */
+
+	/*
+	 * Takes one end of a socket pair over, whose other is the guest's new connection to
+	 * `own_port` of the host. False: it does not, and the guest is refused. On the loop's
+	 * thread. NULL: that port is as any other.
+	 */
+	bool (*accepted)(void *ctx, int fd);
+	void *ctx;
+	uint32_t own_port;
 };
 
 /*
@@ -49,6 +61,13 @@ struct virtio_vsock_config {
  */
 int virtio_vsock_new(const struct virtio_vsock_config *config, struct loop *loop,
 		     struct virtio_dev **ret_dev, struct err *err);
+
+/*
+ * Serves `fd`, one end of a stream socket pair, as a connection accepted at PATH: "CONNECT
+ * <port>\n" comes first. It waits until there are a driver and room, and is closed at once where
+ * VSOCK_CONNS_MAX wait already. Any thread, until the device is freed.
+ */
+void virtio_vsock_adopt(struct virtio_dev *dev, int fd);
 
 /* Connections now, those that are just being made or ended included. The loop's thread, or while
  * the loop does not run. */

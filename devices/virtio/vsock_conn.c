@@ -185,6 +185,8 @@ static void tick(struct loop_timer *t)
 
 		if (c->state == VSOCK_FREE || !c->deadline_ns)
 			continue;
+		if (virtio_loop_paused(&vs->vl))
+			c->deadline_ns += VSOCK_TICK_NS; /* the guest's time stands still */
 		if (c->deadline_ns <= now)
 			vsock_conn_reset(c);
 		else

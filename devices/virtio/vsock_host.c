@@ -49,14 +49,24 @@ static void accepted(struct loop_op *op, int res)
 	virtio_loop_unhold(&vs->vl);
 }
 
+static bool has_room(const struct vsock *vs)
+{
+	return vs->nconns < vs->nconns_max;
+}
+
 void vsock_host_accept(struct vsock *vs)
 {
-	if (vs->listen_fd < 0 || vs->accepting || vs->accept_waits || vs->vl.stopping ||
-	    vs->vl.broken || vs->nconns == vs->nconns_max)
+	int fd;
+
+	if (vs->vl.stopping || vs->vl.broken)
+		return;
+	while (has_room(vs) && (fd = vsock_own_next(vs)) >= 0)
+		admit(vs, fd);
+	if (vs->listen_fd < 0 || vs->accepting || vs->accept_waits || !has_room(vs))
 		return;
 	if (vs->waiting_fd >= 0) {
 		admit(vs, steal_fd(&vs->waiting_fd));
-		if (vs->nconns == vs->nconns_max)
+		if (!has_room(vs))
 			return;
 	}
 	vs->accepting = true;
@@ -213,8 +223,9 @@ void vsock_host_connect(struct vsock *vs, const struct vsock_packet *p)
 	struct vsock_conn *c = NULL;
 	int fd = -1;
 
-	if (vs->nconns < vs->nconns_max)
-		fd = open_port(vs, p->dst_port);
+	if (has_room(vs))
+		fd = vsock_own_is(vs, p->dst_port) ? vsock_own_connect(vs)
+						   : open_port(vs, p->dst_port);
 	if (fd >= 0)
 		c = vsock_conn_new(vs, fd, VSOCK_OPEN);
 	if (!c) {

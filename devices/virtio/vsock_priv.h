@@ -1,7 +1,7 @@
 /*
  * virtio-vsock from the inside: device and packets from the guest (vsock.c), packets to the guest
- * (vsock_rx.c), connections (vsock_conn.c), their bytes (vsock_stream.c), and the host's sockets
- * (vsock_host.c).
+ * (vsock_rx.c), connections (vsock_conn.c), their bytes (vsock_stream.c), the host's sockets
+ * (vsock_host.c), and this process's own (vsock_own.c).
  *
  *   host connects --> GREETING --line--> REQUESTED --RESPONSE--> OPEN
  *   guest's REQUEST, connect(2) ----------------------------------^
@@ -17,7 +17,7 @@
  *     what the guest was told (buf_alloc): sum of all windows <= VSOCK_WINDOWS_MAX.
  *  4. A descriptor is closed, and a slot free again, when its polls have completed.
  *
- * Threads: the loop's.
+ * Threads: the loop's, but for virtio_vsock_adopt().
  */
 #ifndef DEVICES_VIRTIO_VSOCK_PRIV_H
 #define DEVICES_VIRTIO_VSOCK_PRIV_H
@@ -128,6 +128,19 @@ struct vsock_slot {
 	uint32_t bytes;
 };
 
+/* Streams of this process. */
+struct vsock_own {
+	bool (*accepted)(void *ctx, int fd);
+	void *ctx;
+	uint32_t port;
+	struct loop_watch watch;
+	int event_fd; /* something waits */
+
+	pthread_mutex_t lock; /* below all others; the rest: */
+	int fds[VSOCK_CONNS_MAX];
+	unsigned at, nfds;
+};
+
 struct vsock {
 	struct virtio_dev dev;
 	struct virtio_loop vl;
@@ -159,6 +172,7 @@ struct vsock {
 	int waiting_fd; /* a program that was taken in when the table was full; -1: none */
 	bool accepting, accept_waits, ticking;
 	struct loop_timer accept_retry, tick;
+	struct vsock_own own;
 };
 
 /* A header in host order. */
@@ -231,5 +245,19 @@ void vsock_host_greeting(struct vsock_conn *c);
 void vsock_host_left(struct vsock_conn *c);
 /* The guest has accepted. */
 void vsock_host_answer(struct vsock_conn *c);
+
+/* vsock_own.c */
+/* .event_fd -1: errno says why. */
+void vsock_own_init(struct vsock_own *own, const struct virtio_vsock_config *config);
+void vsock_own_fini(struct vsock_own *own);
+/* vsock_host_accept() is called when something comes. */
+void vsock_own_start(struct vsock *vs);
+void vsock_own_stop(struct vsock *vs);
+/* A descriptor that waits; -1: none. */
+int vsock_own_next(struct vsock *vs);
+/* Is this port of the host the process's own? */
+bool vsock_own_is(const struct vsock *vs, uint32_t port);
+/* The device's end of a connection there; -1: refused. */
+int vsock_own_connect(struct vsock *vs);
 
 #endif

@@ -10,5 +10,7 @@ job_fn call_mount;	       /* mount.c */
 job_fn call_unmount;	       /* mount.c */
 job_fn call_grow_filesystem;   /* grow.c */
 job_fn call_set_time;	       /* clock.c */
+job_fn call_list_files;	       /* tree.c */
+job_fn call_make_entry;	       /* tree.c */
 
 #endif

@@ -86,7 +86,7 @@ static int find_target(const Lodge__Agent__V1__WriteFileOpen *o, struct target *
 	return 0;
 }
 
-static int make_above(const char *dir, struct err *err)
+int copy_make_directories(const char *dir, struct err *err)
 {
 	char part[PATH_MAX];
 
@@ -119,10 +119,10 @@ static int create(struct target *t, struct err *err)
 	return fd >= 0 ? fd : err_sys(err, errno, "making a file in %s", t->dir);
 }
 
-static int set_attributes(int fd, const attributes_t *a, struct err *err)
+int copy_set_attributes(int fd, const attributes_t *a, mode_t mode, struct err *err)
 {
-	mode_t mode = a && a->mode ? a->mode & MODE_BITS : MODE_DEFAULT;
-
+	if (a && a->mode)
+		mode = a->mode & MODE_BITS;
 	if (a && (a->uid || a->gid) && fchown(fd, a->uid, a->gid) < 0)
 		return err_sys(err, errno, "its owner");
 	if (fchmod(fd, mode) < 0)
@@ -166,7 +166,7 @@ int copy_in(const void *arg, struct err *err)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	res = find_target(o, &target, err);
 	if (!res && o->make_directories)
-		res = make_above(target.dir, err);
+		res = copy_make_directories(target.dir, err);
 	if (res)
 		return res;
 	fd = create(&target, err);
@@ -174,7 +174,7 @@ int copy_in(const void *arg, struct err *err)
 		return fd;
 	res = copy(STDIN_FILENO, fd, target.path, err);
 	if (!res) {
-		res = set_attributes(fd, o->attributes, err);
+		res = copy_set_attributes(fd, o->attributes, MODE_DEFAULT, err);
 		err_prefix(err, "%s", target.path);
 	}
 	if (!res)

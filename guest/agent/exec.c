@@ -4,6 +4,7 @@
 #include "guest/agent/agent.h"
 #include "guest/agent/launch.h"
 #include "guest/agent/process.h"
+#include "guest/agent/window.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -17,6 +18,8 @@ struct exec {
 	struct ttrpc_call *call;
 	struct process *process;
 	bool detach;
+
+	struct window window;
 
 	/* what the client is to be told yet */
 	pid_t started;
@@ -51,6 +54,15 @@ static void fill_exited(const struct exec *x, Lodge__Agent__V1__ExecExited *ret_
 
 static void writable(void *agent, struct ttrpc_call *call);
 
+static int exec_send(struct exec *x, const Lodge__Agent__V1__ExecResponse *response)
+{
+	int res = ttrpc_call_send(x->call, &response->base);
+
+	if (!res)
+		window_sent(&x->window, &response->base);
+	return res;
+}
+
 /* Says what there is to say, apart from output. False: later, when there is room. */
 static bool flush(struct exec *x)
 {
@@ -59,13 +71,15 @@ static bool flush(struct exec *x)
 
 	if (!x->started && !x->taken_bytes && !x->exited)
 		return true;
+	if (!window_is_open(&x->window))
+		return false;
 	response.pid = (uint32_t)x->started;
 	response.stdin_taken_bytes = x->taken_bytes;
 	if (x->exited) {
 		fill_exited(x, &exited);
 		response.exited = &exited;
 	}
-	if (ttrpc_call_send(x->call, &response.base) == -EAGAIN) {
+	if (exec_send(x, &response) == -EAGAIN) {
 		ttrpc_call_wait(x->call, writable);
 		return false;
 	}
@@ -96,14 +110,18 @@ static void exec_flush(struct exec *x)
 	}
 }
 
-static void writable(void *agent, struct ttrpc_call *call)
+/* May free it. */
+static void exec_go_on(struct exec *x)
 {
-	struct exec *x = ttrpc_call_user(call);
-
-	(void)agent;
 	if (x->process)
 		process_go_on(x->process);
 	exec_flush(x);
+}
+
+static void writable(void *agent, struct ttrpc_call *call)
+{
+	(void)agent;
+	exec_go_on(ttrpc_call_user(call));
 }
 
 static void on_started(void *ctx)
@@ -118,7 +136,7 @@ static bool on_room(void *ctx)
 {
 	struct exec *x = ctx;
 
-	if (!flush(x))
+	if (!flush(x) || !window_is_open(&x->window))
 		return false;
 	if (ttrpc_call_room(x->call) > CHUNK_BYTES)
 		return true;
@@ -140,7 +158,7 @@ static void on_output(void *ctx, int which, const uint8_t *data, size_t len)
 		response.stdout_data = bytes;
 	else
 		response.stderr_data = bytes;
-	(void)ttrpc_call_send(x->call, &response.base); /* there is room */
+	(void)exec_send(x, &response); /* there is room */
 }
 
 static void on_taken(void *ctx, size_t len)
@@ -198,6 +216,7 @@ static int begin(struct agent *agent, struct exec *x, const Lodge__Agent__V1__Ex
 
 	if (res)
 		return res;
+	window_init(&x->window, start->window_bytes);
 	if (start->terminal) {
 		size = size_of(start->terminal);
 		spec.terminal = &size;
@@ -267,8 +286,11 @@ void exec_data(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *messa
 	struct err err = ERR_INIT;
 	int res = 0;
 
-	if (x->exited) /* it could not know */
+	window_taken(&x->window, request->taken_bytes);
+	if (x->exited) { /* it could not know */
+		exec_flush(x);
 		return;
+	}
 	if (!x->process == !request->start)
 		res = err_set(&err, EINVAL, "`start` comes once, in the first message");
 	else if (request->start)
@@ -279,6 +301,8 @@ void exec_data(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *messa
 		res = take_control(x, request, &err);
 	if (res)
 		exec_refuse(x, &err);
+	else if (request->taken_bytes)
+		exec_go_on(x);
 }
 
 void exec_data_end(void *ctx, struct ttrpc_call *call)

@@ -4,6 +4,7 @@
 #include "guest/agent/agent.h"
 #include "guest/agent/copy.h"
 #include "guest/agent/process.h"
+#include "guest/agent/window.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -17,7 +18,8 @@ struct file {
 	uint64_t taken_bytes; /* WriteFile: to be told yet */
 	bool ended;	      /* WriteFile: the file is in its place */
 
-	/* ReadFile: the start of what the child writes */
+	struct window window; /* ReadFile */
+	/* the start of what its child writes */
 	struct copy_attributes attributes;
 	size_t have_bytes;
 };
@@ -193,10 +195,19 @@ static bool read_room(void *ctx)
 {
 	struct file *f = ctx;
 
+	if (!window_is_open(&f->window))
+		return false;
 	if (ttrpc_call_room(f->call) > 2 * CHUNK_BYTES) /* the attributes as well */
 		return true;
 	ttrpc_call_wait(f->call, read_writable);
 	return false;
+}
+
+static void read_send(struct file *f, const Lodge__Agent__V1__ReadFileResponse *response)
+{
+	/* there is room; any other failure is the end of the connection, and `cancelled` follows */
+	if (!ttrpc_call_send(f->call, &response->base))
+		window_sent(&f->window, &response->base);
 }
 
 /* The attributes are whole: the first message. */
@@ -211,7 +222,7 @@ static void send_attributes(struct file *f)
 	a.mtime_ns = f->attributes.mtime_ns;
 	a.size_bytes = f->attributes.size_bytes;
 	response.attributes = &a;
-	(void)ttrpc_call_send(f->call, &response.base); /* there is room */
+	read_send(f, &response);
 }
 
 static void read_output(void *ctx, int which, const uint8_t *data, size_t len)
@@ -234,7 +245,7 @@ static void read_output(void *ctx, int which, const uint8_t *data, size_t len)
 		return;
 	borrowed.in = data; /* packing reads it */
 	response.data = (ProtobufCBinaryData){.len = len, .data = borrowed.out};
-	(void)ttrpc_call_send(f->call, &response.base);
+	read_send(f, &response);
 }
 
 static void read_ended(void *ctx, int wait_status, const struct err *said)
@@ -248,15 +259,45 @@ static void read_ended(void *ctx, int wait_status, const struct err *said)
 
 void read_file_start(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *request)
 {
+	(void)ctx;
+	(void)request; /* a client stream: comes as data */
+	(void)file_new(call);
+}
+
+void read_file_data(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *message)
+{
 	static const struct process_ops ops = {
 	    .room = read_room,
 	    .output = read_output,
 	    .ended = read_ended,
 	};
-	struct process_spec spec = {.run = copy_out, .arg = request, .out = true};
-	struct file *f = file_new(call);
+	const Lodge__Agent__V1__ReadFileRequest *r =
+	    (const Lodge__Agent__V1__ReadFileRequest *)message;
+	struct process_spec spec = {.run = copy_out, .arg = r, .out = true};
+	struct file *f = ttrpc_call_user(call);
 	struct err err = ERR_INIT;
+	int res = 0;
 
-	if (f && process_start(ctx, &spec, &ops, f, &f->process, &err))
+	if (!f->process == !r->path[0])
+		res = err_set(&err, EINVAL, "`path` comes once, in the first message");
+	else if (!f->process)
+		res = process_start(ctx, &spec, &ops, f, &f->process, &err);
+	else
+		window_taken(&f->window, r->taken_bytes);
+	if (res)
 		file_end(f, &err);
+	else if (r->path[0])
+		window_init(&f->window, r->window_bytes);
+	else
+		process_go_on(f->process);
+}
+
+void read_file_data_end(void *ctx, struct ttrpc_call *call)
+{
+	static const struct err missing = {.code = EINVAL, .msg = "`path` is missing"};
+	struct file *f = ttrpc_call_user(call);
+
+	(void)ctx;
+	if (!f->process)
+		file_end(f, &missing);
 }

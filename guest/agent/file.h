@@ -10,6 +10,8 @@ void write_file_data(void *agent, struct ttrpc_call *call, const ProtobufCMessag
 void write_file_data_end(void *agent, struct ttrpc_call *call);
 
 void read_file_start(void *agent, struct ttrpc_call *call, const ProtobufCMessage *request);
+void read_file_data(void *agent, struct ttrpc_call *call, const ProtobufCMessage *message);
+void read_file_data_end(void *agent, struct ttrpc_call *call);
 
 void file_cancelled(void *agent, struct ttrpc_call *call);
 

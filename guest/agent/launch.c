@@ -27,7 +27,9 @@ struct user {
 
 int launch_check(const Lodge__Agent__V1__ExecStart *start, struct err *err)
 {
-	if (!start->n_argv || !start->argv[0][0])
+	if (start->login_shell && start->n_argv)
+		return err_set(err, EINVAL, "a login shell has no argv of its own");
+	if (!start->login_shell && (!start->n_argv || !start->argv[0][0]))
 		return err_set(err, EINVAL, "argv[0] is missing: it names the program");
 	for (size_t i = 0; i < start->n_env; i++) {
 		const char *eq = strchr(start->env[i], '=');
@@ -170,6 +172,28 @@ static char **make_env(const Lodge__Agent__V1__ExecStart *start, const struct us
 /* ---- all of it ----------------------------------------------------------------------------------
  */
 
+/* As login(1) does: "-sh" tells the shell what it is. Returns when there is no such shell. */
+static void execute_shell(const char *shell)
+{
+	const char *slash = strrchr(shell, '/');
+	char name[NAME_MAX_BYTES];
+	char *argv[] = {name, NULL};
+
+	snprintf(name, sizeof(name), "-%s", slash ? slash + 1 : shell);
+	execv(shell, argv);
+}
+
+static int execute_login_shell(const char *shell, struct err *err)
+{
+	int error;
+
+	execute_shell(shell);
+	error = errno;
+	if (error == ENOENT)
+		execute_shell(SHELL_DEFAULT);
+	return err_sys(err, error, "cannot start %s", shell);
+}
+
 int launch(const void *arg, struct err *err)
 {
 	const Lodge__Agent__V1__ExecStart *start = arg;
@@ -193,6 +217,8 @@ int launch(const void *arg, struct err *err)
 	argv = calloc(start->n_argv + 1, sizeof(*argv));
 	if (!environ || !argv)
 		return err_set(err, ENOMEM, "out of memory");
+	if (start->login_shell)
+		return execute_login_shell(user.shell, err);
 	memcpy(argv, start->argv, start->n_argv * sizeof(*argv));
 	execvp(argv[0], argv);
 	if (errno == ENOENT)

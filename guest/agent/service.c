@@ -56,6 +56,8 @@ JOB(call_mount, mount)
 JOB(call_unmount, unmount)
 JOB(call_grow_filesystem, grow_filesystem)
 JOB(call_set_time, set_time)
+JOB(call_list_files, list_files)
+JOB(call_make_entry, make_entry)
 
 #define MESSAGES(name)                                            \
 	.input = &lodge__agent__v1__##name##_request__descriptor, \
@@ -74,6 +76,8 @@ static const struct ttrpc_method methods[] = {
     JOB_METHOD("Unmount", unmount),
     JOB_METHOD("GrowFilesystem", grow_filesystem),
     JOB_METHOD("SetTime", set_time),
+    JOB_METHOD("ListFiles", list_files),
+    JOB_METHOD("MakeEntry", make_entry),
     {.name = "Exec",
      MESSAGES(exec),
      .flags = TTRPC_CLIENT_STREAM | TTRPC_SERVER_STREAM,
@@ -90,8 +94,10 @@ static const struct ttrpc_method methods[] = {
      .cancelled = file_cancelled},
     {.name = "ReadFile",
      MESSAGES(read_file),
-     .flags = TTRPC_SERVER_STREAM,
+     .flags = TTRPC_CLIENT_STREAM | TTRPC_SERVER_STREAM,
      .start = read_file_start,
+     .data = read_file_data,
+     .data_end = read_file_data_end,
      .cancelled = file_cancelled},
     {.name = "Shutdown", MESSAGES(shutdown), .start = shutdown_start},
 };

@@ -21,18 +21,27 @@ int agent_open(void)
 	return fd;
 }
 
-int agent_start(int fd, const char *where, char **envp)
+/* An option with its value, behind what is there; execveat() changes none of them. */
+static char **add_option(char **at, char *option, const char *value)
 {
-	static char name[] = "@lodge-agent", listen[] = "--listen";
-	char *argv[] = {name, NULL, NULL, NULL};
+	if (!value)
+		return at;
+	at[0] = option;
+	memcpy(&at[1], &value, sizeof(value));
+	return at + 2;
+}
+
+int agent_start(int fd, const struct conf *conf, char **envp)
+{
+	static char name[] = "@lodge-agent", listen[] = "--listen", ready[] = "--ready";
+	char *argv[6] = {name};
+	char **at = argv + 1;
 	pid_t pid;
 
 	if (fd < 0)
 		return -1;
-	if (where) {
-		argv[1] = listen;
-		memcpy(&argv[2], &where, sizeof(where)); /* execveat() changes none of them */
-	}
+	at = add_option(at, listen, conf->agent);
+	add_option(at, ready, conf->ready);
 	pid = fork();
 	if (pid == 0) {
 		setsid();

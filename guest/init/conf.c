@@ -20,6 +20,7 @@ static const struct {
     {"init", offsetof(struct conf, init)},
     {"exec", offsetof(struct conf, exec)},
     {"agent", offsetof(struct conf, agent)},
+    {"ready", offsetof(struct conf, ready)},
 };
 
 static void take_line(struct conf *conf, char *line)

@@ -36,6 +36,7 @@ struct conf {
 	const char *init;	/* program of the root that takes over; NULL: the usual ones */
 	const char *exec;	/* without root: program of the initramfs */
 	const char *agent;	/* where the agent listens; NULL: where it does by itself */
+	const char *ready;	/* where it says "ready"; NULL: likewise */
 };
 
 /* False: the file cannot be read, and that has been said. */
@@ -59,12 +60,12 @@ bool root_mount(const struct conf *conf, const char *target);
 int agent_open(void);
 
 /*
- * Starts it in the root that is in place by now, and closes `fd`. `where` it listens may be NULL.
+ * Starts it in the root that is in place by now, and closes `fd`, as the conf says.
  * It lives in a session of its own, with '@' before its name: systemd leaves such processes of an
  * initramfs alone until the end (systemd.io, ROOT_STORAGE_DAEMONS). Returns its process id, or -1
  * where there is none.
  */
-int agent_start(int fd, const char *where, char **envp);
+int agent_start(int fd, const struct conf *conf, char **envp);
 
 /* The agent is all that this root can run: reaps what ends, until the agent does. */
 void agent_stay(int pid);

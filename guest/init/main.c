@@ -44,7 +44,7 @@ static void with_root(const struct conf *conf, char **argv, char **envp)
 	mount_kernel_filesystems(NEWROOT);
 	if (!switch_root(NEWROOT))
 		return;
-	agent = agent_start(agent, conf->agent, envp);
+	agent = agent_start(agent, conf, envp);
 	if (exec_init(conf->init, argv, envp))
 		return;
 	if (agent > 0)

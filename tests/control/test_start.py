@@ -2,6 +2,7 @@
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from rig import Skip, alive, need_kvm, until  # noqa: F401
 
@@ -57,9 +58,72 @@ def test_disks_are_checked_in_order(server):
     refused(server, f"disk 0 {server.rootfs}: unknown image type 7", name="a", **server.spec(disks=[odd, absent]))
 
 
-def test_do_mount_is_explained(server):
+def test_mounts_are_checked(server):
+    def disk(**fields):
+        return dict(path=str(server.disk("d")), do_mount=True, mount_point="/mnt", fstype="ext4") | fields
+
+    refused(server, "mount_point: 'mnt'", name="a", **server.spec(disks=[disk(mount_point="mnt")]))
+    refused(server, "mount_point: '/'", name="a", **server.spec(disks=[disk(mount_point="/")]))
+    refused(server, "fstype: ''", name="a", **server.spec(disks=[disk(fstype="")]))
+    refused(server, "fstype: '../x'", name="a", **server.spec(disks=[disk(fstype="../x")]))
+    refused(server, "needs the agent", name="a", **server.spec(vm=dict(no_agent=True), disks=[disk()]))
+
+
+def never_ready(server, name, **fields):
+    """Fields of a StartVm whose guest never says that it is ready: the payload is no Linux."""
+    return server.spec(vm=dict(no_initramfs=False), **fields)
+
+
+def test_guest_that_is_never_ready(server):
+    need_kvm()
+    with server.client() as c:
+        began = time.monotonic()
+        reply = c.StartVm(name="a", **never_ready(server, "a", start_timeout_ms=700))
+        assert not reply.success and "no agent was ready in the guest within 0.7 s" in reply.failure_reason, reply
+        assert 0.7 <= time.monotonic() - began
+        assert not c.GetVmInfo(name="a").success
+
+
+def test_mount_needs_an_agent_that_is_ready(server):
+    need_kvm()
     disk = dict(path=str(server.disk("d")), do_mount=True, mount_point="/mnt", fstype="ext4")
-    refused(server, "do_mount is not available", name="a", **server.spec(disks=[disk]))
+    refused(server, "must start lodge-agent", name="a", **server.spec(disks=[disk], start_timeout_ms=300))
+
+
+def test_guest_ends_before_it_is_ready(server):
+    need_kvm()
+    refused(server, "the guest ended before it was ready: ", name="a",
+            **server.spec("reset", vm=dict(no_initramfs=False)))
+
+
+def test_stopped_while_it_boots(server):
+    need_kvm()
+    with server.client() as c, server.client() as other, ThreadPoolExecutor(1) as pool:
+        start = pool.submit(lambda: c.StartVm(name="a", **never_ready(server, "a")))
+        until("it boots", lambda: other.GetVmInfo(name="a").success)
+        info = other.GetVmInfo(name="a").vm_info
+        assert info.state == 1 and not info.agent_ready, info
+        assert other.StopVm(name="a").success
+        assert "stopped while it was starting" in start.result().failure_reason
+
+
+def test_no_agent_no_vsock(server):
+    need_kvm()
+    with server.client() as c:
+        assert server.start(c, "a", vm=dict(no_agent=True)).cid == 0
+        assert c.StopVm(name="a").success
+
+
+def test_cids_are_not_used_again(server):
+    need_kvm()
+    if "vmm" in server.kind:
+        raise Skip("one VM only")
+    with server.client() as c:
+        cids = []
+        for name in "ab":
+            cids.append(server.start(c, name).cid)
+            assert c.StopVm(name=name).success
+        assert 3 <= cids[0] < cids[1], cids
 
 
 def test_one_file_as_two_disks(server):

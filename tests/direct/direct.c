@@ -87,7 +87,10 @@ void direct_init(struct direct *d, const char *payload)
 void direct_make(struct direct *d)
 {
 	const struct uart_sink sink = {.write = console_write, .ctx = d};
-	const struct machine_callbacks callbacks = {.ended = ended, .ctx = d};
+	const struct machine_callbacks callbacks = {.ended = ended,
+						    .vsock_accepted = d->vsock_accepted,
+						    .vsock_port = d->vsock_port,
+						    .ctx = d};
 	struct err err = ERR_INIT;
 
 	if (machine_new(&d->config, d->loop, &sink, &callbacks, &d->machine, &err))

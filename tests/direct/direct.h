@@ -26,6 +26,10 @@ struct direct {
 	const char *wait_for;
 	void (*then)(struct machine *machine);
 
+	/* of machine_callbacks, with this struct for ctx */
+	void (*vsock_accepted)(void *ctx, int fd);
+	uint32_t vsock_port;
+
 	bool stop_first; /* machine_stop() comes before machine_start() */
 
 	char console[DIRECT_CONSOLE];

@@ -23,7 +23,9 @@
 struct fixture {
 	struct direct d;
 	char folder[32], path[48];
-	int ready; /* listens at PATH_7777; -1: nobody does */
+	int ready;    /* listens at PATH_7777; -1: nobody does */
+	bool own;     /* no paths: by this process's own ends */
+	int given[2]; /* a pipe for what the machine gives */
 	void (*program)(struct fixture *f);
 	const char *failure; /* what the program found wrong */
 	pthread_t thread;
@@ -60,16 +62,57 @@ static bool get(int fd, void *buf, size_t len)
 	return true;
 }
 
-/* Connects to a port of the guest; -1: refused. */
-static int dial(struct fixture *f, unsigned port)
+struct adoption {
+	struct loop_msg msg;
+	struct machine *machine;
+	int fd;
+};
+
+static void adopt(struct loop_msg *msg)
+{
+	struct adoption *a = container_of(msg, struct adoption, msg);
+
+	machine_vsock_adopt(a->machine, a->fd);
+	free(a);
+}
+
+/* The other end is the machine's, once its control loop's thread has it. */
+static int own_end(struct fixture *f)
+{
+	struct adoption *a = malloc(sizeof(*a));
+	int ends[2];
+
+	if (!a || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
+		abort();
+	*a = (struct adoption){.msg.fn = adopt, .machine = f->d.machine, .fd = ends[1]};
+	loop_post(f->d.loop, &a->msg);
+	return ends[0];
+}
+
+static void given(void *ctx, int fd)
+{
+	struct fixture *f = container_of(ctx, struct fixture, d);
+
+	EXPECT(write(f->given[1], &fd, sizeof(fd)) == sizeof(fd));
+}
+
+static int connected(struct fixture *f)
 {
 	struct sockaddr_un a;
 	int fd = unix_socket(f->path, &a);
+
+	EXPECT(!connect(fd, (struct sockaddr *)&a, sizeof(a)));
+	return fd;
+}
+
+/* Connects to a port of the guest; -1: refused. */
+static int dial(struct fixture *f, unsigned port)
+{
+	int fd = f->own ? own_end(f) : connected(f);
 	char line[32], c = 0;
 	int n = snprintf(line, sizeof(line), "CONNECT %u\n", port);
 
-	if (connect(fd, (struct sockaddr *)&a, sizeof(a)) || write(fd, line, (size_t)n) != n ||
-	    !get(fd, line, 3) || memcmp(line, "OK ", 3) != 0) {
+	if (write(fd, line, (size_t)n) != n || !get(fd, line, 3) || memcmp(line, "OK ", 3) != 0) {
 		close(fd);
 		return -1;
 	}
@@ -169,12 +212,15 @@ static void refused_and_again(struct fixture *f)
 
 static void guest_connects(struct fixture *f)
 {
-	struct pollfd p = {.fd = f->ready, .events = POLLIN};
+	struct pollfd p = {.fd = f->own ? f->given[0] : f->ready, .events = POLLIN};
 	char text[6] = "";
-	int fd;
+	int fd = -1;
 
 	EXPECT(poll(&p, 1, WAIT_MS) == 1);
-	fd = accept(f->ready, NULL, NULL);
+	if (f->own)
+		EXPECT(get(f->given[0], &fd, sizeof(fd)));
+	else
+		fd = accept(f->ready, NULL, NULL);
 	EXPECT(get(fd, text, 6));
 	EXPECT(!memcmp(text, "ready\n", 6));
 	close(fd);
@@ -196,8 +242,12 @@ static void *program(void *arg)
 	return NULL;
 }
 
-static void run(void (*host)(struct fixture *f), bool listens)
+/* Who hears of the guest's connection. */
+enum hearer { NOBODY, LISTENER, OWN };
+
+static void run(void (*host)(struct fixture *f), enum hearer hearer)
 {
+	const bool listens = hearer == LISTENER;
 	static struct fixture fixture;
 	struct fixture *f = &fixture;
 	struct sockaddr_un a;
@@ -210,8 +260,14 @@ static void run(void (*host)(struct fixture *f), bool listens)
 	setenv("XDG_RUNTIME_DIR", f->folder, 1);
 	direct_init(&f->d, "vsock");
 	f->d.config.transport = MACHINE_MMIO;
-	f->d.config.vsock =
-	    (struct vsock_config){.on = true, .backend = VSOCK_BUILTIN, .socket = strdup(f->path)};
+	f->own = hearer == OWN;
+	f->d.config.vsock = (struct vsock_config){
+	    .on = true, .backend = VSOCK_BUILTIN, .socket = f->own ? NULL : strdup(f->path)};
+	if (f->own) {
+		assert_int_equal(pipe(f->given), 0);
+		f->d.vsock_accepted = given;
+		f->d.vsock_port = 7777;
+	}
 	f->program = host;
 	f->ready = -1;
 	snprintf(path, sizeof(path), "%s_7777", f->path);
@@ -221,6 +277,8 @@ static void run(void (*host)(struct fixture *f), bool listens)
 		assert_int_equal(listen(f->ready, 4), 0);
 	}
 	direct_make(&f->d);
+	assert_false(machine_vsock_by_host(f->d.machine));
+	assert_int_equal(machine_vsock_port(f->d.machine), f->own ? 7777 : 0);
 	assert_int_equal(pthread_create(&f->thread, NULL, program, f), 0);
 	direct_run(&f->d);
 	pthread_join(f->thread, NULL);
@@ -228,11 +286,15 @@ static void run(void (*host)(struct fixture *f), bool listens)
 		fail_msg("%s; console: %s", f->failure, f->d.console);
 	direct_expect(&f->d, "done\n");
 	direct_expect(&f->d, "cid ");
-	if (!listens)
+	if (hearer == NOBODY)
 		direct_expect(&f->d, "no host\n");
 	assert_int_equal(f->d.event, MACHINE_POWEROFF);
 	direct_fini(&f->d);
 	unlink(f->path);
+	if (f->own) {
+		close(f->given[0]);
+		close(f->given[1]);
+	}
 	if (listens) {
 		close(f->ready);
 		unlink(path);
@@ -242,26 +304,37 @@ static void run(void (*host)(struct fixture *f), bool listens)
 	assert_int_equal(rmdir(f->folder), 0);
 }
 
-#define TEST(name, listens)                   \
-	static void test_##name(void **state) \
+#define TEST(test, host, hearer)              \
+	static void test_##test(void **state) \
 	{                                     \
 		(void)state;                  \
-		run(name, listens);           \
+		run(host, hearer);            \
 	}
 
-TEST(nobody_listens, false)
-TEST(guest_connects, true)
-TEST(echo, false)
-TEST(echo_of_many, true)
-TEST(chargen, false)
-TEST(refused_and_again, false)
+TEST(nobody_listens, nobody_listens, NOBODY)
+TEST(guest_connects, guest_connects, LISTENER)
+TEST(guest_connects_to_the_process, guest_connects, OWN)
+TEST(echo, echo, NOBODY)
+TEST(echo_of_many, echo_of_many, LISTENER)
+TEST(echo_of_many_own, echo_of_many, OWN)
+TEST(chargen, chargen, NOBODY)
+TEST(chargen_own, chargen, OWN)
+TEST(refused_and_again, refused_and_again, NOBODY)
+TEST(refused_and_again_own, refused_and_again, OWN)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_nobody_listens), cmocka_unit_test(test_guest_connects),
-	    cmocka_unit_test(test_echo),	   cmocka_unit_test(test_echo_of_many),
-	    cmocka_unit_test(test_chargen),	   cmocka_unit_test(test_refused_and_again),
+	    cmocka_unit_test(test_nobody_listens),
+	    cmocka_unit_test(test_guest_connects),
+	    cmocka_unit_test(test_guest_connects_to_the_process),
+	    cmocka_unit_test(test_echo),
+	    cmocka_unit_test(test_echo_of_many),
+	    cmocka_unit_test(test_echo_of_many_own),
+	    cmocka_unit_test(test_chargen),
+	    cmocka_unit_test(test_chargen_own),
+	    cmocka_unit_test(test_refused_and_again),
+	    cmocka_unit_test(test_refused_and_again_own),
 	};
 	const char *why = direct_unavailable();
 

@@ -27,12 +27,19 @@ class Server:
         until("the server's socket", lambda: os.path.exists(self.socket) or self.process.poll() is not None)
         check(self.process.poll() is None, "lodge serve has ended: see serve.log")
 
-    def run(self, *words, status=0):
-        """One command of the client; returns what it printed."""
+    def ran(self, words, status):
         done = subprocess.run([LODGE, words[0], "--socket", self.socket, *map(str, words[1:])], capture_output=True,
                               text=True, stdin=subprocess.DEVNULL, timeout=2 * DEADLINE_S, check=False)
         equal(done.returncode, status, f"lodge {' '.join(map(str, words))}: {done.stdout}{done.stderr}: exit status")
-        return done.stdout
+        return done
+
+    def run(self, *words, status=0):
+        """One command of the client; returns what it printed."""
+        return self.ran(words, status).stdout
+
+    def fails(self, *words):
+        """One that fails; returns what it said."""
+        return self.ran(words, 1).stderr
 
     def start(self, context, name, commands, *arguments, cmdline=""):
         """A guest that runs commands of init/guest.h; its root is not looked at."""

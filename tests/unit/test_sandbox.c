@@ -197,13 +197,40 @@ static void test_nobody_reaches_out(void **state)
 	(void)state;
 	for (unsigned role = 0; role < NTHREAD_ROLES; role++) {
 		for (size_t i = 0; i < ARRAY_LEN(forbidden); i++) {
-			/* vsock: to Unix sockets in the folder that is its root */
-			if (role != THREAD_SOCKETS || forbidden[i] != __NR_connect)
-				assert_false(may(role, forbidden[i], 0, 0, 0));
+			/* vsock: what these two may make sockets for */
+			if (forbidden[i] == __NR_connect &&
+			    (role == THREAD_SOCKETS || role == THREAD_CONTROL))
+				continue;
+			assert_false(may(role, forbidden[i], 0, 0, 0));
 		}
-		assert_int_equal(may(role, __NR_socket, AF_UNIX, 0, 0), role == THREAD_SOCKETS);
-		assert_false(may(role, __NR_socket, AF_INET, 0, 0));
-		assert_false(may(role, __NR_socket, AF_VSOCK, 0, 0));
+	}
+}
+
+static void test_sockets_are_streams_of_vsock(void **state)
+{
+	static const int types[] = {SOCK_DGRAM, SOCK_SEQPACKET, SOCK_RAW};
+	static const int families[] = {AF_UNIX, AF_VSOCK, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET};
+
+	(void)state;
+	for (unsigned role = 0; role < NTHREAD_ROLES; role++) {
+		const bool control = role == THREAD_CONTROL, sockets = role == THREAD_SOCKETS;
+		const int flags = SOCK_CLOEXEC | SOCK_NONBLOCK;
+
+		for (size_t i = 0; i < ARRAY_LEN(families); i++) {
+			const int f = families[i];
+			const bool alone = (sockets && f == AF_UNIX) || (control && f == AF_VSOCK);
+			const bool pair = (sockets || control) && f == AF_UNIX;
+
+			assert_int_equal(may(role, __NR_socket, f, SOCK_STREAM, 0), alone);
+			assert_int_equal(may(role, __NR_socket, f, SOCK_STREAM | flags, 0), alone);
+			assert_int_equal(may(role, __NR_socketpair, f, SOCK_STREAM, 0), pair);
+			assert_int_equal(may(role, __NR_socketpair, f, SOCK_STREAM | flags, 0),
+					 pair);
+			for (size_t k = 0; k < ARRAY_LEN(types); k++) {
+				assert_false(may(role, __NR_socket, f, types[k], 0));
+				assert_false(may(role, __NR_socketpair, f, types[k] | flags, 0));
+			}
+		}
 	}
 }
 
@@ -352,6 +379,7 @@ int main(void)
 		cmocka_unit_test(test_programs_are_the_table),
 		cmocka_unit_test(test_other_architectures_are_killed),
 		cmocka_unit_test(test_nobody_reaches_out),
+		cmocka_unit_test(test_sockets_are_streams_of_vsock),
 		cmocka_unit_test(test_ioctls_by_role),
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 		cmocka_unit_test(test_arguments_are_looked_at),

@@ -206,6 +206,23 @@ static void cancelled_call_is_silent(void **state)
 	assert_string_equal(b->text, "yes;");
 }
 
+static void cancelled_call_is_given_up_at_the_server(void **state)
+{
+	struct both *b = *state;
+	struct ttrpc_client_call *hold = start(b, "Hold", "", false, 0);
+	struct ttrpc_client_call *chat = start(b, "Chat", NULL, true, 0);
+
+	start(b, "Echo", "a", false, 0);
+	b->left -= 2;
+	run(b);
+	ttrpc_client_cancel(hold);
+	ttrpc_client_cancel(chat);
+	start(b, "Echo", "b", false, 0);
+	run(b);
+	assert_string_equal(b->text, "a;b;");
+	assert_int_equal(b->rig.cancelled, 2);
+}
+
 static void close_from_a_callback(void **state)
 {
 	struct both *b = *state;
@@ -264,6 +281,7 @@ int main(void)
 	    CASE(status_of_the_server),
 	    CASE(deadline),
 	    CASE(cancelled_call_is_silent),
+	    CASE(cancelled_call_is_given_up_at_the_server),
 	    CASE(close_from_a_callback),
 	    CASE(request_of_more_than_4_mib),
 	    CASE(server_goes_away),

@@ -7,9 +7,9 @@ LAB_L1_IMAGE_SIZE=3G
 
 LAB_L1_PACKAGES=(
 	# the host itself, and tools for tests
-	bash busybox-static ca-certificates coreutils e2fsprogs expect fdisk gdb-minimal iproute2
-	iputils-ping kmod libcap2-bin make nftables procps psmisc python3-minimal socat strace
-	util-linux uuid-runtime xz-utils zstd lz4 bsdextrautils acl attr
+	bash btrfs-progs busybox-static ca-certificates coreutils dosfstools e2fsprogs erofs-utils expect fdisk gdb-minimal iproute2
+	iputils-ping kmod libcap2-bin make nftables procps psmisc python3-minimal socat squashfs-tools strace
+	util-linux uuid-runtime xfsprogs xz-utils zstd lz4 bsdextrautils acl attr
 	# what lodge is compared with, and load generators
 	fio iperf3 passt qemu-system-x86 qemu-utils
 	# what lodge is linked with, and its sanitizer builds

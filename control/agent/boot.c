@@ -1,0 +1,162 @@
+/* The guest's part of a start. See control/agent/boot.h. */
+#include "control/agent/boot.h"
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "proto/agent.pb-c.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/mount.h>
+
+#define NS_PER_MS UINT64_C(1000000)
+/* The driver of a disk may still be on its way. */
+#define APPEAR_MS 10000
+
+void boot_end(struct boot *b)
+{
+	if (!b->guest)
+		return;
+	loop_timer_disarm(b->loop, &b->timer);
+	if (b->call)
+		ttrpc_client_cancel(steal_ptr(&b->call));
+	b->guest = NULL;
+}
+
+static void boot_over(struct boot *b, const struct err *err)
+{
+	boot_end(b);
+	b->done(b->ctx, err);
+}
+
+/* ---- mounts -------------------------------------------------------------------------------------
+ */
+
+static void mount_next(struct boot *b);
+
+static void mount_failed(struct boot *b, const char *text)
+{
+	struct err err = ERR_INIT;
+
+	err_set(&err, EIO, "disk %s, in the guest: %s", b->config->disks[b->disk].image.path, text);
+	guest_clean_text(err.msg);
+	boot_over(b, &err);
+}
+
+static void mounted(void *ctx, int code, const char *text, const ProtobufCMessage *reply)
+{
+	struct boot *b = ctx;
+
+	(void)reply;
+	b->call = NULL;
+	if (code != TTRPC_OK) {
+		mount_failed(b, text);
+		return;
+	}
+	b->disk++;
+	mount_next(b);
+}
+
+static int mount_ask(struct boot *b, const struct machine_mount *mount, bool read_only,
+		     struct err *err)
+{
+	Lodge__Agent__V1__MountRequest request = LODGE__AGENT__V1__MOUNT_REQUEST__INIT;
+	struct ttrpc_client *client = guest_client(b->guest, err);
+	struct ttrpc_rpc rpc = {
+	    .service = AGENT_SERVICE,
+	    .method = "Mount",
+	    .request = &request.base,
+	    .output = &lodge__agent__v1__mount_response__descriptor,
+	    .done = mounted,
+	    .ctx = b,
+	};
+	char device[] = "/dev/vda";
+	int res;
+
+	if (!client)
+		return -err->code;
+	device[sizeof(device) - 2] = (char)('a' + b->disk);
+	request.source = device;
+	request.target = mount->target;
+	request.fstype = mount->fstype;
+	request.flags = mount->flags | (read_only ? MS_RDONLY : 0);
+	if (mount->data)
+		request.data = mount->data;
+	request.mkfs_if_blank = mount->mkfs_if_blank;
+	request.wait_ms = APPEAR_MS;
+	res = ttrpc_client_start(client, &rpc, &b->call);
+	return res ? err_sys(err, -res, "the call to the agent") : 0;
+}
+
+static void mount_next(struct boot *b)
+{
+	const struct machine_config *config = b->config;
+	const struct machine_disk *disk;
+	struct err err = ERR_INIT;
+
+	while (b->disk < config->ndisks && !config->disks[b->disk].mount.target)
+		b->disk++;
+	if (b->disk == config->ndisks) {
+		boot_over(b, &err);
+		return;
+	}
+	disk = &config->disks[b->disk];
+	if (mount_ask(b, &disk->mount, disk->image.read_only, &err))
+		mount_failed(b, err.msg);
+}
+
+/* ---- the agent ----------------------------------------------------------------------------------
+ */
+
+void boot_agent_ready(struct boot *b)
+{
+	if (!b->guest || b->mounting) /* it has come back: what is lost is lost */
+		return;
+	b->mounting = true;
+	mount_next(b);
+}
+
+static void too_late(struct loop_timer *t)
+{
+	struct boot *b = container_of(t, struct boot, timer);
+	double s = b->timeout_ms / 1000.0;
+	struct err err = ERR_INIT;
+
+	if (b->mounting)
+		err_set(&err, ETIMEDOUT, "disk %s: not mounted in the guest within %.3g s",
+			b->config->disks[b->disk].image.path, s);
+	else
+		err_set(
+		    &err, ETIMEDOUT,
+		    "no agent was ready in the guest within %.3g s: its console tells how far it "
+		    "came; %s",
+		    s,
+		    b->config->agent ? "a guest without vsock starts with no_agent only"
+				     : "its own initrd, or its root, must start lodge-agent");
+	boot_over(b, &err);
+}
+
+bool boot_wanted(const struct machine_config *config)
+{
+	for (unsigned i = 0; i < config->ndisks; i++) {
+		if (config->disks[i].mount.target)
+			return true;
+	}
+	return config->agent;
+}
+
+void boot_begin(struct boot *b, struct loop *loop, struct guest *guest,
+		const struct machine_config *config, unsigned timeout_ms,
+		void (*done)(void *ctx, const struct err *err), void *ctx)
+{
+	*b = (struct boot){
+	    .loop = loop,
+	    .guest = guest,
+	    .config = config,
+	    .timeout_ms = timeout_ms ? timeout_ms : BOOT_TIMEOUT_MS,
+	    .timer.fn = too_late,
+	    .done = done,
+	    .ctx = ctx,
+	};
+	loop_timer_arm(loop, &b->timer, loop_now_ns() + b->timeout_ms * NS_PER_MS);
+}

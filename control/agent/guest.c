@@ -1,0 +1,173 @@
+/* The way to the agent. See control/agent/guest.h. */
+#include "control/agent/guest.h"
+
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+#define CONNECT_NS UINT64_C(10000000000)
+/* Between attempts, doubled each time. */
+#define RETRY_FIRST_NS UINT64_C(50000000)
+#define TRIES_MAX      8 /* about 13 s: then only "ready" counts, or a call that is wanted */
+
+static void connect_now(struct guest *g);
+
+static void stop_waiting(struct guest *g)
+{
+	if (g->retrying)
+		loop_timer_disarm(g->loop, &g->retry);
+	g->retrying = false;
+}
+
+static void disconnect(struct guest *g)
+{
+	stop_waiting(g);
+	agent_connect_cancel(steal_ptr(&g->connect));
+	if (g->client && g->callbacks.leaving)
+		g->callbacks.leaving(g->callbacks.ctx);
+	ttrpc_client_close(steal_ptr(&g->client));
+}
+
+/* Nobody listened, or it was lost. */
+static void try_later(struct guest *g)
+{
+	g->state = GUEST_AWAITED;
+	if (g->tries >= TRIES_MAX)
+		return;
+	g->retrying = true;
+	loop_timer_arm(g->loop, &g->retry, loop_now_ns() + (RETRY_FIRST_NS << g->tries));
+	g->tries++;
+}
+
+static void retry(struct loop_timer *t)
+{
+	connect_now(container_of(t, struct guest, retry));
+}
+
+static void lost(void *ctx)
+{
+	struct guest *g = ctx;
+
+	ttrpc_client_close(steal_ptr(&g->client));
+	try_later(g);
+}
+
+static void connected(void *ctx, int fd, const struct err *err)
+{
+	struct guest *g = ctx;
+
+	g->connect = NULL;
+	if (fd < 0) {
+		log_debug("guest: %s", err->msg);
+		try_later(g);
+		return;
+	}
+	if (ttrpc_client_new(g->loop, fd, lost, g, &g->client)) {
+		try_later(g);
+		return;
+	}
+	g->state = GUEST_THERE;
+	g->tries = 0;
+	if (g->callbacks.ready)
+		g->callbacks.ready(g->callbacks.ctx);
+}
+
+/* The device's end of a pair is served as if a program had connected to its socket. */
+static int built_in_end(struct guest *g, int *ret_fd, struct err *err)
+{
+	int fds[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds))
+		return err_sys(err, errno, "socketpair");
+	machine_vsock_adopt(g->machine, fds[1]);
+	*ret_fd = fds[0];
+	return 0;
+}
+
+static void connect_now(struct guest *g)
+{
+	struct agent_address a = {
+	    .way = AGENT_BY_VSOCK,
+	    .cid = machine_cid(g->machine),
+	    .port = AGENT_PORT,
+	    .fd = -1,
+	};
+	struct err err = ERR_INIT;
+	int res = 0;
+
+	stop_waiting(g);
+	g->state = GUEST_CONNECTING;
+	if (!machine_vsock_by_host(g->machine)) {
+		a.way = AGENT_BY_BUILTIN;
+		res = built_in_end(g, &a.fd, &err);
+	}
+	if (!res)
+		res = agent_connect(g->loop, &a, CONNECT_NS, connected, g, &g->connect, &err);
+	if (res) {
+		log_debug("guest: %s", err.msg);
+		try_later(g);
+	}
+}
+
+void guest_said_ready(struct guest *g, int fd)
+{
+	cleanup_fd(&fd);
+	g->tries = 0;
+	if (g->state == GUEST_AWAITED)
+		connect_now(g);
+}
+
+struct ttrpc_client *guest_client(struct guest *g, struct err *err)
+{
+	switch (g->state) {
+	case GUEST_AWAY:
+		err_set(err, ENOENT, "the VM does not run");
+		return NULL;
+	case GUEST_AWAITED:
+		if (!machine_cid(g->machine)) {
+			err_set(err, ENOTSUP, "the VM has no vsock, and so no agent");
+			return NULL;
+		}
+		if (!g->retrying)
+			connect_now(g); /* it may be there by the next call */
+		break;
+	case GUEST_CONNECTING:
+		break;
+	case GUEST_THERE:
+		return g->client;
+	}
+	err_set(err, EAGAIN,
+		"no agent answers in the guest; it is still starting, or its initrd or root does "
+		"not start lodge-agent");
+	return NULL;
+}
+
+void guest_init(struct guest *g, struct loop *loop, const struct guest_callbacks *callbacks)
+{
+	*g = (struct guest){.loop = loop, .callbacks = *callbacks, .retry.fn = retry};
+}
+
+void guest_attach(struct guest *g, struct machine *machine)
+{
+	g->machine = machine;
+	g->state = GUEST_AWAITED;
+	g->tries = 0;
+}
+
+void guest_detach(struct guest *g)
+{
+	disconnect(g);
+	g->state = GUEST_AWAY;
+	g->machine = NULL;
+}
+
+void guest_clean_text(char *text)
+{
+	for (; *text; text++) {
+		if (*text < ' ' || *text > '~')
+			*text = '?';
+	}
+}
