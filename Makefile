@@ -78,7 +78,7 @@ TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify tes
 TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pci \
 	$(TESTS_VIRTIO)
 TESTS_VMM     := test_config test_cid test_vsock_port test_unpack test_kernel test_kernel_bad test_initramfs test_cpuid test_acpi
-TESTS_CONTROL := test_agent_connect test_sandbox test_ttrpc_server test_ttrpc_client test_vm_console test_metrics_text test_parse test_options test_console test_doctor test_disk_args
+TESTS_CONTROL := test_access test_config_file test_agent_connect test_sandbox test_ttrpc_server test_ttrpc_client test_vm_console test_metrics_text test_parse test_options test_console test_doctor test_disk_args
 
 # libFuzzer targets: tests/fuzz/<name>.c
 FUZZ := fuzz_virtq fuzz_blk fuzz_vsock fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
@@ -298,7 +298,10 @@ $(B)/tests/disk/torture: $(B)/tests/disk/torture.o $(LIBS_DISK)
 # what they include may be generated
 $(patsubst %,$(B)/tests/unit/%.o,$(TESTS_PROTO) $(TESTS_CONTROL)): | $(PROTO_H)
 
-.PHONY: unit
+# all that the suites of tests/check build in this folder, so that they may run side by side
+.PHONY: unit test-build
+test-build: $(UNIT) agent-tests direct-build $(B)/tests/disk/torture
+
 unit: $(UNIT)
 	$(Q)tests/run-unit $(UNIT)
 

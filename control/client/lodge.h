@@ -80,7 +80,8 @@ int lodge_call(struct lodge_client *client, const char *method, const ProtobufCM
 /* NULL is accepted. */
 void lodge_free(ProtobufCMessage *message);
 
-/* ---- streams (WatchEvents, ReadConsole, AttachConsole, ExecInGuest, ...), and calls that are waited for later -----
+/* ---- streams (WatchEvents, ReadConsole, AttachConsole, ExecInGuest, ...), and calls that are
+ * waited for later -----
  */
 
 /* Starts a call. `request` NULL: what is sent follows by lodge_send() (AttachConsole). */
