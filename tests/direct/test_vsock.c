@@ -366,7 +366,7 @@ static void run(void (*host)(struct fixture *f), enum hearer hearer)
 	}
 	f->program = host;
 	f->ready = -1;
-	snprintf(path, sizeof(path), "%s_7777", f->path);
+	snprintf(path, sizeof(path), "%.63s_7777", f->path);
 	if (listens) {
 		f->ready = unix_socket(path, &a);
 		assert_int_equal(bind(f->ready, (struct sockaddr *)&a, sizeof(a)), 0);
