@@ -37,7 +37,7 @@ DEVICES := bus platform \
 	pci/pci_dev pci/pci_host pci/msix \
 	virtio/virtq virtio/virtio virtio/virtio_pci virtio/virtio_pci_common virtio/virtio_mmio virtio/virtio_loop \
 	virtio/blk virtio/blk_request virtio/blk_stats virtio/rng \
-	virtio/vsock virtio/vsock_conn virtio/vsock_stream virtio/vsock_rx virtio/vsock_host virtio/vsock_own virtio/vhost_vsock
+	virtio/vsock virtio/vsock_conn virtio/vsock_stream virtio/vsock_rx virtio/vsock_host virtio/vsock_own virtio/vsock_wait virtio/vhost_vsock
 
 VMM := config cmdline kvm vcpu memory irq exits gate cid vsock_port \
 	machine machine_devices machine_vsock machine_boot machine_io machine_end machine_pause machine_resize \
@@ -74,11 +74,11 @@ TESTS_DISK    := test_raw test_raw_open test_raw_fault test_qcow2_fault test_qco
 	test_qcow2_cache test_qcow2_refcount test_qcow2_map test_qcow2_repair test_qcow2_tools test_qcow2_data_file
 TESTS_DISK    += test_copy test_create_file test_raw_tools
 TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify test_virtio_hostile \
-	test_blk test_blk_requests test_blk_queues test_blk_raw test_rng test_vsock test_vsock_hostile test_vhost_vsock
+	test_blk test_blk_requests test_blk_queues test_blk_raw test_rng test_vsock test_vsock_own test_vsock_hostile test_vhost_vsock
 TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pci \
 	$(TESTS_VIRTIO)
-TESTS_VMM     := test_config test_cid test_unpack test_kernel test_kernel_bad test_initramfs test_cpuid test_acpi
-TESTS_CONTROL := test_agent_connect test_sandbox test_ttrpc_server test_ttrpc_client test_vm_console test_metrics_text test_parse test_options test_console test_doctor test_disk_args
+TESTS_VMM     := test_config test_cid test_vsock_port test_unpack test_kernel test_kernel_bad test_initramfs test_cpuid test_acpi
+TESTS_CONTROL := test_access test_config_file test_agent_connect test_sandbox test_ttrpc_server test_ttrpc_client test_vm_console test_metrics_text test_parse test_options test_console test_doctor test_disk_args
 
 # libFuzzer targets: tests/fuzz/<name>.c
 FUZZ := fuzz_virtq fuzz_blk fuzz_vsock fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
@@ -298,7 +298,10 @@ $(B)/tests/disk/torture: $(B)/tests/disk/torture.o $(LIBS_DISK)
 # what they include may be generated
 $(patsubst %,$(B)/tests/unit/%.o,$(TESTS_PROTO) $(TESTS_CONTROL)): | $(PROTO_H)
 
-.PHONY: unit
+# all that the suites of tests/check build in this folder, so that they may run side by side
+.PHONY: unit test-build
+test-build: $(UNIT) agent-tests direct-build $(B)/tests/disk/torture
+
 unit: $(UNIT)
 	$(Q)tests/run-unit $(UNIT)
 
@@ -500,7 +503,7 @@ help:
 	@echo 'make              build/lodge            make SAN=asan|tsan   build/asan/lodge, build/tsan/lodge'
 	@echo 'make STATIC=1     build/static/lodge     make WERROR=1        warnings are errors'
 	@echo 'make deps         install the packages   make install         PREFIX=$(PREFIX) DESTDIR='
-	@echo 'make demo         boot a Debian guest    make check           every test'
+	@echo 'make demo         a guest, shown         make check           every test'
 	@echo 'make unit         unit tests             make fuzz            build the fuzzers'
 	@echo 'make fmt          format                 make lint            format, clang-tidy, cppcheck, shellcheck'
 	@echo 'make bench        figures beside QEMU    make clean'

@@ -181,7 +181,7 @@ static int receive(struct lodge_client *c)
 	return 0;
 }
 
-static int receive_failed(struct lodge_client *c, int res, struct lodge_error *error)
+static int connection_failed(struct lodge_client *c, int res, struct lodge_error *error)
 {
 	if (res == -EPIPE || res == -ECONNRESET)
 		return broken(c, error, "the server closed the connection");
@@ -206,13 +206,13 @@ static int send_all(struct lodge_client *c, const uint8_t *data, size_t len,
 			continue;
 		}
 		if (errno != EAGAIN && errno != EINTR)
-			return broken(c, error, strerror(errno));
+			return connection_failed(c, -errno, error);
 		if (poll(&p, 1, -1) > 0 && p.revents & POLLIN) {
 			/* a server that waits for us to read would never read */
 			int res = receive(c);
 
 			if (res && res != -EAGAIN)
-				return receive_failed(c, res, error);
+				return connection_failed(c, res, error);
 		}
 	}
 	return LODGE_STATUS_OK;
@@ -473,7 +473,7 @@ enum lodge_next lodge_next(struct lodge_client *c, int wait_ms, ProtobufCMessage
 		if (!res)
 			continue;
 		if (res != -EAGAIN) {
-			receive_failed(c, res, error);
+			connection_failed(c, res, error);
 			return LODGE_NEXT_FAILED;
 		}
 		if (c->deadline_ms && now_ms() >= c->deadline_ms) {

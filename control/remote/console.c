@@ -236,7 +236,7 @@ static void read_typed(struct attached *a)
 
 static void read_output(struct attached *a)
 {
-	while (!a->left) {
+	while (!a->left && !a->failed) {
 		ProtobufCMessage *msg;
 
 		switch (lodge_next(a->r->client, 0, &msg, &a->error)) {

@@ -31,6 +31,12 @@ int storage_open(struct storage *storage, const char *root, struct err *err)
 	char *path = realpath(root, NULL);
 	int fd;
 
+	if (!path && errno == ENOENT)
+		return err_set(
+		    err, ENOENT,
+		    "storage root %s does not exist; make it (mkdir -p), or name another "
+		    "with --storage-root",
+		    root);
 	if (!path)
 		return err_sys(err, errno, "storage root %s", root);
 	fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -100,7 +101,7 @@ def test_console_is_left_and_the_vm_goes_on(server):
             t.type(b"abc\x01xdef")
             t.shows(b"VM a goes on")
             t.ends(0)
-    assert b"".join(m.data for m in typed) == b"abc"
+        until("what was typed before has come", lambda: b"".join(m.data for m in typed) == b"abc")
 
 
 def test_console_gives_the_terminal_back(server):
@@ -119,10 +120,25 @@ def test_console_gives_the_terminal_back(server):
             t.ends(0)
     with Fake(AttachConsole=gone) as path:
         with Terminal(path, "console", "a") as t:
-            t.shows(b"login: ")
-            t.type(b"x")
             t.shows(b"closed the connection")
             t.ends(NO_SERVER)
+
+
+def test_console_typed_on_as_the_server_goes(server):
+    """What is typed when the connection has just gone: the same line as for who only reads."""
+    def half(call):  # no more is taken, but the client is not told that nothing more comes
+        call.send(data=b"login: ")
+        call.conn.receive()
+        call.conn.sock.shutdown(socket.SHUT_RD)
+        release.wait(DEADLINE_S)
+    release = threading.Event()
+    with Fake(AttachConsole=half) as path, Terminal(path, "console", "a") as t:
+        t.shows(b"login: ")
+        t.until("raw mode", t.is_raw)
+        t.type(b"x")
+        t.shows(b"closed the connection")
+        t.ends(NO_SERVER)
+        release.set()
 
 
 WINDOW = 64 << 10
@@ -164,7 +180,8 @@ def test_console_of_a_guest_that_takes_nothing(server):
             t.type(b"\x01x")
             t.shows(b"VM a goes on")
             t.ends(0)
-    assert WINDOW - 8192 <= len(b"".join(m.data for m in typed)) <= WINDOW
+        until("as much as may be on the way has come", lambda: len(b"".join(m.data for m in typed)) >= WINDOW - 8192)
+    assert len(b"".join(m.data for m in typed)) <= WINDOW
 
 
 def test_pause_resume_resize(server):

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 
-from rig import ID, Skip, as_user, expect_rpc_error, have_kvm, lodge, need_kvm
+from rig import B, ID, Skip, as_user, expect_rpc_error, have_kvm, lodge, need_kvm
 
 KINDS = ["vmm", "serve"]
 QCOW2 = 1
@@ -33,6 +33,15 @@ def test_create_and_destroy(server):
             assert not path.exists()
             gone = c.DestroyDiskImage(**where)
             assert (gone.status, gone.failure_reason) == (DOES_NOT_EXIST, "")
+
+
+def test_a_root_that_is_not_there(server):
+    absent = str(server.dir / "absent")
+    run = subprocess.run([B / "lodge", server.kind, "--socket", server.socket + "2", "--storage-root", absent,
+                          *(["--runtime-dir", str(server.dir / "run2")] if server.kind == "serve" else [])],
+                         capture_output=True, text=True)
+    assert run.returncode == 1 and f"{absent} does not exist; make it (mkdir -p)" in run.stderr, run
+    assert run.stderr.count("\n") == 1 and not os.path.exists(server.socket + "2")
 
 
 def test_qcow2_is_what_qemu_img_knows(server):
