@@ -214,11 +214,11 @@ int launch(const void *arg, struct err *err)
 	if (!cwd[0] && start->terminal)
 		(void)!chdir(user.home); /* as login does where there is none */
 	environ = make_env(start, &user);
+	if (environ && start->login_shell)
+		return execute_login_shell(user.shell, err);
 	argv = calloc(start->n_argv + 1, sizeof(*argv));
 	if (!environ || !argv)
 		return err_set(err, ENOMEM, "out of memory");
-	if (start->login_shell)
-		return execute_login_shell(user.shell, err);
 	memcpy(argv, start->argv, start->n_argv * sizeof(*argv));
 	execvp(argv[0], argv);
 	if (errno == ENOENT)
