@@ -54,6 +54,7 @@ CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_doctor \
 		convert map rebase commit snapshot discard) \
 	$(addprefix doctor/,doctor sandbox kvm io memory) \
 	$(addprefix options/,options disk vsock parse config_check) \
+	$(addprefix run/,exec guest) \
 	$(addprefix sandbox/,sandbox filter table root trap probe) \
 	$(addprefix serve/,serve vm spawn find pass metrics config_file service_manager) \
 	$(addprefix storage/,storage edit service) \

@@ -2,7 +2,9 @@
  * `lodge run`: one machine in this process, its console on the terminal, its end as exit status.
  *
  *   parse -> open console -> machine_new -> machine_start -> loop -> ended -> drain -> exit status
- *                               |
+ *                               |                              |
+ *                               |                              +- mounts; calls of --exec:
+ * run/guest.h
  *                               +- all is open: this process locks itself in
  *
  * Until the machine is made, signals do what they do to any process. Then they arrive through a
@@ -17,6 +19,8 @@
 #include "control/kept_file.h"
 #include "control/options/options.h"
 #include "control/outcome.h"
+#include "control/run/exec.h"
+#include "control/run/guest.h"
 #include "control/sandbox/sandbox.h"
 #include "control/terminal/console.h"
 #include "control/terminal/tty.h"
@@ -45,6 +49,10 @@ struct run {
 	struct kept_file console_file; /* --console file */
 	struct kept_file vsock_file;   /* --vsock socket */
 	uint64_t started_ns;
+	struct run_guest guest;
+	int calls_fd;	   /* --exec: where its process calls; -1: none */
+	bool quiet;	   /* it has had what it wanted */
+	struct err failed; /* the guest's part of the start has */
 
 	int signal_fd;
 	bool signal_waiting;
@@ -79,9 +87,31 @@ static void run_stop_timeout(struct loop_timer *t)
 		machine_stop(run->machine);
 }
 
+static void run_press_button(void *ctx)
+{
+	struct run *run = ctx;
+
+	if (!run->ended)
+		machine_power_button(run->machine);
+}
+
+/* Asks the guest to shut down; returns what has been done for that. */
+static const char *run_ask_guest(struct run *run)
+{
+	run->stop_timer.fn = run_stop_timeout;
+	loop_timer_arm(run->loop, &run->stop_timer,
+		       loop_now_ns() + run->options.stop_timeout_s * UINT64_C(1000000000));
+	if (run_guest_shutdown(&run->guest, run_press_button))
+		return "the guest's agent was asked to shut down";
+	machine_power_button(run->machine);
+	return "power button pressed";
+}
+
 /* A signal asks for the end. */
 static void run_end_signal(struct run *run, int sig)
 {
+	const char *what;
+
 	if (run->ended)
 		return;
 	if (run->signal || sig == SIGQUIT || !run->options.stop_timeout_s) {
@@ -91,13 +121,40 @@ static void run_end_signal(struct run *run, int sig)
 		return;
 	}
 	run->signal = sig;
-	machine_power_button(run->machine);
-	run->stop_timer.fn = run_stop_timeout;
-	loop_timer_arm(run->loop, &run->stop_timer,
-		       loop_now_ns() + run->options.stop_timeout_s * UINT64_C(1000000000));
-	tty_say("lodge: SIG%s: power button pressed; the machine is stopped in %u s, or at once by "
-		"another signal",
-		sigabbrev_np(sig), run->options.stop_timeout_s);
+	what = run_ask_guest(run);
+	tty_say("lodge: SIG%s: %s; the machine is stopped in %u s, or at once by another signal",
+		sigabbrev_np(sig), what, run->options.stop_timeout_s);
+}
+
+/* ---- the guest's agent --------------------------------------------------------------------------
+ */
+
+static void run_guest_failed(void *ctx, const struct err *err)
+{
+	struct run *run = ctx;
+
+	run->failed = *err;
+	if (!run->ended)
+		machine_stop(run->machine);
+}
+
+/* The command of --exec has ended. */
+static void run_guest_over(void *ctx)
+{
+	struct run *run = ctx;
+
+	if (run->ended || run->signal)
+		return;
+	run->quiet = true;
+	if (run->guest.server && run->options.stop_timeout_s)
+		run_ask_guest(run);
+	else
+		machine_stop(run->machine);
+}
+
+static void run_vsock_accepted(void *ctx, int fd)
+{
+	guest_said_ready(&((struct run *)ctx)->guest.guest, fd);
 }
 
 static void run_console_action(void *ctx, enum escape_action action)
@@ -257,6 +314,8 @@ static int run_start(struct run *run, struct err *err)
 				      .entries = RUN_LOOP_ENTRIES,
 				      .workers = 1,
 				      .use = LOOP_USE_STREAMS};
+	const struct run_guest_callbacks guest_callbacks = {
+	    .failed = run_guest_failed, .over = run_guest_over, .ctx = run};
 	int rc;
 
 	rc = sandbox_init(&run->sandbox, run->options.sandbox, true, err);
@@ -275,6 +334,11 @@ static int run_start(struct run *run, struct err *err)
 			return rc;
 		sandbox_keep_dir(&run->sandbox, run->vsock_file.dir_fd);
 	}
+	run_guest_init(&run->guest, run->loop, &guest_callbacks);
+	if (boot_wanted(&run->options.machine)) {
+		callbacks.vsock_accepted = run_vsock_accepted;
+		callbacks.vsock_port = READY_PORT;
+	}
 	rc = machine_new(&run->options.machine, run->loop,
 			 run->console ? console_sink(run->console) : NULL, &callbacks,
 			 &run->machine, err);
@@ -290,6 +354,9 @@ static int run_start(struct run *run, struct err *err)
 		return rc;
 	if (run->console)
 		console_connect(run->console, machine_uart(run->machine));
+	if (boot_wanted(&run->options.machine))
+		run_guest_begin(&run->guest, run->machine, &run->options.machine,
+				run->options.start_timeout_ms, run->calls_fd);
 	machine_start(run->machine);
 	return 0;
 }
@@ -302,6 +369,8 @@ static void run_finish(struct run *run, bool started)
 	if (run->machine) /* which has made the socket */
 		kept_file_remove(&run->vsock_file);
 	kept_file_close(&run->vsock_file);
+	if (run->loop)
+		run_guest_end(&run->guest);
 	machine_free(run->machine);
 	if (run->console)
 		console_close(run->console);
@@ -311,6 +380,7 @@ static void run_finish(struct run *run, bool started)
 			loop_cancel(run->loop, &run->signal_op);
 		loop_free(run->loop);
 	}
+	run_guest_free(&run->guest);
 	console_free(run->console);
 	if (!started)
 		kept_file_remove(&run->console_file);
@@ -326,6 +396,12 @@ static int run_outcome(const struct run *run)
 	char why[ERR_MSG_MAX + 64];
 	int status = outcome_status(run->event);
 
+	if (run->failed.code) {
+		tty_say("lodge run: %s", run->failed.msg);
+		return LODGE_FAILED;
+	}
+	if (run->quiet)
+		return LODGE_OK;
 	snprintf(why, sizeof(why), "%s", run->reason);
 	if (run->event == MACHINE_STOPPED && run->escaped) {
 		snprintf(why, sizeof(why), "ended from the console");
@@ -362,12 +438,23 @@ static int run_machine(struct run *run)
 	return run_outcome(run);
 }
 
+/* The process of the machine; the other one has the terminal. */
+static int run_for_calls(void *ctx, int fd)
+{
+	struct run *run = ctx;
+
+	run->calls_fd = fd;
+	return run_machine(run);
+}
+
 int cmd_run(int argc, char **argv)
 {
 	struct run run = {.console_fd = -1,
 			  .console_file = KEPT_FILE_INIT,
 			  .vsock_file = KEPT_FILE_INIT,
 			  .signal_fd = -1,
+			  .calls_fd = -1,
+			  .failed = ERR_INIT,
 			  .started_ns = loop_now_ns()};
 	struct err err = ERR_INIT;
 	int status;
@@ -381,7 +468,10 @@ int cmd_run(int argc, char **argv)
 		status = LODGE_OK;
 	} else {
 		log_init(STDERR_FILENO, run.options.log_level);
-		status = run_machine(&run);
+		if (run.options.exec && !run.options.dry_run)
+			status = run_exec(run.options.exec, run_for_calls, &run);
+		else
+			status = run_machine(&run);
 	}
 	run_options_fini(&run.options);
 	return status;
@@ -399,6 +489,8 @@ void cmd_run_help(void)
 	    "Ctrl-A b sends a break, Ctrl-A a sends Ctrl-A.\n"
 	    "\nExit status: 0 guest powered off, 1 start failed, 2 wrong arguments, 3 guest asked\n"
 	    "for a reboot, 4 guest kernel panicked, 5 triple fault, 6 KVM or the host failed the\n"
-	    "machine, 7 ended from the console, 128+N stopped by signal N.\n",
+	    "machine, 7 ended from the console, 128+N stopped by signal N. With --exec that of "
+	    "the\n"
+	    "command, as of `lodge exec`, once it could be started.\n",
 	    stdout);
 }

@@ -131,7 +131,7 @@ static void too_late(struct loop_timer *t)
 		    "no agent was ready in the guest within %.3g s: its console tells how far it "
 		    "came; %s",
 		    s,
-		    b->config->agent ? "a guest without vsock starts with no_agent only"
+		    b->config->agent ? "its kernel needs virtio-vsock (CONFIG_VIRTIO_VSOCKETS)"
 				     : "its own initrd, or its root, must start lodge-agent");
 	boot_over(b, &err);
 }

@@ -4,11 +4,13 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "proto/agent.pb-c.h"
 
 #include <errno.h>
 #include <sys/socket.h>
 
-#define CONNECT_NS UINT64_C(10000000000)
+#define CONNECT_NS  UINT64_C(10000000000)
+#define SHUTDOWN_NS UINT64_C(2000000000)
 /* Between attempts, doubled each time. */
 #define RETRY_FIRST_NS UINT64_C(50000000)
 #define TRIES_MAX      8 /* about 13 s: then only "ready" counts, or a call that is wanted */
@@ -143,6 +145,35 @@ struct ttrpc_client *guest_client(struct guest *g, struct err *err)
 		"no agent answers in the guest; it is still starting, or its initrd or root does "
 		"not start lodge-agent");
 	return NULL;
+}
+
+static void shutdown_answered(void *ctx, int code, const char *text, const ProtobufCMessage *reply)
+{
+	struct guest *g = ctx;
+
+	(void)text;
+	(void)reply;
+	if (code != TTRPC_OK)
+		g->refused(g->callbacks.ctx);
+}
+
+bool guest_shutdown(struct guest *g, void (*refused)(void *ctx))
+{
+	Lodge__Agent__V1__ShutdownRequest request = LODGE__AGENT__V1__SHUTDOWN_REQUEST__INIT;
+	struct ttrpc_rpc rpc = {
+	    .service = AGENT_SERVICE,
+	    .method = "Shutdown",
+	    .request = &request.base,
+	    .output = &lodge__agent__v1__shutdown_response__descriptor,
+	    .timeout_ns = SHUTDOWN_NS,
+	    .done = shutdown_answered,
+	    .ctx = g,
+	};
+
+	if (g->state != GUEST_THERE)
+		return false;
+	g->refused = refused;
+	return !ttrpc_client_start(g->client, &rpc, NULL);
 }
 
 void guest_init(struct guest *g, struct loop *loop, const struct guest_callbacks *callbacks)

@@ -42,7 +42,8 @@ struct guest {
 	struct ttrpc_client *client;   /* while there */
 	struct loop_timer retry;
 	bool retrying;
-	unsigned tries; /* since it said "ready", or was there */
+	void (*refused)(void *ctx); /* of guest_shutdown() */
+	unsigned tries;		    /* since it said "ready", or was there */
 };
 
 void guest_init(struct guest *g, struct loop *loop, const struct guest_callbacks *callbacks);
@@ -61,6 +62,13 @@ void guest_said_ready(struct guest *g, int fd);
  * with the reason in `err` (EAGAIN: not yet).
  */
 struct ttrpc_client *guest_client(struct guest *g, struct err *err);
+
+/*
+ * Asks the agent to shut the guest down. False: it is not there. `refused` is called where it does
+ * not answer within 2 s, or cannot, unless guest_detach() comes before; ctx is that of the
+ * callbacks.
+ */
+bool guest_shutdown(struct guest *g, void (*refused)(void *ctx));
 
 /* Makes text that a guest has sent one line of printable ASCII, in place. */
 void guest_clean_text(char *text);

@@ -111,18 +111,14 @@ static int connect_failed(const char *socket, int error_number, struct lodge_err
 	}
 }
 
-int lodge_connect(const char *socket, struct lodge_client **ret_client, struct lodge_error *error)
+/* `name` for messages. */
+static int client_new(int fd, const char *name, struct lodge_client **ret_client,
+		      struct lodge_error *error)
 {
-	struct lodge_client *c;
-	int fd = -1, res;
+	struct lodge_client *c = calloc(1, sizeof(*c));
 
-	socket = lodge_socket(socket);
-	res = unix_connect(socket, &fd, NULL);
-	if (res)
-		return connect_failed(socket, -res, error);
-	c = calloc(1, sizeof(*c));
 	if (c)
-		c->socket = strdup(socket);
+		c->socket = strdup(name);
 	if (!c || !c->socket) {
 		free(c);
 		close(fd);
@@ -131,6 +127,21 @@ int lodge_connect(const char *socket, struct lodge_client **ret_client, struct l
 	c->fd = fd;
 	*ret_client = c;
 	return LODGE_STATUS_OK;
+}
+
+int lodge_connect(const char *socket, struct lodge_client **ret_client, struct lodge_error *error)
+{
+	int fd = -1, res;
+
+	socket = lodge_socket(socket);
+	res = unix_connect(socket, &fd, NULL);
+	return res ? connect_failed(socket, -res, error)
+		   : client_new(fd, socket, ret_client, error);
+}
+
+int lodge_adopt(int fd, struct lodge_client **ret_client, struct lodge_error *error)
+{
+	return client_new(fd, "the socket", ret_client, error);
 }
 
 void lodge_close(struct lodge_client *c)

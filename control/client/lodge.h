@@ -63,6 +63,9 @@ const char *lodge_socket(const char *socket);
 
 int lodge_connect(const char *socket, struct lodge_client **ret_client, struct lodge_error *error);
 
+/* A stream socket that is connected to a server; taken over, also on failure. */
+int lodge_adopt(int fd, struct lodge_client **ret_client, struct lodge_error *error);
+
 /* NULL is accepted. */
 void lodge_close(struct lodge_client *client);
 

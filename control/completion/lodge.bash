@@ -227,7 +227,7 @@ _lodge() {
 	local commands=(run start stop list info wait events console exec shell cp guest pause resume resize top metrics serve vmm disk image
 		doctor help)
 	local options=(--kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules --init --cpu
-		--console --transport --hugepages --prealloc --io --vsock --no-rng --stop-timeout --sandbox --dry-run --log --help)
+		--console --transport --hugepages --prealloc --io --vsock --no-rng --stop-timeout --sandbox --exec --start-timeout --dry-run --log --help)
 	local server_options=(--socket --socket-mode --socket-group --allow-uid --allow-group --read-only-uid --read-only-group
 		--storage-root --sandbox --io --log --help)
 	[[ ${COMP_WORDS[1]} == serve ]] && server_options+=(--config --check-config --runtime-dir --leave-vms --vm-cpus --vm-memory

@@ -207,6 +207,7 @@ static int set_console(void *target, const char *value, struct err *err)
 {
 	struct run_options *o = target;
 
+	o->console_given = true;
 	if (!strncmp(value, "file:", 5)) {
 		if (!value[5])
 			return err_set(err, EINVAL, "'file:' lacks its path; say file:PATH");
@@ -292,6 +293,24 @@ static int set_stop_timeout(void *target, const char *value, struct err *err)
 	return 0;
 }
 
+static int set_exec(void *target, const char *value, struct err *err)
+{
+	if (!*value)
+		return err_set(err, EINVAL, "is empty; say a command");
+	return options_set_string(&((struct run_options *)target)->exec, value, err);
+}
+
+static int set_start_timeout(void *target, const char *value, struct err *err)
+{
+	unsigned s;
+
+	if (parse_unsigned(value, 1, 3600, &s))
+		return err_set(err, EINVAL, "'%s' is not a number of seconds from 1 to 3600",
+			       value);
+	((struct run_options *)target)->start_timeout_ms = s * 1000;
+	return 0;
+}
+
 static int set_dry_run(void *target, const char *value, struct err *err)
 {
 	(void)value;
@@ -329,6 +348,8 @@ static const struct option_setting run_settings[] = {
     {"no-rng", NULL, set_no_rng, "no virtio-rng device"},
     {"stop-timeout", "SECONDS", set_stop_timeout, "from the power button to the stop (10)"},
     {"sandbox", "on|off", set_sandbox, "lock this process in before the guest runs (on)"},
+    {"exec", "COMMAND", set_exec, "run this in the guest, and end with its exit status"},
+    {"start-timeout", "SECONDS", set_start_timeout, "how long the guest's agent may take (30)"},
     {"dry-run", NULL, set_dry_run, "make the whole machine, but do not start it"},
     {"log", "error|warn|info|debug", set_log, "how much is logged on standard error (warn)"},
     {"help", NULL, set_help, "print this"},
@@ -402,7 +423,7 @@ static int options_parse_one(struct run_options *options, int argc, char *const 
 			return err_set(err, EINVAL, "--%s lacks its value; say --%s %s", name, name,
 				       s->arg);
 		value = argv[++*i];
-		if (!strncmp(value, "--", 2) && s->set != set_cmdline)
+		if (!strncmp(value, "--", 2) && s->set != set_cmdline && s->set != set_exec)
 			return err_set(err, EINVAL,
 				       "--%s lacks its value (%s follows); say --%s %s", name,
 				       value, name, s->arg);
@@ -411,6 +432,30 @@ static int options_parse_one(struct run_options *options, int argc, char *const 
 	if (rc && s->set != set_root && s->set != set_disk)
 		err_prefix(err, "--%s", name);
 	return rc;
+}
+
+/* What follows from other options: mounts and --exec need the agent. */
+static int options_settle(struct run_options *o, struct err *err)
+{
+	struct machine_config *m = &o->machine;
+	bool wanted = o->exec != NULL;
+
+	for (unsigned i = 0; i < m->ndisks; i++)
+		wanted |= m->disks[i].mount.target != NULL;
+	if (wanted) {
+		m->agent = !m->initrd && m->initramfs == MACHINE_INITRAMFS_AUTO;
+		m->vsock.on = true;
+	}
+	if (!o->exec)
+		return 0;
+	if (o->console_given && o->console == RUN_CONSOLE_STDIO)
+		return err_set(err, EINVAL,
+			       "the terminal is for --exec; say --console file:PATH or none");
+	if (!o->console_given) {
+		o->console = RUN_CONSOLE_NONE;
+		m->console = false;
+	}
+	return 0;
 }
 
 /* What is wrong only in the combination. */
@@ -443,5 +488,7 @@ int run_options_parse(struct run_options *options, int argc, char *const *argv, 
 		if (rc || options->help)
 			return rc;
 	}
+	if (options_settle(options, err))
+		return -EINVAL;
 	return options_check(options, err);
 }

@@ -27,6 +27,9 @@ struct run_options {
 	struct machine_config machine;
 	enum run_console console;
 	char *console_path; /* RUN_CONSOLE_FILE */
+	bool console_given;
+	char *exec;		   /* for a shell of the guest; NULL: nothing is run */
+	unsigned start_timeout_ms; /* until the agent is ready, and disks are mounted; 0: 30 s */
 	enum log_level log_level;
 	unsigned stop_timeout_s; /* from the power button to the stop */
 	bool sandbox;		 /* the process is locked in */

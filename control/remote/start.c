@@ -26,6 +26,8 @@ static const struct {
 } not_here[] = {
     {"console", "the server keeps the output: `lodge console NAME`"},
     {"stop-timeout", "say it to `lodge stop --timeout`"},
+    {"exec", "`lodge exec NAME -- COMMAND` when it runs"},
+    {"vsock", "VMs of a server have it"},
     {"dry-run", "`lodge run --dry-run` tries a machine out"},
     {"log", "`lodge serve --log` says what its VMs log"},
     {"io", "`lodge serve --io` decides that"},

@@ -4,7 +4,6 @@
 #include "base/checked.h"
 #include "control/agent/boot.h"
 #include "control/vm/start_config.h"
-#include "proto/agent.pb-c.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -15,9 +14,8 @@
 
 #define NS_PER_MS UINT64_C(1000000)
 
-/* The agent's answer to Shutdown; and of the time that the guest has, what it may take before the
- * power button is tried as well. */
-#define SHUTDOWN_CALL_NS     UINT64_C(2000000000)
+/* Of the time that the guest has, what its agent may take before the power button is tried as well.
+ */
 #define BUTTON_AFTER_PERCENT 75
 
 struct vm {
@@ -114,38 +112,19 @@ static void vm_press_button(struct loop_timer *t)
 		machine_power_button(vm->machine);
 }
 
-static void vm_shutdown_answered(void *ctx, int code, const char *text,
-				 const ProtobufCMessage *reply)
+static void vm_guest_refused(void *ctx)
 {
-	struct vm *vm = ctx;
-
-	(void)text;
-	(void)reply;
-	if (code != TTRPC_OK)
-		vm_press_button(&vm->button_timer);
+	vm_press_button(&((struct vm *)ctx)->button_timer);
 }
 
 /* The first rung of the ladder. */
 static void vm_ask_guest(struct vm *vm, unsigned timeout_ms)
 {
-	Lodge__Agent__V1__ShutdownRequest request = LODGE__AGENT__V1__SHUTDOWN_REQUEST__INIT;
-	struct ttrpc_rpc rpc = {
-	    .service = AGENT_SERVICE,
-	    .method = "Shutdown",
-	    .request = &request.base,
-	    .output = &lodge__agent__v1__shutdown_response__descriptor,
-	    .timeout_ns = SHUTDOWN_CALL_NS,
-	    .done = vm_shutdown_answered,
-	    .ctx = vm,
-	};
-	struct err err = ERR_INIT;
-	struct ttrpc_client *client = guest_client(&vm->guest, &err);
-
-	if (!client || ttrpc_client_start(client, &rpc, NULL))
-		machine_power_button(vm->machine);
-	else
+	if (guest_shutdown(&vm->guest, vm_guest_refused))
 		loop_timer_arm(vm->setup.loop, &vm->button_timer,
 			       loop_now_ns() + timeout_ms * NS_PER_MS / 100 * BUTTON_AFTER_PERCENT);
+	else
+		machine_power_button(vm->machine);
 }
 
 /* The start fails with vm->err, when the machine has ended. */

@@ -261,3 +261,30 @@ def agent_that_is_killed(context):
         check("no agent answers" in server.ran(["exec", "deb", "--", "true"], 125).stderr, "what lodge exec says")
         server.run("stop", "deb", "--timeout", 200)
     is_clean(image)
+
+
+def run_exec(context, image, command, *arguments, stdin=""):
+    return subprocess.run([LODGE, "run", "--kernel", environment("LODGE_GUEST_KERNEL"), "--modules",
+                           environment("LODGE_GUEST_MODULES"), "--root", f"path={image},format=raw", "--memory", "256M",
+                           "--start-timeout", str(int(DEADLINE_S)), "--stop-timeout", "200",
+                           "--console", f"file:{context.path('console')}", "--exec", command, *arguments],
+                          input=stdin, capture_output=True, text=True, timeout=2 * DEADLINE_S, check=False)
+
+
+@test(backend=["vhost", "builtin"])
+def run_one_command(context, backend):
+    """`lodge run --exec`: its streams and its status, a disk mounted for it, and a clean end."""
+    image, data = context.path("debian.img"), context.disk("data", 64 * MIB)
+    subprocess.run(["cp", "--sparse=always", environment("LODGE_GUEST_ROOT"), image], check=True)
+    done = run_exec(context, image, "cat; echo to stderr >&2; findmnt -n -o SOURCE /data; exit 5", "--vsock",
+                    f"backend={backend}", "--disk", f"path={data},format=raw,mount=/data,mkfs=on", stdin="typed\n")
+    equal((done.returncode, done.stdout, done.stderr), (5, "typed\n/dev/vdb\n", "to stderr\n"), "what came of it")
+    is_clean(image)
+    is_clean(data)
+
+
+@test()
+def run_no_shell(context):
+    """A root without a shell: the status says that the command could not be started."""
+    done = run_exec(context, bare_root(context), "true")
+    equal(done.returncode, 127, f"exit status ({done.stderr})")
