@@ -37,7 +37,7 @@ DEVICES := bus platform \
 	pci/pci_dev pci/pci_host pci/msix \
 	virtio/virtq virtio/virtio virtio/virtio_pci virtio/virtio_pci_common virtio/virtio_mmio virtio/virtio_loop \
 	virtio/blk virtio/blk_request virtio/blk_stats virtio/rng \
-	virtio/vsock virtio/vsock_conn virtio/vsock_stream virtio/vsock_rx virtio/vsock_host virtio/vsock_own virtio/vhost_vsock
+	virtio/vsock virtio/vsock_conn virtio/vsock_stream virtio/vsock_rx virtio/vsock_host virtio/vsock_own virtio/vsock_wait virtio/vhost_vsock
 
 VMM := config cmdline kvm vcpu memory irq exits gate cid vsock_port \
 	machine machine_devices machine_vsock machine_boot machine_io machine_end machine_pause machine_resize \
@@ -49,7 +49,7 @@ TTRPC := frame conn server call client
 CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_doctor \
 	arguments background calls events kept_file metrics_text server_options signals unix_socket \
 	$(addprefix access/,access identity) \
-	$(addprefix agent/,connect guest boot pieces relay) \
+	$(addprefix agent/,connect guest guest_text boot pieces relay) \
 	$(addprefix disk/,args progress job options new_image backing create info check resize \
 		convert map rebase commit snapshot discard) \
 	$(addprefix doctor/,doctor sandbox kvm io memory) \
@@ -74,15 +74,15 @@ TESTS_DISK    := test_raw test_raw_open test_raw_fault test_qcow2_fault test_qco
 	test_qcow2_cache test_qcow2_refcount test_qcow2_map test_qcow2_repair test_qcow2_tools test_qcow2_data_file
 TESTS_DISK    += test_copy test_create_file test_raw_tools
 TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify test_virtio_hostile \
-	test_blk test_blk_requests test_blk_queues test_blk_raw test_rng test_vsock test_vsock_hostile test_vhost_vsock
+	test_blk test_blk_requests test_blk_queues test_blk_raw test_rng test_vsock test_vsock_own test_vsock_hostile test_vhost_vsock
 TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pci \
 	$(TESTS_VIRTIO)
-TESTS_VMM     := test_config test_cid test_unpack test_kernel test_kernel_bad test_initramfs test_cpuid test_acpi
+TESTS_VMM     := test_config test_cid test_vsock_port test_unpack test_kernel test_kernel_bad test_initramfs test_cpuid test_acpi
 TESTS_CONTROL := test_access test_config_file test_agent_connect test_sandbox test_ttrpc_server test_ttrpc_client test_vm_console test_metrics_text test_parse test_options test_console test_doctor test_disk_args
 
 # libFuzzer targets: tests/fuzz/<name>.c
 FUZZ := fuzz_virtq fuzz_blk fuzz_vsock fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
-	fuzz_qcow2_header fuzz_qcow2_snapshot fuzz_qcow2_tables fuzz_ttrpc
+	fuzz_qcow2_header fuzz_qcow2_snapshot fuzz_qcow2_tables fuzz_ttrpc fuzz_agent
 
 # ---- flags ------------------------------------------------------------------------------------
 
@@ -308,8 +308,9 @@ unit: $(UNIT)
 FUZZ_BINS := $(patsubst %,$(B)/fuzz/%,$(FUZZ))
 FUZZ_LIB  := $(patsubst %,%.c,$(addprefix base/,$(BASE)) $(addprefix disk/,$(DISK)) \
 	$(addprefix devices/,$(DEVICES)) $(addprefix vmm/boot/,kernel bzimage elf unpack unlz4 place) \
-	$(addprefix proto/,$(PROTO)) $(addprefix control/ttrpc/,$(TTRPC)))
-FUZZ_OBJS := $(patsubst %.c,$(B)/fuzz/obj/%.o,$(FUZZ_LIB)) $(B)/proto/ttrpc.pb-c.o
+	$(addprefix proto/,$(PROTO)) $(addprefix control/ttrpc/,$(TTRPC)) \
+	$(addprefix control/agent/,relay pieces guest_text))
+FUZZ_OBJS := $(patsubst %.c,$(B)/fuzz/obj/%.o,$(FUZZ_LIB)) $(patsubst %,$(B)/proto/%.pb-c.o,$(PROTO_GEN))
 
 $(B)/fuzz/obj/%.o: %.c | $(PROTO_H)
 	$(call say,FUZZCC,$<)
@@ -475,7 +476,7 @@ install: $(B)/lodge $(B)/liblodge.a
 	install -D -m 0644 guest/agent/lodge-agent.service $(DESTDIR)$(PREFIX)/share/lodge/guest/lodge-agent.service
 	for page in $(MAN); do \
 		install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; done
-	for word in start stop list info wait events console pause resume resize top metrics image; do \
+	for word in start stop list info wait events console exec shell cp guest pause resume resize top metrics image; do \
 		ln -sf lodge-client.1 $(DESTDIR)$(PREFIX)/share/man/man1/lodge-$$word.1 || exit; done
 	install -D -m 0644 control/completion/lodge.bash \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/lodge
@@ -502,7 +503,7 @@ help:
 	@echo 'make              build/lodge            make SAN=asan|tsan   build/asan/lodge, build/tsan/lodge'
 	@echo 'make STATIC=1     build/static/lodge     make WERROR=1        warnings are errors'
 	@echo 'make deps         install the packages   make install         PREFIX=$(PREFIX) DESTDIR='
-	@echo 'make demo         boot a Debian guest    make check           every test'
+	@echo 'make demo         a guest, shown         make check           every test'
 	@echo 'make unit         unit tests             make fuzz            build the fuzzers'
 	@echo 'make fmt          format                 make lint            format, clang-tidy, cppcheck, shellcheck'
 	@echo 'make bench        figures beside QEMU    make clean'

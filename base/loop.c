@@ -441,6 +441,9 @@ static int run_round(struct loop *loop, bool last)
 			return r;
 		if (r)
 			timeout_ns = 0;
+	} else if (!last) {
+		/* who is not asked to ring must not wait for a sleep that does not come */
+		loop_spin_look(loop);
 	}
 	if (timeout_ns) {
 		atomic_store(&loop->may_sleep, true);

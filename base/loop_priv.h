@@ -176,6 +176,9 @@ static inline short op_poll_events(const struct loop_op *op)
 	}
 }
 
+/* For rounds that do not sleep: was there something to do? */
+bool loop_spin_look(struct loop *loop);
+
 /* Looks, then settles. 1: something was found, 0: sleep, -errno: the kernel fails the loop. */
 int loop_spin_before_sleep(struct loop *loop, int64_t timeout_ns);
 

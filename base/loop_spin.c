@@ -41,7 +41,7 @@ void loop_unspin(struct loop *loop, struct loop_spinner *s)
 		*at = s->next;
 }
 
-static bool look(struct loop *loop)
+bool loop_spin_look(struct loop *loop)
 {
 	struct loop_spinner *next;
 	bool found = false;
@@ -50,7 +50,12 @@ static bool look(struct loop *loop)
 		next = s->next;
 		found |= s->look(s);
 	}
-	return found || loop->ops->ready(loop) ||
+	return found;
+}
+
+static bool look(struct loop *loop)
+{
+	return loop_spin_look(loop) || loop->ops->ready(loop) ||
 	       atomic_load_explicit(&loop->posted, memory_order_relaxed) ||
 	       atomic_load_explicit(&loop->stop, memory_order_relaxed);
 }
@@ -86,8 +91,12 @@ int loop_spin_before_sleep(struct loop *loop, int64_t timeout_ns)
 	if (window) {
 		end = loop_now_ns() + window;
 		r = loop->ops->round(loop, 0); /* what is pending has to be on its way */
-		if (r || loop->done.head)
-			return r ? r : 1;
+		if (r)
+			return r;
+		if (loop->done.head) {
+			loop_spin_look(loop);
+			return 1;
+		}
 		do {
 			if (look(loop))
 				return 1;

@@ -24,9 +24,21 @@ static unsigned add_filesystem(const char *fstype, const char **names, unsigned 
 /* The file systems of what the agent mounts: an unprepared root has no modules. */
 static unsigned add_mounts(const struct machine_config *config, const char **names, unsigned n)
 {
+	bool fat = false;
+
 	for (unsigned i = 0; i < config->ndisks; i++) {
-		if (config->disks[i].mount.target)
-			names[n++] = config->disks[i].mount.fstype;
+		const struct machine_mount *mount = &config->disks[i].mount;
+
+		if (!mount->target)
+			continue;
+		names[n++] = mount->fstype;
+		fat |= !strcmp(mount->fstype, "vfat") || !strcmp(mount->fstype, "msdos");
+	}
+	if (fat) { /* asked for by name when it mounts: the defaults of CONFIG_FAT_DEFAULT_... */
+		names[n++] = "nls_cp437";
+		names[n++] = "nls_ascii";
+		names[n++] = "nls_iso8859_1";
+		names[n++] = "nls_utf8";
 	}
 	return n;
 }

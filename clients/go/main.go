@@ -4,7 +4,8 @@
 //	build/go-vm [-socket PATH] [-for 10s] NAME KERNEL ROOTFS
 //
 // The calls are those of proto/vm_concierge.proto and proto/lodge.proto over containerd/ttrpc. Of
-// that, version 1.1, which Debian 12 has, knows no streams: WaitVm stands in for WatchEvents here.
+// that, version 1.1, which Debian 12 has, knows no streams: WaitVm stands in for WatchEvents here, and
+// of the calls into the guest (lodge.v1.Guests) those without a stream can be made, not ExecInGuest.
 package main
 
 import (
@@ -23,6 +24,7 @@ import (
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 
+	"lodge/agent"
 	"lodge/concierge"
 	"lodge/vms"
 )
@@ -30,6 +32,7 @@ import (
 const (
 	conciergeService = "vm_tools.concierge.VmConcierge"
 	vmsService       = "lodge.v1.Vms"
+	guestsService    = "lodge.v1.Guests"
 )
 
 // wire lets ttrpc 1.1, which is made for gogo/protobuf, carry the messages of google.golang.org/protobuf.
@@ -78,9 +81,20 @@ func wait(ctx context.Context, c *ttrpc.Client, name string) (*vms.WaitVmRespons
 	return reply, call(ctx, c, vmsService, "WaitVm", &vms.WaitVmRequest{Name: name}, reply)
 }
 
+// facts prints what runs in the guest, once its agent answers; a guest may have none.
+func facts(ctx context.Context, c *ttrpc.Client, name string) error {
+	reply := &agent.GetFactsResponse{}
+	if err := call(ctx, c, guestsService, "GetGuestFacts", &vms.GetGuestFactsRequest{Name: name}, reply); err != nil {
+		return err
+	}
+	fmt.Printf("%s: %s, Linux %s\n", name, reply.Os, reply.KernelRelease)
+	return nil
+}
+
 func run() error {
 	socket := flag.String("socket", os.Getenv("LODGE_SOCKET"), "the server's socket")
 	limit := flag.Duration("for", 0, "stop the VM after this time (0: on Ctrl-C only)")
+	askGuest := flag.Bool("facts", false, "print what the guest's agent says of it")
 	noInitramfs := flag.Bool("no-initramfs", false, "the kernel mounts the root itself")
 	flag.Parse()
 	if flag.NArg() != 3 {
@@ -110,6 +124,11 @@ func run() error {
 
 	if err := start(ctx, client, name, kernel, rootfs, *noInitramfs); err != nil {
 		return err
+	}
+	if *askGuest {
+		if err := facts(ctx, client, name); err != nil {
+			fmt.Fprintln(os.Stderr, "go-vm: the guest's agent:", err)
+		}
 	}
 	type end struct {
 		reply *vms.WaitVmResponse

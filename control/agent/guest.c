@@ -163,11 +163,3 @@ void guest_detach(struct guest *g)
 	g->state = GUEST_AWAY;
 	g->machine = NULL;
 }
-
-void guest_clean_text(char *text)
-{
-	for (; *text; text++) {
-		if (*text < ' ' || *text > '~')
-			*text = '?';
-	}
-}

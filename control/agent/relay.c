@@ -98,10 +98,9 @@ static void call_free(struct relay_call *c)
 
 static void call_fail(struct relay_call *c, enum ttrpc_code code, const char *text)
 {
-	struct ttrpc_call *call = c->call;
-
+	/* `text` may be its own */
+	ttrpc_call_fail(c->call, code, "%s", text);
 	call_free(c);
-	ttrpc_call_fail(call, code, "%s", text);
 }
 
 /* NULL: the call has been answered. */

@@ -67,7 +67,7 @@ int lodge_connect(const char *socket, struct lodge_client **ret_client, struct l
 void lodge_close(struct lodge_client *client);
 
 /*
- * A call and its answer. `method` is its name in either service; `request` is of its type.
+ * A call and its answer. `method` is its name in any of the services; `request` is of its type.
  * `timeout_ms` 0: waits for ever. The caller frees *ret_reply, which is of the method's answer
  * type, with lodge_free().
  *
@@ -80,7 +80,8 @@ int lodge_call(struct lodge_client *client, const char *method, const ProtobufCM
 /* NULL is accepted. */
 void lodge_free(ProtobufCMessage *message);
 
-/* ---- streams (WatchEvents, ReadConsole, AttachConsole), and calls that are waited for later -----
+/* ---- streams (WatchEvents, ReadConsole, AttachConsole, ExecInGuest, ...), and calls that are
+ * waited for later -----
  */
 
 /* Starts a call. `request` NULL: what is sent follows by lodge_send() (AttachConsole). */
@@ -111,7 +112,7 @@ int lodge_send(struct lodge_client *client, const ProtobufCMessage *message,
 	       struct lodge_error *error);
 int lodge_send_end(struct lodge_client *client, struct lodge_error *error);
 
-/* Forgets the call that was begun: another may follow. */
+/* Gives up the call that was begun, which the server is told: another may follow. */
 void lodge_abandon(struct lodge_client *client);
 
 /* To wait with poll(2): when it is readable, lodge_next() with `wait_ms` 0 until NONE. */

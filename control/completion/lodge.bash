@@ -189,7 +189,7 @@ _lodge_client() {
 	start)
 		_lodge_value "$2" "$3" && return
 		[[ $3 != -* ]] || _lodge_words "" "$3" "${common[@]}" --kernel --root --disk --cpus --memory --cmdline \
-			--initrd --initramfs --modules --init --transport
+			--initrd --initramfs --modules --init --transport --start-timeout --no-agent
 		;;
 	*)
 		if [[ $3 == -* ]]; then
@@ -198,10 +198,24 @@ _lodge_client() {
 			stop) common+=(--all --force) ;;
 			console) common=(--log --follow --socket --timeout --help) ;;
 			top) common+=(--once --interval) ;;
+			resize) common+=(--grow) ;;
+			exec) common=(--stdin --terminal --no-terminal --detach --user --env --workdir --socket --timeout --help) ;;
+			shell) common=(--user --env --workdir --socket --help) ;;
+			cp) common=(--quiet --socket --help) ;;
+			guest)
+				[[ ${COMP_WORDS[2]} == mount ]] && common+=(--fstype --ro --data --mkfs)
+				[[ ${COMP_WORDS[2]} == umount ]] && common+=(--lazy)
+				;;
 			esac
 			_lodge_words "" "$3" "${common[@]}"
 		elif [[ $1 == resize && $4 == 3 ]]; then
 			_lodge_words "" "$3" vda vdb vdc vdd
+		elif [[ $1 == cp ]]; then
+			_lodge_vms "$3"
+			[[ $3 == *:* ]] || _lodge_files "" "$3"
+		elif [[ $1 == guest ]]; then
+			[[ $4 == 2 ]] && _lodge_words "" "$3" facts mount umount time
+			_lodge_vms "$3"
 		elif [[ $1 != list && $1 != top ]]; then
 			_lodge_vms "$3"
 		fi
@@ -210,7 +224,7 @@ _lodge_client() {
 }
 
 _lodge() {
-	local commands=(run start stop list info wait events console pause resume resize top metrics serve vmm disk image
+	local commands=(run start stop list info wait events console exec shell cp guest pause resume resize top metrics serve vmm disk image
 		doctor help)
 	local options=(--kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules --init --cpu
 		--console --transport --hugepages --prealloc --io --vsock --no-rng --stop-timeout --sandbox --dry-run --log --help)
@@ -235,6 +249,8 @@ _lodge() {
 		_lodge_words "" "$whole" "${commands[@]}" --help --version
 	elif [[ ${COMP_WORDS[1]} == help && i -eq 2 ]]; then
 		_lodge_words "" "$whole" "${commands[@]}"
+	elif [[ ${COMP_WORDS[*]:1:2} == "help guest" ]]; then
+		_lodge_words "" "$whole" facts mount umount time
 	elif [[ ${COMP_WORDS[*]:1:2} == "help image" ]]; then
 		_lodge_words "" "$whole" create destroy info resize check
 	elif [[ ${COMP_WORDS[1]} == disk && i -eq 2 || ${COMP_WORDS[*]:1:2} == "help disk" ]]; then
@@ -245,7 +261,7 @@ _lodge() {
 		_lodge_words "" "$whole" --json --help
 	elif [[ ${COMP_WORDS[1]} == serve || ${COMP_WORDS[1]} == vmm ]]; then
 		_lodge_server_value "$previous" "$whole" || _lodge_words "" "$whole" "${server_options[@]}"
-	elif [[ " start stop list info wait events console pause resume resize top metrics image " == *" ${COMP_WORDS[1]} "* ]]; then
+	elif [[ " start stop list info wait events console exec shell cp guest pause resume resize top metrics image " == *" ${COMP_WORDS[1]} "* ]]; then
 		_lodge_client "${COMP_WORDS[1]}" "$previous" "$whole" "$i"
 	elif [[ ${COMP_WORDS[1]} == run ]]; then
 		_lodge_value "$previous" "$whole" || _lodge_words "" "$whole" "${options[@]}"

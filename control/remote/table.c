@@ -1,9 +1,8 @@
 /* A table for people. See control/remote/table.h. */
 #include "control/remote/table.h"
 
-#include "control/remote/print.h"
-
 #include "base/checked.h"
+#include "control/remote/print.h"
 
 #include <stdarg.h>
 #include <stdlib.h>

@@ -359,6 +359,7 @@ void virtio_loop_start(struct virtio_loop *vl, struct virtq *const *queues)
 		vl->queues[i].hungry = true;
 	}
 	vl->broken = false;
+	vl->paused = false; /* a reset ended the pause */
 	vl->stopping = false;
 	vl->stopped = false;
 	loop_post(vl->loop, &vl->start);

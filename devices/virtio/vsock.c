@@ -177,6 +177,7 @@ static void vsock_stopping(struct virtio_loop *vl)
 	struct vsock *vs = container_of(vl, struct vsock, vl);
 
 	vsock_own_stop(vs);
+	vsock_wait_stop(vs);
 	vsock_host_stop(vs);
 	vsock_conn_close_all(vs);
 	vsock_rx_drop(vs);
@@ -240,6 +241,7 @@ static void vsock_free(struct virtio_dev *dev)
 
 	cleanup_fd(&vs->listen_fd);
 	vsock_own_fini(&vs->own);
+	cleanup_fd(&vs->wait_fd);
 	virtio_loop_fini(&vs->vl);
 	virtio_dev_fini(dev);
 	free(vs->path);
@@ -300,6 +302,9 @@ int virtio_vsock_new(const struct virtio_vsock_config *config, struct loop *loop
 	vsock_own_init(&vs->own, config);
 	if (r == 0 && vs->own.event_fd < 0)
 		r = err_sys(err, errno, "vsock: eventfd");
+	vsock_wait_init(vs);
+	if (r == 0 && vs->wait_fd < 0)
+		r = err_sys(err, errno, "vsock: epoll");
 	if (r == 0) {
 		/* large enough to be a mapping: slots that are never used cost nothing */
 		vs->conns = calloc(vs->nconns_max, sizeof(*vs->conns));

@@ -47,7 +47,6 @@ static void unbind(struct vsock_conn *c)
 }
 
 static void in_done(struct loop_op *op, int res);
-static void out_done(struct loop_op *op, int res);
 
 struct vsock_conn *vsock_conn_new(struct vsock *vs, int fd, enum vsock_state state)
 {
@@ -65,7 +64,6 @@ struct vsock_conn *vsock_conn_new(struct vsock *vs, int fd, enum vsock_state sta
 	    .state = state,
 	    .fd = fd,
 	    .in.done = in_done,
-	    .out.done = out_done,
 	};
 	return c;
 }
@@ -74,7 +72,7 @@ static void release(struct vsock_conn *c)
 {
 	struct vsock *vs = c->vs;
 
-	if (c->in_polled || c->out_polled)
+	if (c->in_polled)
 		return;
 	close(c->fd);
 	vs->large -= c->window == VSOCK_WINDOW;
@@ -102,13 +100,12 @@ void vsock_conn_close(struct vsock_conn *c)
 	if (c->state == VSOCK_CLOSED || c->state == VSOCK_FREE)
 		return;
 	leave_guest(c);
+	vsock_wait_none(c);
 	c->state = VSOCK_CLOSED;
 	free(steal_ptr(&c->buf));
 	c->buf_bytes = 0;
 	if (c->in_polled)
 		loop_cancel(c->vs->vl.loop, &c->in);
-	if (c->out_polled)
-		loop_cancel(c->vs->vl.loop, &c->out);
 	release(c);
 }
 
@@ -211,24 +208,15 @@ void vsock_conn_deadline(struct vsock_conn *c, uint64_t ns)
 	loop_timer_arm(vs->vl.loop, &vs->tick, now + VSOCK_TICK_NS);
 }
 
-/* ---- polls ---- */
+/* ---- its poll ---- */
 
-void vsock_conn_poll_in(struct vsock_conn *c, short events)
+void vsock_conn_poll_in(struct vsock_conn *c)
 {
 	if (c->in_polled)
 		return;
 	c->in_polled = true;
 	virtio_loop_hold(&c->vs->vl);
-	loop_poll(c->vs->vl.loop, &c->in, c->fd, events);
-}
-
-void vsock_conn_poll_out(struct vsock_conn *c)
-{
-	if (c->out_polled)
-		return;
-	c->out_polled = true;
-	virtio_loop_hold(&c->vs->vl);
-	loop_poll(c->vs->vl.loop, &c->out, c->fd, POLLOUT);
+	loop_poll(c->vs->vl.loop, &c->in, c->fd, POLLIN);
 }
 
 static void in_done(struct loop_op *op, int res)
@@ -242,16 +230,9 @@ static void in_done(struct loop_op *op, int res)
 	case VSOCK_GREETING:
 		vsock_host_greeting(c);
 		break;
-	case VSOCK_REQUESTED:
-		vsock_host_left(c);
-		break;
 	case VSOCK_OPEN:
-		if (c->host_eof) {
-			vsock_stream_eof(c);
-		} else {
-			c->readable = true;
-			vsock_conn_activate(c);
-		}
+		c->readable = true;
+		vsock_conn_activate(c);
 		break;
 	case VSOCK_CLOSED:
 		release(c);
@@ -259,19 +240,5 @@ static void in_done(struct loop_op *op, int res)
 	default:
 		break;
 	}
-	virtio_loop_unhold(&vs->vl);
-}
-
-static void out_done(struct loop_op *op, int res)
-{
-	struct vsock_conn *c = container_of(op, struct vsock_conn, out);
-	struct vsock *vs = c->vs;
-
-	(void)res;
-	c->out_polled = false;
-	if (c->state == VSOCK_CLOSED)
-		release(c);
-	else
-		vsock_stream_flush(c);
 	virtio_loop_unhold(&vs->vl);
 }

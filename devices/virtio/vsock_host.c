@@ -26,7 +26,7 @@ static void admit(struct vsock *vs, int fd)
 	struct vsock_conn *c = vsock_conn_new(vs, fd, VSOCK_GREETING);
 
 	vsock_conn_deadline(c, VSOCK_SETUP_NS);
-	vsock_conn_poll_in(c, POLLIN);
+	vsock_conn_poll_in(c);
 }
 
 static void accepted(struct loop_op *op, int res)
@@ -153,7 +153,7 @@ void vsock_host_greeting(struct vsock_conn *c)
 
 	switch (read_greeting(c)) {
 	case 0:
-		vsock_conn_poll_in(c, POLLIN);
+		vsock_conn_poll_in(c);
 		return;
 	case 1:
 		if (parse_greeting(c->greeting, c->greeting_bytes, &port))
@@ -166,18 +166,9 @@ void vsock_host_greeting(struct vsock_conn *c)
 	c->state = VSOCK_REQUESTED;
 	vsock_conn_bind(c, port, local_port(c->vs, port));
 	vsock_conn_deadline(c, VSOCK_SETUP_NS);
-	vsock_conn_poll_in(c, 0);
 	vsock_conn_send(c, VSOCK_SEND_REQUEST);
-}
-
-void vsock_host_left(struct vsock_conn *c)
-{
-	struct pollfd p = {.fd = c->fd};
-
-	if (poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR)))
+	if (!vsock_wait_end(c)) /* it may leave before the guest answers */
 		vsock_conn_reset(c);
-	else
-		vsock_conn_poll_in(c, 0);
 }
 
 void vsock_host_answer(struct vsock_conn *c)
@@ -190,9 +181,8 @@ void vsock_host_answer(struct vsock_conn *c)
 		vsock_conn_reset(c);
 		return;
 	}
+	vsock_wait_none(c); /* reading will tell */
 	c->readable = true;
-	if (c->in_polled) /* for a hang-up only; its end starts another */
-		loop_cancel(c->vs->vl.loop, &c->in);
 	vsock_conn_activate(c);
 }
 
@@ -235,6 +225,6 @@ void vsock_host_connect(struct vsock *vs, const struct vsock_packet *p)
 	vsock_conn_bind(c, p->src_port, p->dst_port);
 	c->peer_alloc = p->buf_alloc;
 	c->peer_fwd = p->fwd_cnt;
-	vsock_conn_poll_in(c, POLLIN);
+	vsock_conn_poll_in(c);
 	vsock_conn_send(c, VSOCK_SEND_RESPONSE);
 }

@@ -1,7 +1,8 @@
 /*
  * virtio-vsock from the inside: device and packets from the guest (vsock.c), packets to the guest
  * (vsock_rx.c), connections (vsock_conn.c), their bytes (vsock_stream.c), the host's sockets
- * (vsock_host.c), and this process's own (vsock_own.c).
+ * (vsock_host.c), this process's own (vsock_own.c), and waiting
+ * for them (vsock_wait.c).
  *
  *   host connects --> GREETING --line--> REQUESTED --RESPONSE--> OPEN
  *   guest's REQUEST, connect(2) ----------------------------------^
@@ -87,8 +88,9 @@ struct vsock_conn {
 	struct vsock_conn *next_active, **active_link;
 	enum vsock_state state;
 	int fd;
-	struct loop_op in, out; /* polls */
-	bool in_polled, out_polled;
+	struct loop_op in; /* its poll */
+	bool in_polled;
+	bool waits, waits_out; /* see vsock_wait.c */
 	uint32_t guest_port, host_port;
 	uint64_t deadline_ns; /* 0: none */
 
@@ -173,6 +175,10 @@ struct vsock {
 	bool accepting, accept_waits, ticking;
 	struct loop_timer accept_retry, tick;
 	struct vsock_own own;
+	int wait_fd; /* an epoll of sockets */
+	unsigned nwaits;
+	struct loop_op wait; /* its poll */
+	bool wait_polled;
 };
 
 /* A header in host order. */
@@ -221,8 +227,7 @@ void vsock_conn_gone(struct vsock_conn *c);
 /* Ends it; a word to the guest is the caller's part. */
 void vsock_conn_close(struct vsock_conn *c);
 void vsock_conn_close_all(struct vsock *vs);
-void vsock_conn_poll_in(struct vsock_conn *c, short events);
-void vsock_conn_poll_out(struct vsock_conn *c);
+void vsock_conn_poll_in(struct vsock_conn *c);
 
 /* vsock_stream.c */
 /* A packet that found its connection; `iov` is its data. */
@@ -230,8 +235,9 @@ void vsock_conn_packet(struct vsock_conn *c, const struct vsock_packet *p, const
 		       unsigned niov);
 /* The socket takes bytes again. */
 void vsock_stream_flush(struct vsock_conn *c);
-/* The host's side sends no more. */
+/* The host's side sends no more; has hung up. */
 void vsock_stream_eof(struct vsock_conn *c);
+void vsock_stream_hangup(struct vsock_conn *c);
 
 /* vsock_host.c */
 /* Takes programs in while there is room in the table. */
@@ -241,10 +247,18 @@ void vsock_host_stop(struct vsock *vs);
 void vsock_host_connect(struct vsock *vs, const struct vsock_packet *p);
 /* A program's first line may be there. */
 void vsock_host_greeting(struct vsock_conn *c);
-/* The program may have left before the guest answered. */
-void vsock_host_left(struct vsock_conn *c);
 /* The guest has accepted. */
 void vsock_host_answer(struct vsock_conn *c);
+
+/* vsock_wait.c */
+/* .wait_fd -1: errno says why. */
+void vsock_wait_init(struct vsock *vs);
+void vsock_wait_stop(struct vsock *vs);
+/* vsock_stream_hangup() is called when it comes to that; and vsock_stream_flush() when there is
+ * room. Both once. False: the host lacks memory. */
+bool vsock_wait_end(struct vsock_conn *c);
+bool vsock_wait_room(struct vsock_conn *c);
+void vsock_wait_none(struct vsock_conn *c);
 
 /* vsock_own.c */
 /* .event_fd -1: errno says why. */

@@ -247,7 +247,7 @@ static void read_batch(struct vsock_conn *c, uint32_t credit)
 	}
 	if (n < (ssize_t)room) {
 		c->readable = false;
-		vsock_conn_poll_in(c, POLLIN);
+		vsock_conn_poll_in(c);
 	}
 	while (n > 0) {
 		const uint32_t most = vs->stash[vs->stash_at].bytes - (uint32_t)HDR_BYTES;

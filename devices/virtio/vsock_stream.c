@@ -113,7 +113,10 @@ void vsock_stream_flush(struct vsock_conn *c)
 	c->buf_bytes -= (uint32_t)n;
 	c->forwarded += (uint32_t)n;
 	if (c->buf_bytes) {
-		vsock_conn_poll_out(c);
+		if (!vsock_wait_room(c)) {
+			vsock_conn_reset(c);
+			return;
+		}
 	} else if (c->state == VSOCK_DRAINING) {
 		vsock_conn_close(c);
 		return;
@@ -151,11 +154,10 @@ static void rw(struct vsock_conn *c, const struct iovec *iov, unsigned niov, uin
 	}
 	c->forwarded += (uint32_t)n;
 	if ((uint32_t)n < len) {
-		if (ring_append(c, iov, niov, (size_t)n)) {
+		if (ring_append(c, iov, niov, (size_t)n) || !vsock_wait_room(c)) {
 			vsock_conn_reset(c);
 			return;
 		}
-		vsock_conn_poll_out(c);
 	}
 	give_credit(c);
 }
@@ -165,19 +167,33 @@ static void rw(struct vsock_conn *c, const struct iovec *iov, unsigned niov, uin
 void vsock_stream_eof(struct vsock_conn *c)
 {
 	struct pollfd p = {.fd = c->fd};
-	bool news = !c->host_eof;
 
 	c->host_eof = true;
 	c->readable = false;
 	/* A half close, or the program has closed its socket? */
 	if (poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR))) {
-		news |= !c->host_gone;
 		c->host_gone = true;
-	} else {
-		vsock_conn_poll_in(c, 0); /* may end for no reason: then we are here again */
+	} else if (!vsock_wait_end(c)) {
+		vsock_conn_reset(c);
+		return;
 	}
-	if (news)
-		vsock_conn_send(c, VSOCK_SEND_SHUTDOWN);
+	vsock_conn_send(c, VSOCK_SEND_SHUTDOWN);
+}
+
+void vsock_stream_hangup(struct vsock_conn *c)
+{
+	switch (c->state) {
+	case VSOCK_REQUESTED:
+		vsock_conn_reset(c);
+		break;
+	case VSOCK_OPEN:
+		/* what it has sent is still read */
+		host_gone(c);
+		break;
+	default:
+		vsock_conn_close(c);
+		break;
+	}
 }
 
 static void guest_shutdown(struct vsock_conn *c, uint32_t flags)
@@ -188,8 +204,13 @@ static void guest_shutdown(struct vsock_conn *c, uint32_t flags)
 		vsock_conn_gone(c);
 		return;
 	}
-	if (flags & VSOCK_SHUT_RECV)
+	if (flags & VSOCK_SHUT_RECV) {
 		shutdown(c->fd, SHUT_RD);
+		if (!vsock_wait_end(c)) {
+			vsock_conn_reset(c);
+			return;
+		}
+	}
 	end_if_sent(c);
 }
 

@@ -6,6 +6,7 @@ import pathlib
 import pty
 import select
 import signal
+import socket
 import stat
 import subprocess
 import termios
@@ -585,3 +586,140 @@ def test_mounts(guest):
         r.ok("guest", "umount", "vm", "/mnt/new")
         got = r.run("guest", "umount", "vm", "/mnt/new")
         assert got.returncode == 1 and b"/mnt/new" in got.stderr, got
+
+
+# ---- agents that lie ----
+
+class Liar:
+    """An agent whose every request goes to handler(send, stream, method, payload): send(stream, type, flags, data)."""
+
+    def __init__(self, guest, handler):
+        self.socket = str(guest.dir / "liar.sock")
+        self.handler = handler
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.socket)
+        self.listener.listen()
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            sock, _ = self.listener.accept()
+            threading.Thread(target=self.serve, args=(sock,), daemon=True).start()
+
+    def serve(self, sock):
+        conn = lodge.Lodge(sock=sock)
+        while True:
+            try:
+                stream, kind, _, data = conn.receive_frame()
+                if kind == lodge.REQUEST:
+                    request = lodge.message("ttrpc.Request").FromString(data)
+                    self.handler(conn.send_frame, stream, request.method, request.payload)
+            except OSError:
+                return
+
+
+def response(code=0, text="", payload=b""):
+    return lodge.message("ttrpc.Response")(status={"code": code, "message": text}, payload=payload).SerializeToString()
+
+
+def test_an_agent_that_answers_nonsense(guest):
+    out = lodge.message("lodge.agent.v1.ExecResponse")(stdout_data=b"x").SerializeToString()
+
+    def handler(send, stream, method, payload):
+        send(stream + 1000, lodge.DATA, 0, out)  # of no call
+        send(stream + 2, lodge.RESPONSE, 0, response())
+        if method == "GetFacts":
+            send(stream, lodge.RESPONSE, 0, response(99, "a\x1b[2Jb\u009bc" + "x" * 5000))
+        elif method == "Mount":
+            send(stream, lodge.DATA, 0, out)
+        elif method == "SetTime":
+            send(stream, lodge.RESPONSE, 0, response(payload=b"\xff\xff"))
+        elif method == "Exec":
+            send(stream, lodge.RESPONSE, 0, response(payload=out))
+        elif method == "ReadFile":
+            send(stream, lodge.DATA, 0, b"\x07garbage")
+        elif method == "Unmount":
+            send(stream, lodge.RESPONSE, 0, b"\x07garbage")
+
+    guest.socket, own = Liar(guest, handler).socket, guest.socket
+    try:
+        with Relay(guest) as r:
+            c = r.client()
+            text = expect("UNKNOWN", "a?[2Jb", c.GetGuestFacts, name="vm")
+            assert text.isascii() and len(text) <= 600
+            expect("INTERNAL", "streams", c.MountInGuest, name="vm")
+            expect("INTERNAL", "", c.SetGuestTime, name="vm")
+            expect("INTERNAL", "no proper answer", c.exec, "vm", ["true"])
+            expect("INTERNAL", "", c.read_file, "vm", "/x")
+            expect("INTERNAL", "", c.UnmountInGuest, name="vm")
+            got = r.run("guest", "vm")
+            assert got.returncode == 1 and b"\x1b" not in got.stderr and b"\xc2\x9b" not in got.stderr
+    finally:
+        guest.socket = own
+
+
+def test_an_agent_that_floods(guest):
+    """A call whose client reads nothing ends; the process takes no more memory than the windows; others go on."""
+    piece = lodge.message("lodge.agent.v1.ExecResponse")(stdout_data=bytes(32768)).SerializeToString()
+    big = lodge.message("lodge.agent.v1.ExecResponse")(stdout_data=bytes(1 << 20)).SerializeToString()
+    done = lodge.message("lodge.agent.v1.ExecResponse")(exited={"status": 3}).SerializeToString()
+
+    def handler(send, stream, method, payload):
+        if method == "GetFacts":
+            send(stream, lodge.RESPONSE, 0, response())
+        elif len(flooded) == 0:
+            flooded.append(stream)
+            for _ in range(3000):
+                send(stream, lodge.DATA, 0, piece)
+        elif len(flooded) == 1:
+            flooded.append(stream)
+            send(stream, lodge.DATA, 0, big)
+        else:
+            send(stream, lodge.DATA, lodge.REMOTE_CLOSED, done)
+
+    flooded = []
+    guest.socket, own = Liar(guest, handler).socket, guest.socket
+    try:
+        with Relay(guest) as r:
+            def peak():
+                status = pathlib.Path(f"/proc/{r.processes[0].pid}/status").read_text()
+                return int(status.split("VmHWM:")[1].split()[0])
+            c, other = r.client(), r.client()
+            other.GetGuestFacts(name="vm")
+            before = peak()
+            call = c.open("ExecInGuest")
+            call.send(name="vm", request={"start": {"argv": ["x"]}})
+            until("it floods", lambda: flooded)
+            other.GetGuestFacts(name="vm")  # behind all of it
+            expect("INTERNAL", "more than it was asked for", list, call)
+            if B.name == "build":
+                assert peak() - before < 8 << 10, (before, peak())
+            expect("INTERNAL", "more than it was asked for", other.exec, "vm", ["x"])
+            assert other.exec("vm", ["x"]).status == 3
+    finally:
+        guest.socket = own
+
+
+def test_an_agent_that_reads_nothing(guest):
+    """Input stays within its bounds, and the calls end when the agent goes."""
+    listener = socket.socket(socket.AF_UNIX)
+    path = str(guest.dir / "deaf.sock")
+    listener.bind(path)
+    listener.listen()
+    guest.socket, own = path, guest.socket
+    try:
+        with Relay(guest) as r:
+            clients = [r.client() for _ in range(20)]
+            calls = [c.open("ExecInGuest") for c in clients]
+            for call in calls:
+                call.send(name="vm", request={"start": {"argv": ["cat"], "open_stdin": True}})
+                for _ in range(8):
+                    call.send(name="vm", request={"stdin_data": bytes(32768)})
+            calls[0].send(name="vm", request={"stdin_data": b"x"})
+            expect("RESOURCE_EXHAUSTED", "262144", list, calls[0])
+            agent, _ = listener.accept()
+            agent.close()
+            for call in calls[1:]:
+                expect("UNAVAILABLE", "has gone", list, call)
+    finally:
+        guest.socket = own

@@ -6,6 +6,8 @@
  *   off                switches the machine off (the default)
  *   io=PATTERN,SECONDS PATTERN is randread, randwrite (4 KiB, depth 32), seqread or seqwrite (1
  * MiB, depth 4) on /dev/vda with O_DIRECT and Linux AIO; several with '+' between
+ *   vsock              serves port 9000, a connection after the other, by its first byte: 'i' takes
+ * all, 'o' gives all that is taken, 'p' echoes
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,12 +21,17 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+/* after sys/socket.h, whose types it needs */
+#include <linux/vm_sockets.h>
 
-#define DEPTH_MAX 32
+#define VSOCK_PORT  9000
+#define VSOCK_BLOCK 65536
+#define DEPTH_MAX   32
 #ifndef BLKGETSIZE64
 #define BLKGETSIZE64 _IOR(0x12, 114, size_t)
 #endif
@@ -127,6 +134,42 @@ static void run_io(char *spec)
 				run_pattern(&patterns[i], seconds);
 }
 
+static void serve_stream(int fd)
+{
+	static char block[VSOCK_BLOCK];
+	char what = 0;
+	ssize_t n = read(fd, &what, 1);
+
+	while (n > 0) {
+		n = what == 'o' ? 1 : read(fd, block, sizeof(block));
+		if (n > 0 && what != 'i')
+			n = send(fd, block, what == 'o' ? sizeof(block) : (size_t)n, MSG_NOSIGNAL);
+	}
+	if (what == 'i') /* now all of it is here */
+		send(fd, block, 1, MSG_NOSIGNAL);
+	close(fd);
+}
+
+static void serve_vsock(void)
+{
+	const struct sockaddr_vm any = {
+	    .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = VSOCK_PORT};
+	int listener = socket(AF_VSOCK, SOCK_STREAM, 0);
+
+	if (listener < 0 || bind(listener, (const struct sockaddr *)&any, sizeof(any)) ||
+	    listen(listener, 8)) {
+		printf("vsock failed: %s\n", strerror(errno));
+		return;
+	}
+	puts("bench-init: vsock");
+	for (;;) {
+		int fd = accept(listener, NULL, NULL);
+
+		if (fd >= 0)
+			serve_stream(fd);
+	}
+}
+
 int main(void)
 {
 	static char cmdline[4096];
@@ -153,6 +196,8 @@ int main(void)
 		}
 		if (!strncmp(bench, "io=", 3))
 			run_io(bench + 3);
+		if (!strcmp(bench, "vsock"))
+			serve_vsock();
 	}
 	puts("bench-init: done");
 	reboot(RB_POWER_OFF);

@@ -6,6 +6,7 @@ usage: measure.py boot NAME=VMM:KERNEL...   nanoseconds from fork to the first l
        measure.py io PATTERNS SECONDS ROUNDS KERNEL VMM:KERNEL...   operations a second of each in turn
        measure.py payload PATTERNS SECONDS ROUNDS VMM:IMAGE...   the same of a payload in user mode; IMAGE is raw,
                                             qcow2 (made by qemu-img, full) or empty (qcow2, new for each run)
+       measure.py vsock SECONDS ROUNDS KERNEL   bytes or round trips a second of lodge's two and QEMU's vhost, in turn
        measure.py cpu KERNEL                microseconds of CPU before the first guest instruction
 """
 import os
@@ -18,6 +19,7 @@ import threading
 sys.path.insert(0, os.path.dirname(__file__))
 import cpio  # noqa: E402
 import vmms  # noqa: E402
+import vsock as streams  # noqa: E402
 
 MEMORY_MIB = 128
 BENCH_MEMORY_MIB = 200  # a size that no other mapping has
@@ -142,6 +144,35 @@ def payload(folder, patterns, seconds, rounds, *subjects):
             print_rates(f"{vmm}_{kind}", patterns, output_until_done(command, b"done"))
 
 
+def vsock_once(name, command, connect, seconds):
+    output = b""
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        guard = threading.Timer(120, process.kill)
+        guard.start()
+        for line in process.stdout:
+            output += line
+            if b"bench-init: vsock" in line:
+                break
+        else:
+            sys.exit(f"{name}: the guest does not listen:\n{output.decode(errors='replace')}")
+        for pattern, figure in streams.measure(connect, seconds).items():
+            print(f"vsock_{name}_{pattern}", figure, flush=True)
+        process.kill()
+        guard.cancel()
+
+
+def vsock(folder, seconds, rounds, kernel):
+    initrd, path = make_initrd(folder), os.path.join(folder, "v")
+    for n in range(int(rounds)):
+        ours, theirs = 2000 + n, 3000 + n
+        vsock_once("vhost", vmms.lodge_vsock(kernel, initrd, f"backend=vhost,cid={ours}"),
+                   lambda cid=ours: streams.connect_vhost(cid), float(seconds))
+        vsock_once("builtin", vmms.lodge_vsock(kernel, initrd, f"backend=builtin,socket={path}"),
+                   lambda: streams.connect_builtin(path), float(seconds))
+        vsock_once("qemu", vmms.qemu_vsock(kernel, initrd, theirs),
+                   lambda cid=theirs: streams.connect_vhost(cid), float(seconds))
+
+
 def cpu(folder, kernel):
     """CPU time of the process up to its first guest instruction: all is built, nothing runs."""
     command = vmms.lodge(kernel, make_initrd(folder), "bench=off", MEMORY_MIB, disk=make_disk(folder, 16))
@@ -158,4 +189,4 @@ def cpu(folder, kernel):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/var/tmp")) as work:
-        {"boot": boot, "memory": memory, "io": io, "payload": payload, "cpu": cpu}[sys.argv[1]](work, *sys.argv[2:])
+        {"boot": boot, "memory": memory, "io": io, "payload": payload, "vsock": vsock, "cpu": cpu}[sys.argv[1]](work, *sys.argv[2:])

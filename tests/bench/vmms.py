@@ -43,6 +43,15 @@ def qemu_microvm(kernel, initrd, words, memory_mib, disk=None, cpus=1, acpi=Fals
     return command
 
 
+def lodge_vsock(kernel, initrd, option):
+    return lodge(kernel, initrd, "bench=vsock", 128) + ["--vsock", option]
+
+
+def qemu_vsock(kernel, initrd, cid):
+    return qemu_microvm(kernel, initrd, "bench=vsock", 128) + [
+        "-global", "virtio-mmio.force-legacy=false", "-device", f"vhost-vsock-device,guest-cid={cid}"]
+
+
 def qemu_microvm_acpi(*args, **kwargs):
     return qemu_microvm(*args, acpi=True, **kwargs)
 

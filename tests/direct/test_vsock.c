@@ -1,4 +1,5 @@
-/* The built-in vsock of a running machine, whose guest is the vsock payload. */
+/* The vsock of a running machine, whose guest is the vsock payload: built-in, and vhost where the
+ * host has it. */
 #include "base/checked.h"
 #include "tests/direct/direct.h"
 
@@ -15,18 +16,24 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+/* after sys/socket.h, whose types it needs */
+#include <linux/vm_sockets.h>
 
+#define VHOST	   "/dev/vhost-vsock"
 #define WAIT_MS	   20000
 #define ECHO_BYTES (8 * MIB)
 #define GEN_BYTES  (16 * MIB)
 
 struct fixture {
 	struct direct d;
-	char folder[32], path[48];
-	int ready;    /* listens at PATH_7777; -1: nobody does */
-	bool own;     /* no paths: by this process's own ends */
-	int given[2]; /* a pipe for what the machine gives */
+	char folder[32], path[64];
+	int ready;     /* listens at PATH_7777; -1: nobody does */
+	bool host;     /* vhost: by AF_VSOCK */
+	bool own;      /* no paths: by this process's own ends */
+	int paused[2]; /* a pipe: the machine is */
+	int given[2];  /* a pipe for what the machine gives */
 	void (*program)(struct fixture *f);
+	int last;	     /* the connection that ended the guest */
 	const char *failure; /* what the program found wrong */
 	pthread_t thread;
 };
@@ -105,14 +112,38 @@ static int connected(struct fixture *f)
 	return fd;
 }
 
+static int host_socket(struct fixture *f, unsigned port)
+{
+	const struct sockaddr_vm guest = {
+	    .svm_family = AF_VSOCK, .svm_cid = machine_cid(f->d.machine), .svm_port = port};
+	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (!connect(fd, (const struct sockaddr *)&guest, sizeof(guest)))
+		return fd;
+	close(fd);
+	return -1;
+}
+
+/* Asks for a port of the guest. */
+static int call(struct fixture *f, unsigned port)
+{
+	int fd = f->own ? own_end(f) : connected(f);
+	char line[32];
+	int n = snprintf(line, sizeof(line), "CONNECT %u\n", port);
+
+	EXPECT(write(fd, line, (size_t)n) == n);
+	return fd;
+}
+
 /* Connects to a port of the guest; -1: refused. */
 static int dial(struct fixture *f, unsigned port)
 {
-	int fd = f->own ? own_end(f) : connected(f);
-	char line[32], c = 0;
-	int n = snprintf(line, sizeof(line), "CONNECT %u\n", port);
+	int fd = f->host ? host_socket(f, port) : call(f, port);
+	char line[3], c = 0;
 
-	if (write(fd, line, (size_t)n) != n || !get(fd, line, 3) || memcmp(line, "OK ", 3) != 0) {
+	if (f->host)
+		return fd;
+	if (!get(fd, line, 3) || memcmp(line, "OK ", 3) != 0) {
 		close(fd);
 		return -1;
 	}
@@ -232,18 +263,78 @@ static void nobody_listens(struct fixture *f)
 	echo_over(f, 1, 1);
 }
 
+struct request {
+	struct loop_msg msg;
+	struct fixture *f;
+	bool pause;
+};
+
+static void paused(void *ctx)
+{
+	struct fixture *f = ctx;
+
+	EXPECT(write(f->paused[1], "p", 1) == 1);
+}
+
+static void request_fn(struct loop_msg *msg)
+{
+	struct request *r = container_of(msg, struct request, msg);
+
+	if (r->pause)
+		machine_pause(r->f->d.machine, paused, r->f);
+	else
+		machine_resume(r->f->d.machine);
+	free(r);
+}
+
+static void request(struct fixture *f, bool pause)
+{
+	struct request *r = malloc(sizeof(*r));
+
+	if (!r)
+		abort();
+	*r = (struct request){.msg.fn = request_fn, .f = f, .pause = pause};
+	loop_post(f->d.loop, &r->msg);
+}
+
+/* What comes while the machine stands still is answered when it goes on. */
+static void pausing(struct fixture *f)
+{
+	uint8_t out[4000], in[4000];
+	const int fd = dial(f, 7);
+
+	EXPECT(fd >= 0);
+	for (unsigned i = 0; i < sizeof(out); i++)
+		out[i] = (uint8_t)(i * 13 + 1);
+	for (unsigned i = 0; i < 20 && !f->failure; i++) {
+		struct pollfd p = {.fd = fd, .events = POLLIN};
+		char c;
+
+		EXPECT(write(fd, out, 1000) == 1000);
+		request(f, true);
+		EXPECT(get(f->paused[0], &c, 1));
+		EXPECT(write(fd, out + 1000, 3000) == 3000);
+		if (poll(&p, 1, 5) == 1)
+			EXPECT(recv(fd, in, sizeof(in), MSG_PEEK) <= 1000);
+		request(f, false);
+		EXPECT(get(fd, in, sizeof(in)));
+		EXPECT(!memcmp(in, out, sizeof(in)));
+	}
+	close(fd);
+}
+
 /* The host's program, then the guest's power button. */
 static void *program(void *arg)
 {
 	struct fixture *f = arg;
 
 	f->program(f);
-	EXPECT(dial(f, 1) < 0); /* it goes without an answer */
+	f->last = f->host ? host_socket(f, 1) : call(f, 1); /* it goes without an answer */
 	return NULL;
 }
 
 /* Who hears of the guest's connection. */
-enum hearer { NOBODY, LISTENER, OWN };
+enum hearer { NOBODY, LISTENER, OWN, HOST };
 
 static void run(void (*host)(struct fixture *f), enum hearer hearer)
 {
@@ -253,6 +344,8 @@ static void run(void (*host)(struct fixture *f), enum hearer hearer)
 	struct sockaddr_un a;
 	char path[108];
 
+	if (hearer == HOST && access(VHOST, R_OK | W_OK))
+		skip();
 	memset(f, 0, sizeof(*f));
 	snprintf(f->folder, sizeof(f->folder), "/tmp/test-vsock.XXXXXX");
 	assert_non_null(mkdtemp(f->folder));
@@ -260,9 +353,12 @@ static void run(void (*host)(struct fixture *f), enum hearer hearer)
 	setenv("XDG_RUNTIME_DIR", f->folder, 1);
 	direct_init(&f->d, "vsock");
 	f->d.config.transport = MACHINE_MMIO;
-	f->own = hearer == OWN;
-	f->d.config.vsock = (struct vsock_config){
-	    .on = true, .backend = VSOCK_BUILTIN, .socket = f->own ? NULL : strdup(f->path)};
+	f->host = hearer == HOST;
+	f->own = hearer == OWN || f->host;
+	assert_int_equal(pipe(f->paused), 0);
+	f->d.config.vsock = (struct vsock_config){.on = true,
+						  .backend = f->host ? VSOCK_VHOST : VSOCK_BUILTIN,
+						  .socket = f->own ? NULL : strdup(f->path)};
 	if (f->own) {
 		assert_int_equal(pipe(f->given), 0);
 		f->d.vsock_accepted = given;
@@ -270,18 +366,20 @@ static void run(void (*host)(struct fixture *f), enum hearer hearer)
 	}
 	f->program = host;
 	f->ready = -1;
-	snprintf(path, sizeof(path), "%s_7777", f->path);
+	snprintf(path, sizeof(path), "%.63s_7777", f->path);
 	if (listens) {
 		f->ready = unix_socket(path, &a);
 		assert_int_equal(bind(f->ready, (struct sockaddr *)&a, sizeof(a)), 0);
 		assert_int_equal(listen(f->ready, 4), 0);
 	}
 	direct_make(&f->d);
-	assert_false(machine_vsock_by_host(f->d.machine));
+	assert_int_equal(machine_vsock_by_host(f->d.machine), f->host);
 	assert_int_equal(machine_vsock_port(f->d.machine), f->own ? 7777 : 0);
 	assert_int_equal(pthread_create(&f->thread, NULL, program, f), 0);
 	direct_run(&f->d);
 	pthread_join(f->thread, NULL);
+	if (f->last >= 0)
+		close(f->last);
 	if (f->failure)
 		fail_msg("%s; console: %s", f->failure, f->d.console);
 	direct_expect(&f->d, "done\n");
@@ -291,6 +389,8 @@ static void run(void (*host)(struct fixture *f), enum hearer hearer)
 	assert_int_equal(f->d.event, MACHINE_POWEROFF);
 	direct_fini(&f->d);
 	unlink(f->path);
+	close(f->paused[0]);
+	close(f->paused[1]);
 	if (f->own) {
 		close(f->given[0]);
 		close(f->given[1]);
@@ -321,6 +421,13 @@ TEST(chargen, chargen, NOBODY)
 TEST(chargen_own, chargen, OWN)
 TEST(refused_and_again, refused_and_again, NOBODY)
 TEST(refused_and_again_own, refused_and_again, OWN)
+TEST(pausing, pausing, LISTENER)
+TEST(pausing_own, pausing, OWN)
+TEST(guest_connects_vhost, guest_connects, HOST)
+TEST(echo_vhost, echo, HOST)
+TEST(chargen_vhost, chargen, HOST)
+TEST(refused_and_again_vhost, refused_and_again, HOST)
+TEST(pausing_vhost, pausing, HOST)
 
 int main(void)
 {
@@ -335,6 +442,13 @@ int main(void)
 	    cmocka_unit_test(test_chargen_own),
 	    cmocka_unit_test(test_refused_and_again),
 	    cmocka_unit_test(test_refused_and_again_own),
+	    cmocka_unit_test(test_pausing),
+	    cmocka_unit_test(test_pausing_own),
+	    cmocka_unit_test(test_guest_connects_vhost),
+	    cmocka_unit_test(test_echo_vhost),
+	    cmocka_unit_test(test_chargen_vhost),
+	    cmocka_unit_test(test_refused_and_again_vhost),
+	    cmocka_unit_test(test_pausing_vhost),
 	};
 	const char *why = direct_unavailable();
 

@@ -3,9 +3,9 @@ import os
 import re
 import subprocess
 
-from harness import DEADLINE_S, check, environment, equal, run_tool, test
+from harness import DEADLINE_S, LODGE, check, environment, equal, run_tool, test
 
-from test_serve import serving
+from test_serve import serving, until
 
 MIB = 1 << 20
 
@@ -42,6 +42,16 @@ def is_clean(image):
     equal(checked.returncode, 0, f"{image}: file system check: {checked.stdout[-500:]}")
 
 
+def mounts_of(server, name):
+    """What is mounted in the guest: target -> source, type, options."""
+    lines = [line.split() for line in server.run("cp", f"{name}:/proc/mounts", "-").splitlines()]
+    return {line[1]: (line[0], line[2], line[3]) for line in lines}
+
+
+def shell(server, name, command):
+    return server.run("exec", name, "--", "sh", "-c", command)
+
+
 def start(server, name, root, *arguments):
     return server.run("start", name, "--kernel", environment("LODGE_GUEST_KERNEL"), "--modules",
                       environment("LODGE_GUEST_MODULES"), "--root", f"path={root},format=raw", "--memory", "256M",
@@ -55,7 +65,13 @@ def mounts(context, transport):
     plain = context.disk("plain", MIB)
     with serving(context) as server:
         start(server, "a", root, "--transport", transport, "--disk", f"path={a},format=raw,mount=/srv/a/b",
-              "--disk", f"path={plain},format=raw", "--disk", f"path={c},format=raw,mount=/srv/c,mount_flags=noatime")
+              "--disk", f"path={plain},format=raw",
+              "--disk", f"path={c},format=raw,mount=/srv/c,mount_flags=noatime+nodev,mount_data=errors=remount-ro")
+        shown = mounts_of(server, "a")
+        equal(shown["/srv/a/b"][0], "/dev/vdb", "what is mounted on /srv/a/b")
+        equal(shown["/srv/c"][0], "/dev/vdd", "what is mounted on /srv/c")
+        check({"rw", "noatime", "nodev", "errors=remount-ro"} <= set(shown["/srv/c"][2].split(",")),
+              f"flags of /srv/c: {shown['/srv/c']}")
         server.run("stop", "a", "--timeout", 200)
     equal([state_of(image)["Mount count"] for image in (a, c)], ["1", "1"], "how often a and c were mounted")
     for image in (root, a, c):
@@ -69,6 +85,7 @@ def read_only_is_forced(context):
         before = file.read()
     with serving(context) as server:
         start(server, "a", root, "--disk", f"path={image},format=raw,ro=on,mount=/srv/a")
+        equal(mounts_of(server, "a")["/srv/a"][2].split(",")[0], "ro", "the mount")
         server.run("stop", "a", "--timeout", 200)
     with open(image, "rb") as file:
         check(file.read() == before, "a read-only disk has changed")
@@ -138,4 +155,109 @@ def file_systems(context, fstype):
     read_only = ",ro=on" if fstype in ("squashfs", "erofs") else ""
     with serving(context) as server:
         start(server, "a", root, "--disk", f"path={image},format=raw,mount=/srv/a,fstype={fstype}{read_only}")
+        equal(mounts_of(server, "a")["/srv/a"][1], fstype, "its type")
+        if read_only:
+            equal(server.run("cp", "a:/srv/a/file", "-"), "content\n", "a file in it")
         server.run("stop", "a", "--timeout", 200)
+
+
+@test(fstype=["ext4", "squashfs", "erofs", "btrfs"])
+def roots(context, fstype):
+    """Read-only roots of other kinds, and one in a partition; with nothing in them but the agent's mount points."""
+    folder, image = context.path("tree"), context.path("root")
+    for name in ("dev", "proc", "sys", "run", "tmp", "mnt", "srv"):
+        os.makedirs(os.path.join(folder, name))
+    partition = ""
+    if fstype == "squashfs":
+        run_tool("mksquashfs", folder, image, "-quiet", "-no-progress")
+    elif fstype == "erofs":
+        run_tool("mkfs.erofs", "--quiet", image, folder)
+    elif fstype == "btrfs":
+        context.disk("root", 256 * MIB)
+        run_tool("mkfs.btrfs", "-q", "--rootdir", folder, image)
+    else:
+        part = context.path("part")
+        run_tool("mke2fs", "-q", "-t", "ext4", "-d", folder, part, "16M")
+        context.disk("root", 20 * MIB)
+        subprocess.run(["sfdisk", "-q", image], input="2048,32768,L\n", text=True, check=True)
+        run_tool("dd", f"if={part}", f"of={image}", "bs=1M", "seek=1", "conv=notrunc", "status=none")
+        partition = ",partition=1"
+    data = file_system(context, "data")
+    with serving(context) as server:
+        server.run("start", "a", "--kernel", environment("LODGE_GUEST_KERNEL"), "--modules",
+                   environment("LODGE_GUEST_MODULES"), "--root",
+                   f"path={image},format=raw,ro=on,fstype={fstype}{partition}", "--start-timeout", int(DEADLINE_S),
+                   "--disk", f"path={data},format=raw,mount=/srv")
+        shown = mounts_of(server, "a")
+        equal(shown["/"][1], fstype, "type of the root")
+        equal(shown["/srv"][0], "/dev/vdb", "what is mounted on /srv")
+        server.run("stop", "a", "--timeout", 200)
+    is_clean(data)
+
+
+@test()
+def programs(context):
+    """Debian: output, status, signals, users, a terminal, files there and back, the time, a disk that grows."""
+    image, data = context.path("debian.img"), context.disk("data", 64 * MIB)
+    subprocess.run(["cp", "--sparse=always", environment("LODGE_GUEST_ROOT"), image], check=True)
+    there, back = context.path("there"), context.path("back")
+    with open(there, "wb") as file:
+        file.write(os.urandom(8 * MIB))
+    with serving(context) as server:
+        start(server, "deb", image, "--disk", f"path={data},format=raw,mount=/data,mkfs=on")
+        equal(shell(server, "deb", "echo out; echo err >&2"), "out\n", "output")
+        server.run("exec", "deb", "--", "sh", "-c", "exit 7", status=7)
+        server.run("exec", "deb", "--", "sh", "-c", "kill -TERM $$", status=128 + 15)
+        server.run("exec", "deb", "--", "/nosuch", status=127)
+        equal(server.run("exec", "-u", "daemon", "deb", "--", "id", "-un"), "daemon\n", "the user")
+        check(server.run("exec", "-t", "deb", "--", "tty").startswith("/dev/pts/"), "no terminal")
+        server.run("cp", there, "deb:/data/file")
+        server.run("cp", "deb:/data/file", back)
+        with open(there, "rb") as a, open(back, "rb") as b:
+            check(a.read() == b.read(), "a file came back changed")
+        server.run("resize", "deb", "vdb", "256M", "--grow")
+        check(int(shell(server, "deb", "df --output=size -B1M /data | tail -n 1")) > 200, "/data has not grown")
+        check("Debian" in server.run("guest", "deb"), "the facts")
+        server.run("stop", "deb", "--timeout", 200)
+    is_clean(image)
+
+
+@test()
+def killed_under_load(context):
+    """What the guest has synced is there after SIGKILL of its process, and ext4 recovers."""
+    image, data = context.path("debian.img"), context.disk("data", 64 * MIB)
+    subprocess.run(["cp", "--sparse=always", environment("LODGE_GUEST_ROOT"), image], check=True)
+    with serving(context) as server:
+        start(server, "deb", image, "--disk", f"path={data},format=raw,mount=/data,mkfs=on")
+        with subprocess.Popen([LODGE, "exec", "--socket", server.socket, "deb", "--", "sh", "-c",
+                               "n=0; while n=$((n + 1)); do echo $n >/data/$n; sync -d /data/$n /data; echo $n; done"],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as writer:
+            for line in writer.stdout:
+                if int(line) == 20:
+                    break
+            os.kill(int(server.run("info", "deb", "--json").split('"pid":')[1].split(",")[0]), 9)
+            synced = [20, *map(int, writer.stdout.read().split())]
+            check("lodge exec" in writer.stderr.read(), "lodge exec says nothing")
+            equal(writer.wait(DEADLINE_S), 125, "exit status of lodge exec")
+        until("its end", lambda: not server.names())
+        start(server, "deb", image, "--disk", f"path={data},format=raw,mount=/data")
+        equal(shell(server, "deb", f"cat /data/{max(synced)}"), f"{max(synced)}\n", "the last that was synced")
+        server.run("stop", "deb", "--timeout", 200)
+    is_clean(data)
+
+
+@test()
+def agent_that_is_killed(context):
+    """Its calls end with an error, the guest goes on, and the power button still works."""
+    image = context.path("debian.img")
+    subprocess.run(["cp", "--sparse=always", environment("LODGE_GUEST_ROOT"), image], check=True)
+    with serving(context) as server:
+        start(server, "deb", image)
+        server.shows("deb", "login: ")
+        with subprocess.Popen([LODGE, "exec", "--socket", server.socket, "deb", "--", "sleep", "1000"],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as sleeper:
+            server.ran(["exec", "deb", "--", "sh", "-c", "kill -9 $(pgrep -f lodge-agent)"], 125)
+            equal(sleeper.wait(DEADLINE_S), 125, "exit status of lodge exec")
+        check("no agent answers" in server.ran(["exec", "deb", "--", "true"], 125).stderr, "what lodge exec says")
+        server.run("stop", "deb", "--timeout", 200)
+    is_clean(image)

@@ -1,5 +1,6 @@
 """AF_VSOCK in a guest, with both backends: the guest's kernel is to see the same device."""
 import os
+import signal
 import socket
 import threading
 
@@ -147,6 +148,56 @@ def closed_ports(context, backend):
     echo_there_and_back(host.connect(7), b"the end")
     vm.ends(0)
     check("vsock refused" in vm.console.text(), "no refusal")
+
+
+@test(backend=BACKENDS)
+def host_program_killed(context, backend):
+    """Its connections end in the guest as well."""
+    host = Host(context, backend)
+    port = 30000 + host.cid % 10000
+    listener = host.listen(port)
+    child = os.fork()
+    if not child:
+        streams = [listener.accept()[0] for _ in range(20)]
+        while streams:
+            signal.pause()
+    listener.close()
+    vm = start(context, host, f"vsockhold:{port},20", "pci")
+    try:
+        vm.wait_for("@ vsock held")
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    vm.ends(0)
+    equal(vm.report("vsock lost"), "20", "connections")
+
+
+@test(backend=BACKENDS, transport=["pci", "mmio"])
+def driver_leaves(context, backend, transport):
+    """The guest resets the device under open connections; the next driver finds a new one."""
+    host = Host(context, backend)
+    port = 40000 + host.cid % 10000
+    listener = host.listen(port)
+    ends = []
+
+    def accept():
+        for _ in range(5):
+            connection, _ = listener.accept()
+            connection.settimeout(90)
+            try:
+                ends.append(connection.recv(1))
+            except ConnectionResetError:
+                ends.append(b"")
+            connection.close()
+    acceptor = threading.Thread(target=accept, daemon=True)
+    acceptor.start()
+    vm = start(context, host, f"vsockrebind:{port},5 vsockecho:7,1", transport)
+    vm.wait_for("@ vsock listening")
+    acceptor.join(90)
+    equal(ends, [b""] * 5, "ends on the host")
+    echo_there_and_back(host.connect(7), os.urandom(100000))
+    vm.ends(0)
+    listener.close()
 
 
 @test(backend=BACKENDS)

@@ -1,6 +1,7 @@
 /* virtio-blk on a real file: data against a flat model, failing hosts, resets in mid-flight. */
 #include "base/checked.h"
 #include "tests/unit/blk_rig.h"
+#include "tests/unit/loop_barrier.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -283,37 +284,6 @@ static void test_reset_without_another_thread(void **state)
 }
 
 /* ---- size, pause ---- */
-
-/* What another thread says when it is done. */
-struct news {
-	pthread_mutex_t lock;
-	pthread_cond_t cond;
-	bool here;
-};
-
-#define NEWS_INIT                                                          \
-	{                                                                  \
-		PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false \
-	}
-
-static void news_tell(void *ctx)
-{
-	struct news *n = ctx;
-
-	pthread_mutex_lock(&n->lock);
-	n->here = true;
-	pthread_cond_signal(&n->cond);
-	pthread_mutex_unlock(&n->lock);
-}
-
-static void news_wait(struct news *n)
-{
-	pthread_mutex_lock(&n->lock);
-	while (!n->here)
-		pthread_cond_wait(&n->cond, &n->lock);
-	pthread_mutex_unlock(&n->lock);
-	n->here = false;
-}
 
 struct resize {
 	struct virtio_blk_resize blk;

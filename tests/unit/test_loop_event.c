@@ -387,9 +387,78 @@ static void stop_of_a_sleeping_loop(void **state)
 	free(p);
 }
 
+/* Spinners */
+
+struct busy {
+	struct loop *loop;
+	struct loop_op op;
+	struct loop_msg msg;
+	struct loop_spinner spinner;
+	int fd;
+	unsigned rounds, looks;
+};
+
+static bool busy_look(struct loop_spinner *s)
+{
+	struct busy *b = container_of(s, struct busy, spinner);
+
+	b->looks++;
+	return false;
+}
+
+static void busy_round(struct busy *b)
+{
+	if (++b->rounds == 1000)
+		loop_stop(b->loop);
+}
+
+static void busy_polled(struct loop_op *op, int res)
+{
+	struct busy *b = container_of(op, struct busy, op);
+
+	assert_true(res > 0);
+	busy_round(b);
+	if (b->rounds < 1000)
+		loop_poll(b->loop, op, b->fd, POLLOUT);
+}
+
+static void busy_deferred(struct loop_msg *m)
+{
+	struct busy *b = container_of(m, struct busy, msg);
+
+	busy_round(b);
+	if (b->rounds < 1000)
+		loop_defer(b->loop, m);
+}
+
+/* A loop that always has something to do still looks at what rings no bell, all the time. */
+static void busy_loops_look(void **state)
+{
+	struct loop *loop = loop_of(state);
+
+	for (int deferred = 0; deferred < 2; deferred++) {
+		struct busy b = {.loop = loop,
+				 .op.done = busy_polled,
+				 .msg.fn = busy_deferred,
+				 .spinner = {.look = busy_look, .settle = busy_look},
+				 .fd = eventfd(0, EFD_CLOEXEC)};
+
+		loop_spin(loop, &b.spinner);
+		if (deferred)
+			loop_defer(loop, &b.msg);
+		else
+			loop_poll(loop, &b.op, b.fd, POLLOUT);
+		assert_int_equal(loop_run(loop), 0);
+		assert_true(b.looks > 500);
+		loop_unspin(loop, &b.spinner);
+		close(b.fd);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    BOTH(busy_loops_look),
 	    BOTH(watch_blocking_eventfd),
 	    BOTH(watch_nonblocking_eventfd),
 	    BOTH(unwatch_from_its_callback),

@@ -1,6 +1,7 @@
 /* vhost-vsock on a kernel that only records what it is told. */
 #include "base/checked.h"
 #include "devices/virtio/vhost_vsock.h"
+#include "tests/unit/loop_barrier.h"
 #include "tests/unit/loop_thread.h"
 #include "tests/unit/virtio_driver.h"
 
@@ -13,6 +14,7 @@
 /* clang-format on */
 
 #include <errno.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -226,6 +228,59 @@ static void test_reset_stops_it(void **state)
 	}
 }
 
+/* Was it rung since the last call? */
+static bool rung(int eventfd)
+{
+	struct pollfd p = {.fd = eventfd, .events = POLLIN};
+	eventfd_t n;
+
+	return poll(&p, 1, 0) == 1 && !eventfd_read(eventfd, &n);
+}
+
+/* The kernel keeps its place in the rings, and looks at them again. */
+static void test_pause_and_resume(void **state)
+{
+	struct fixture *f = *state;
+	struct news quiet = NEWS_INIT;
+
+	assert_true(vdrv_start(&f->d, VDRV_EVENT, 3, 0));
+	for (unsigned i = 0; i < 50; i++) {
+		unsigned calls;
+
+		virtio_transport_pause(f->t, news_tell, &quiet);
+		news_wait(&quiet);
+		assert_int_equal(kernel.running, 0);
+		rung(kernel.kick[0]);
+		rung(kernel.kick[1]);
+		calls = kernel.calls;
+		vdrv_notify(&f->d, 2); /* nobody's but the event queue's */
+		eventfd_write(kernel.call[0], 1);
+		loop_rounds(f->lt.loop);
+		assert_int_equal(kernel.calls, calls);
+		virtio_transport_resume(f->t);
+		assert_int_equal(kernel.running, 1);
+		assert_int_equal(kernel.calls, calls + 1);
+		assert_true(rung(kernel.kick[0]));
+		assert_true(rung(kernel.kick[1]));
+	}
+}
+
+static void test_reset_while_paused(void **state)
+{
+	struct fixture *f = *state;
+	struct news quiet = NEWS_INIT;
+
+	assert_true(vdrv_start(&f->d, VDRV_EVENT, 3, 0));
+	assert_true(virtio_transport_pause(f->t, news_tell, &quiet));
+	news_wait(&quiet);
+	vdrv_reset(&f->d);
+	assert_int_equal(kernel.running, 0);
+	assert_false(virtio_transport_pause(f->t, news_tell, &quiet));
+	f->d.heap = 0x10000;
+	assert_true(vdrv_start(&f->d, VDRV_EVENT, 3, 0));
+	assert_int_equal(kernel.running, 1);
+}
+
 static void test_refused_set_up(void **state)
 {
 	static const unsigned long requests[] = {
@@ -296,6 +351,8 @@ int main(void)
 	    T(test_interrupts_pass),
 	    T(test_kernel_gives_up),
 	    T(test_reset_stops_it),
+	    T(test_pause_and_resume),
+	    T(test_reset_while_paused),
 	    T(test_refused_set_up),
 	    T(test_queues_that_lack),
 	    cmocka_unit_test(test_opening_fails),

@@ -1,6 +1,8 @@
 /* virtio-vsock: connections, bytes, credit and ends, seen from both sides. */
 #include "tests/unit/vsock_rig.h"
 
+#include <time.h>
+
 static void fill(uint8_t *p, size_t len, uint32_t seed)
 {
 	for (size_t i = 0; i < len; i++) {
@@ -311,6 +313,50 @@ static void test_host_half_close(void **state)
 	rig_expect(r, RST, port, 21); /* unknown */
 }
 
+static uint64_t cpu_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* A half-closed program costs nothing, whether the guest owes it bytes or an answer; and its end is
+ * noticed. */
+static void test_half_closed_programs_are_quiet(void **state)
+{
+	struct vsock_rig *r = *state;
+	static uint8_t block[65536];
+	uint32_t port;
+	const int idle = rig_host_to_guest(r, 21, &port), early = host_connect(r->path);
+	uint32_t full_port;
+	const int full = rig_host_to_guest(r, 23, &full_port);
+	uint64_t before;
+	struct pkt k;
+
+	shutdown(idle, SHUT_WR);
+	assert_int_equal(rig_expect(r, SHUTDOWN, port, 21).flags, SHUT_SEND);
+	shutdown(full, SHUT_WR);
+	assert_int_equal(rig_expect(r, SHUTDOWN, full_port, 23).flags, SHUT_SEND);
+	for (unsigned i = 0; i < 4; i++) /* more than the socket takes, no more than the window */
+		rig_send_data(r, 23, full_port, block, sizeof(block) - 1);
+	host_write(early, "CONNECT 22\n", 11);
+	shutdown(early, SHUT_WR);
+	do
+		k = rig_recv(r);
+	while (k.op == CREDIT_UPDATE);
+	assert_int_equal(k.op, REQUEST);
+	before = cpu_ns();
+	poll(NULL, 0, 200);
+	assert_true(cpu_ns() - before < 100000000);
+	close(early);
+	rig_expect(r, RST, k.src_port, 22);
+	close(idle);
+	assert_int_equal(rig_expect(r, SHUTDOWN, port, 21).flags, SHUT_SEND | SHUT_RECV);
+	close(full);
+	assert_int_equal(rig_expect(r, SHUTDOWN, full_port, 23).flags, SHUT_SEND | SHUT_RECV);
+}
+
 static void test_host_closes(void **state)
 {
 	struct vsock_rig *r = *state;
@@ -428,6 +474,7 @@ int main(void)
 	    BOTH(test_window_is_a_limit),
 	    BOTH(test_guest_half_close),
 	    BOTH(test_host_half_close),
+	    BOTH(test_half_closed_programs_are_quiet),
 	    BOTH(test_host_closes),
 	    BOTH(test_bytes_outlive_the_guests_end),
 	    BOTH(test_guest_reset),

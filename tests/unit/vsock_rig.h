@@ -14,6 +14,7 @@
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,7 @@
 #define MMIO_GPA   0xd0000000
 #define GSI	   6
 #define CID	   42
+#define OWN_PORT   4000
 #define HDR	   44
 #define RX_BYTES   4096
 #define RX_BUFFERS 128
@@ -62,7 +64,9 @@ struct vsock_rig {
 	char folder[64], path[80];
 	gpa_t rx_of[VRING_MAX]; /* buffer of each head */
 	unsigned tx_next;
-	gpa_t rx_back; /* the buffer to give back at the next rig_recv(); 0: none */
+	int given[2];	    /* a pipe: descriptors of the guest's connections to OWN_PORT */
+	atomic_bool refuse; /* them */
+	gpa_t rx_back;	    /* the buffer to give back at the next rig_recv(); 0: none */
 };
 
 /* ---- the host's side ---- */
@@ -327,6 +331,13 @@ static inline int rig_listen(struct vsock_rig *r, uint32_t port)
 
 /* ---- life ---- */
 
+static inline bool rig_given(void *ctx, int fd)
+{
+	struct vsock_rig *r = ctx;
+
+	return !atomic_load(&r->refuse) && write(r->given[1], &fd, sizeof(fd)) == sizeof(fd);
+}
+
 static inline void rig_plug(struct vsock_rig *r, enum vdrv_kind kind, enum loop_backend backend,
 			    unsigned conns)
 {
@@ -335,9 +346,11 @@ static inline void rig_plug(struct vsock_rig *r, enum vdrv_kind kind, enum loop_
 					   .mem32_len = 0x1000000,
 					   .mem64_gpa = 64 * GIB,
 					   .mem64_len = GIB};
-	struct virtio_vsock_config config = {.cid = CID, .conns = conns};
+	struct virtio_vsock_config config = {
+	    .cid = CID, .conns = conns, .accepted = rig_given, .ctx = r, .own_port = OWN_PORT};
 
 	memset(r, 0, sizeof(*r));
+	assert_int_equal(pipe(r->given), 0);
 	snprintf(r->folder, sizeof(r->folder), "/tmp/test-vsock.XXXXXX");
 	assert_non_null(mkdtemp(r->folder));
 	snprintf(r->path, sizeof(r->path), "%s/v", r->folder);
@@ -366,6 +379,8 @@ static inline void rig_unplug(struct vsock_rig *r)
 	pci_host_free(r->host);
 	loop_thread_free(&r->lt);
 	fake_platform_fini(&r->fp);
+	close(r->given[0]);
+	close(r->given[1]);
 	snprintf(command, sizeof(command), "rm -rf %s", r->folder);
 	assert_int_equal(system(command), 0);
 }

@@ -55,7 +55,7 @@ command_fn cmd_pread, cmd_pwrite, cmd_fsync, cmd_discard, cmd_zeroout, cmd_unbin
 /* blkio.c */
 command_fn cmd_blkio, cmd_blkverify;
 /* vsock.c */
-command_fn cmd_vsockecho, cmd_vsockcall, cmd_vsockrefused;
+command_fn cmd_vsockecho, cmd_vsockcall, cmd_vsockrefused, cmd_vsockhold, cmd_vsockrebind;
 /* poke.c */
 command_fn cmd_ports, cmd_uart, cmd_config, cmd_registers;
 /* rings.c */

@@ -1,6 +1,7 @@
 /* AF_VSOCK as a guest's program uses it. */
 #include "guest.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -165,5 +166,67 @@ int cmd_vsockrefused(const struct args *args)
 		return fail("%s after %llu ms", strerror(errno),
 			    (unsigned long long)(now_ms() - before));
 	say("vsock refused");
+	return 0;
+}
+
+#define DRIVER "/sys/bus/virtio/drivers/vmw_vsock_virtio_transport"
+
+/* vsockhold:PORT,COUNT: connections to the host, until the host ends them. */
+int cmd_vsockhold(const struct args *args)
+{
+	const unsigned port = (unsigned)arg_number(args, 0, 7777);
+	const unsigned count = (unsigned)arg_number(args, 1, 1);
+	int fds[64];
+	char c;
+
+	for (unsigned i = 0; i < count && i < 64; i++) {
+		fds[i] = vsock_connect(port);
+		if (fds[i] < 0)
+			return fail("connect to %u: %s", port, strerror(errno));
+	}
+	say("vsock held %u", count);
+	for (unsigned i = 0; i < count && i < 64; i++) {
+		struct pollfd p = {.fd = fds[i], .events = POLLIN};
+
+		if (poll(&p, 1, WAIT_MS) != 1 || recv(fds[i], &c, 1, 0) > 0)
+			return fail("connection %u goes on", i);
+		close(fds[i]);
+	}
+	say("vsock lost %u", count);
+	return 0;
+}
+
+/* vsockrebind:PORT,TIMES: takes the driver from the device, which resets it, and gives it back,
+ * with connections that are open. */
+int cmd_vsockrebind(const struct args *args)
+{
+	const unsigned port = (unsigned)arg_number(args, 0, 7777);
+	const unsigned times = (unsigned)arg_number(args, 1, 1);
+	char name[32] = "";
+	struct dirent *e;
+	DIR *dir = opendir(DRIVER);
+
+	while (dir && (e = readdir(dir)))
+		if (!strncmp(e->d_name, "virtio", 6) && strlen(e->d_name) < sizeof(name))
+			strcpy(name, e->d_name);
+	if (dir)
+		closedir(dir);
+	if (!*name)
+		return fail("no device of " DRIVER);
+	for (unsigned i = 0; i < times; i++) {
+		int fd = vsock_connect(port);
+		char c;
+
+		if (fd < 0)
+			return fail("connect to %u: %s", port, strerror(errno));
+		if (write_file(DRIVER "/unbind", name))
+			return fail("unbind %s: %s", name, strerror(errno));
+		if (recv(fd, &c, 1, 0) > 0)
+			return fail("data from nowhere");
+		close(fd);
+		if (write_file(DRIVER "/bind", name))
+			return fail("bind %s: %s", name, strerror(errno));
+	}
+	say("vsock rebound %u", times);
 	return 0;
 }
