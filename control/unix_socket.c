@@ -104,6 +104,9 @@ int unix_listen(const char *path, const struct unix_mode *mode, int *ret_fd, str
 	mask = umask(0177);
 	res = bind(fd, (const struct sockaddr *)&addr, sizeof(addr)) ? errno : 0;
 	umask(mask);
+	if (res == ENOENT)
+		return err_set(err, ENOENT,
+			       "socket %s: its directory does not exist; make it (mkdir -p)", path);
 	if (res)
 		return err_sys(err, res, "socket %s", path);
 	/* nobody can connect before it listens */

@@ -241,7 +241,7 @@ static const struct option_setting disk_keys[] = {
     {"cache", "writeback|writethrough", disk_set_cache, "write cache the guest sees (writeback)"},
     {"serial", "TEXT", disk_set_serial, "serial number, up to 20 characters"},
     {"queues", "N", disk_set_queues, "request queues, 1 to 8 (one for each CPU, up to 4)"},
-    {"mount", "DIR", disk_set_mount, "where the guest's agent mounts it before the start is done"},
+    {"mount", "DIR", disk_set_mount, "the agent mounts it there before the start is done"},
     {"fstype", "TYPE", disk_set_fstype, "file system for mount (ext4)"},
     {"mount_flags", "NAME+...", disk_set_mount_flags, "noatime, nodev, nosuid, noexec, ro, ..."},
     {"mount_data", "TEXT", disk_set_mount_data, "what the file system itself understands"},

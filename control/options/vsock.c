@@ -53,7 +53,7 @@ static int set_socket(void *target, const char *value, struct err *err)
 
 static const struct option_setting vsock_keys[] = {
     {"backend", "auto|vhost|builtin", set_backend,
-     "who moves the bytes (vhost if the host has it; builtin with socket=)"},
+     "who moves the bytes (vhost if there; builtin with socket=)"},
     {"cid", "N", set_cid, "the guest's address, from 3 up (the next that is free)"},
     {"socket", "PATH", set_socket, "builtin: CONNECT PORT here; the guest's ports are PATH_PORT"},
 };

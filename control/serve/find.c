@@ -128,7 +128,12 @@ static int lock_dir(const char *dir, int *ret_fd, struct err *err)
 	autofd int fd = -1;
 
 	if (mkdir(dir, 0700) && errno != EEXIST)
-		return err_sys(err, errno, "runtime directory %s", dir);
+		return errno == ENOENT
+			   ? err_set(err, ENOENT,
+				     "runtime directory %s: the directory above it does "
+				     "not exist; make that (mkdir -p)",
+				     dir)
+			   : err_sys(err, errno, "runtime directory %s", dir);
 	if ((size_t)snprintf(path, sizeof(path), "%s/lock", dir) >= sizeof(path))
 		return err_set(err, ENAMETOOLONG, "runtime directory %s: its name is too long",
 			       dir);

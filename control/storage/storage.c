@@ -154,8 +154,9 @@ int place_open(const struct storage *storage, const char *id, const char *disk_p
 			       "storage root",
 			       storage->root, p->path);
 	case ENOENT:
-		return err_set(err, ENOENT, "the directory %s/%s does not exist", storage->root,
-			       p->path);
+		return err_set(err, ENOENT,
+			       "the directory %s/%s does not exist; make it (mkdir -p)",
+			       storage->root, p->path);
 	default:
 		return err_sys(err, errno, "the directory %s/%s", storage->root, p->path);
 	}

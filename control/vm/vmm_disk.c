@@ -54,8 +54,8 @@ void vmm_resize_disk(void *ctx, struct ttrpc_call *call, const ProtobufCMessage 
 	}
 	if (r->disk >= vm_config(s->vm)->ndisks) {
 		ttrpc_call_fail(call, TTRPC_NOT_FOUND,
-				"VM '%s' has no disk %" PRIu32 "; the last is %u", r->name, r->disk,
-				vm_config(s->vm)->ndisks - 1);
+				"VM '%s' has %u disks, counted from 0 (vda), and no disk %" PRIu32,
+				r->name, vm_config(s->vm)->ndisks, r->disk);
 		return;
 	}
 	if (r->size_bytes % IMAGE_SECTOR_BYTES) {

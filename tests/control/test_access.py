@@ -15,7 +15,7 @@ GROUP, LOOK_GROUP = 30001, 30002
 RIGHTS = ["--allow-uid", str(OWNER), "--read-only-uid", str(LOOKER), "--allow-group", str(GROUP),
           "--read-only-group", str(LOOK_GROUP), "--socket-mode", "0666"]
 LOOKS = {"GetVmInfo", "GetServerInfo", "ListVms", "WaitVm", "WatchEvents", "ReadConsole", "GetMetrics",
-         "GetMetricsText", "GetDiskImageInfo", "CheckDiskImage"}
+         "GetMetricsText", "GetDiskImageInfo", "CheckDiskImage", "GetGuestFacts"}
 
 
 def with_rights(server, *more):

@@ -138,6 +138,81 @@ def test_killed_at_random_points_nothing_is_lost(server):
         assert fds.stdout.strip() == "0", fds.stdout
 
 
+def holders(folder):
+    """Processes that have a file below it open, or name it: what is left of a server and its VMs."""
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                words = f.read().decode(errors="replace")
+        except OSError:
+            continue
+        if int(pid) != os.getpid() and any(folder in text for text in (*links, words)):
+            found.add(int(pid))
+    return found
+
+
+def streams(server, names):
+    """Clients in the middle of every kind of call that is passed on to a VM; of each a connection of its own."""
+    clients = []
+    for name in names:
+        for method in ("AttachConsole", "ReadConsole", "WatchEvents", "GetMetrics", "WaitVm", "PauseVm"):
+            client = server.client()
+            clients.append(client)
+            if method == "AttachConsole":
+                duplex = client.open(method)
+                duplex.send(open=dict(name=name))
+                duplex.send(data=b"flood 1000\n" if name != "p" else b"x" * 1000)
+            else:
+                client.begin(method, name=name)
+    return clients
+
+
+def read_to_the_end(client):
+    """What has come is whole frames, and then the connection ends; nothing hangs."""
+    try:
+        while True:
+            client._pump()
+    except TimeoutError:
+        raise AssertionError("a stream neither goes on nor ends")
+    except OSError:
+        pass
+
+
+def test_killed_at_random_points_under_streams(server):
+    """The server or VMs, under passed-on console, event and metrics calls: nothing is left of either, and locks are free."""
+    need_kvm()
+    rng = random.Random(9)
+    for round_ in range(5):
+        with server.client() as c:
+            pids = {n: server.start(c, n, "echo" if n != "p" else "spin",
+                                    vm=dict(rootfs=str(server.disk(n)), rootfs_writable=True)).pid for n in ("a", "b", "p")}
+        clients = streams(server, pids)
+        time.sleep(rng.random() * 0.1)
+        if round_ % 2:
+            server.process.kill()
+            server.process.wait()
+            for client in clients:
+                read_to_the_end(client)
+            server.begin()
+        victims = rng.sample(sorted(pids), 2)
+        for victim in victims:
+            os.kill(pids[victim], signal.SIGKILL)
+        with server.client() as c:
+            until("their ends are noticed", lambda: not set(victims) & set(names(c)))
+            for victim in victims:  # its disk is free again
+                server.start(c, victim, vm=dict(rootfs=str(server.dir / victim), rootfs_writable=True))
+            c.StopAllVms(force=True)
+            assert names(c) == [] and not list(server.runtime.glob("vm.*"))
+        for client in clients:
+            client.close()
+        until("the server alone is left", lambda: holders(str(server.dir)) == {server.process.pid})
+    fds = lambda: len(os.listdir(f"/proc/{server.process.pid}/fd"))
+    server.client().ListVms()
+    until("its descriptors are those of a server without VMs", lambda: fds() < 20)
+
+
 def test_stale_directories_are_removed(server):
     server.end()
     (server.runtime / "vm.stale1").mkdir()
@@ -151,6 +226,14 @@ def test_one_server_for_each_runtime_directory(server):
     run = subprocess.run([B / "lodge", "serve", "--socket", server.socket + "2", "--runtime-dir", server.runtime],
                          capture_output=True, text=True)
     assert run.returncode == 1 and "another lodge serve uses it" in run.stderr, run
+
+
+def test_places_that_are_not_there_are_named_with_the_cure(server):
+    for socket, runtime, text in ((server.dir / "no/s", server.dir / "run2", "no/s: its directory does not exist"),
+                                  (server.socket + "2", server.dir / "no/run", "no/run: the directory above it does not exist")):
+        run = subprocess.run([B / "lodge", "serve", "--socket", socket, "--runtime-dir", runtime],
+                             capture_output=True, text=True)
+        assert run.returncode == 1 and text in run.stderr and "mkdir -p" in run.stderr and run.stderr.count("\n") == 1, run
 
 
 def test_sigterm_stops_all(server):

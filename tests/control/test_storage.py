@@ -44,6 +44,12 @@ def test_a_root_that_is_not_there(server):
     assert run.stderr.count("\n") == 1 and not os.path.exists(server.socket + "2")
 
 
+def test_a_folder_that_is_not_there_is_named_with_the_cure(server):
+    with server.client() as c:
+        reply = c.CreateDiskImage(cryptohome_id="ab", disk_path="d", disk_size=1 << 20)
+        assert reply.status == FAILED and "home/root/ab/crosvm does not exist; make it (mkdir -p)" in reply.failure_reason, reply
+
+
 def test_qcow2_is_what_qemu_img_knows(server):
     with server.client() as c:
         where = dict(cryptohome_id=ID, disk_path="d.qcow2")
