@@ -503,7 +503,7 @@ help:
 	@echo 'make              build/lodge            make SAN=asan|tsan   build/asan/lodge, build/tsan/lodge'
 	@echo 'make STATIC=1     build/static/lodge     make WERROR=1        warnings are errors'
 	@echo 'make deps         install the packages   make install         PREFIX=$(PREFIX) DESTDIR='
-	@echo 'make demo         boot a Debian guest    make check           every test'
+	@echo 'make demo         a guest, shown         make check           every test'
 	@echo 'make unit         unit tests             make fuzz            build the fuzzers'
 	@echo 'make fmt          format                 make lint            format, clang-tidy, cppcheck, shellcheck'
 	@echo 'make bench        figures beside QEMU    make clean'

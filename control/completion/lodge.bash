@@ -189,7 +189,7 @@ _lodge_client() {
 	start)
 		_lodge_value "$2" "$3" && return
 		[[ $3 != -* ]] || _lodge_words "" "$3" "${common[@]}" --kernel --root --disk --cpus --memory --cmdline \
-			--initrd --initramfs --modules --init --transport
+			--initrd --initramfs --modules --init --transport --start-timeout --no-agent
 		;;
 	*)
 		if [[ $3 == -* ]]; then
