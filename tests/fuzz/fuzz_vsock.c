@@ -1,6 +1,7 @@
 /*
  * virtio-vsock's packet path against a hostile guest: packets, credit and receive buffers of the
- * fuzzer's, with a host's program on the other side that comes, talks and goes.
+ * fuzzer's, with a host's program and the device's own process on the other side, which come, talk
+ * and go, and with pauses.
  *
  * Input: a list of actions, each a byte and its arguments. The device lives from input to input; at
  * the end of each it must, after a reset, hold no connection and answer a proper driver.
@@ -27,6 +28,7 @@
 #define CONNS	    12
 #define HOSTS	    4
 #define ACTIONS_MAX 200
+#define OWN_PORT    0x400000ff
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -46,7 +48,8 @@ static struct {
 	struct vdrv d;
 	struct sockaddr_un addr;
 	int listener, hosts[HOSTS];
-	bool ready;
+	unsigned given;
+	bool ready, paused;
 } v;
 
 struct script {
@@ -72,10 +75,27 @@ static int listen_at(const char *path)
 	return fd;
 }
 
+static void take_host(int *slot, int fd)
+{
+	if (*slot >= 0)
+		close(*slot);
+	*slot = fd;
+}
+
+static bool given(void *ctx, int fd)
+{
+	(void)ctx;
+	if (++v.given % 4 == 0)
+		return false;
+	take_host(&v.hosts[v.given % HOSTS], fd);
+	return true;
+}
+
 static void set_up(void)
 {
 	char folder[] = "/tmp/fuzz-vsock.XXXXXX", path[64];
-	struct virtio_vsock_config config = {.cid = CID, .conns = CONNS};
+	struct virtio_vsock_config config = {
+	    .cid = CID, .conns = CONNS, .accepted = given, .own_port = OWN_PORT};
 
 	log_init(STDERR_FILENO, LOG_LEVEL_ERROR);
 	CHECK(mkdtemp(folder));
@@ -106,6 +126,7 @@ static void rounds(unsigned n)
 
 static void start(uint64_t features)
 {
+	v.paused = false; /* a reset ends it */
 	v.d.heap = HEAP_GPA;
 	if (!vdrv_start(&v.d, features, 3, 32))
 		memset(v.d.rings, 0, sizeof(v.d.rings));
@@ -177,14 +198,20 @@ static void host(struct script *s)
 {
 	static uint8_t block[65536];
 	const uint8_t what = (uint8_t)next(s, 1);
-	int *fd = &v.hosts[what % HOSTS];
+	int *fd = &v.hosts[what % HOSTS], ends[2];
 	char line[24];
 
-	switch (what / HOSTS % 6) {
+	switch (what / HOSTS % 7) {
+	case 6:
+		CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
+		take_host(fd, ends[0]);
+		virtio_vsock_adopt(v.dev, ends[1]);
+		send(*fd, line,
+		     (size_t)snprintf(line, sizeof(line), "CONNECT %u\n", (unsigned)next(s, 1) % 8),
+		     MSG_NOSIGNAL);
+		break;
 	case 0:
-		if (*fd >= 0)
-			close(*fd);
-		*fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		take_host(fd, socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 		if (connect(*fd, (struct sockaddr *)&v.addr, sizeof(v.addr)) == 0)
 			send(*fd, line,
 			     (size_t)snprintf(line, sizeof(line), "CONNECT %u\n",
@@ -192,9 +219,7 @@ static void host(struct script *s)
 			     MSG_NOSIGNAL);
 		break;
 	case 1:
-		if (*fd >= 0)
-			close(*fd);
-		*fd = accept(v.listener, NULL, NULL);
+		take_host(fd, accept(v.listener, NULL, NULL));
 		break;
 	case 2:
 		send(*fd, block, (size_t)next(s, 2), MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -207,12 +232,30 @@ static void host(struct script *s)
 		shutdown(*fd, (int)next(s, 1) % 3);
 		break;
 	default:
-		if (*fd >= 0)
-			close(*fd);
-		*fd = -1;
+		take_host(fd, -1);
 		break;
 	}
 	rounds(1);
+}
+
+static void quiet(void *ctx)
+{
+	*(bool *)ctx = true;
+}
+
+static void pause_or_resume(void)
+{
+	bool done = false;
+
+	if (v.paused) {
+		virtio_transport_resume(v.t);
+		v.paused = false;
+	} else if (virtio_transport_pause(v.t, quiet, &done)) {
+		for (unsigned i = 0; i < 1000 && !done; i++)
+			rounds(1);
+		CHECK(done);
+		v.paused = true;
+	}
 }
 
 static void act(struct script *s)
@@ -236,8 +279,17 @@ static void act(struct script *s)
 		rounds(1);
 		break;
 	default:
-		if (next(s, 1) % 16 == 0)
+		switch (next(s, 1) % 16) {
+		case 0:
 			start(next(s, 4) | VDRV_V1);
+			break;
+		case 1:
+		case 2:
+			pause_or_resume();
+			break;
+		default:
+			break;
+		}
 		break;
 	}
 	CHECK(virtio_vsock_conns(v.dev) <= CONNS);
@@ -252,11 +304,8 @@ static void check_alive(void)
 
 	vdrv_reset(&v.d);
 	CHECK(virtio_vsock_conns(v.dev) == 0);
-	for (unsigned i = 0; i < HOSTS; i++) {
-		if (v.hosts[i] >= 0)
-			close(v.hosts[i]);
-		v.hosts[i] = -1;
-	}
+	for (unsigned i = 0; i < HOSTS; i++)
+		take_host(&v.hosts[i], -1);
 	while ((fd = accept(v.listener, NULL, NULL)) >= 0)
 		close(fd);
 	start(UINT64_MAX >> 24);
