@@ -92,7 +92,8 @@ struct machine_config {
 	struct vsock_config vsock;
 	bool console; /* a serial port as console= */
 	bool rng;
-	bool agent; /* our initramfs brings the guest agent, which needs a vsock device */
+	char agent_token[33]; /* that our agent is told, and wants to be told; "": none */
+	bool agent;	      /* our initramfs brings the guest agent, which needs a vsock device */
 	enum loop_backend loop_backend;
 };
 

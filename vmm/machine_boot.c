@@ -93,9 +93,10 @@ static int write_conf(const struct machine *m, char conf[CONF_MAX], struct err *
 	if (config->agent && port)
 		snprintf(ready, sizeof(ready), "vsock:%u", port);
 	len = snprintf(
-	    conf, CONF_MAX, "root=%s\nrootfstype=%s\nrootflags=%s\ninit=%s\nready=%s\n",
+	    conf, CONF_MAX, "root=%s\nrootfstype=%s\nrootflags=%s\ninit=%s\nready=%s\ntoken=%s\n",
 	    config->has_root ? root : "", config->root_fstype ? config->root_fstype : "ext4",
-	    config->root_read_only ? "ro" : "rw", config->init ? config->init : "", ready);
+	    config->root_read_only ? "ro" : "rw", config->init ? config->init : "", ready,
+	    config->agent ? config->agent_token : "");
 	if (len >= CONF_MAX)
 		return err_set(err, ENAMETOOLONG,
 			       "the path of the guest's init, or the type of its root, is too long "

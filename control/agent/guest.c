@@ -7,6 +7,8 @@
 #include "proto/agent.pb-c.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 
 #define CONNECT_NS  UINT64_C(10000000000)
@@ -57,6 +59,54 @@ static void lost(void *ctx)
 	try_later(g);
 }
 
+static void there(struct guest *g)
+{
+	g->state = GUEST_THERE;
+	g->tries = 0;
+	if (g->callbacks.ready)
+		g->callbacks.ready(g->callbacks.ctx);
+}
+
+static void authenticated(void *ctx, int code, const char *text, const ProtobufCMessage *reply)
+{
+	struct guest *g = ctx;
+
+	(void)reply;
+	if (code == TTRPC_OK) {
+		there(g);
+		return;
+	}
+	if (code == TTRPC_UNAVAILABLE)
+		return; /* lost() follows */
+	log_warn("guest: its agent is not the one that was put into it (code %d)", code);
+	(void)text; /* the guest's own words */
+	ttrpc_client_close(steal_ptr(&g->client));
+	try_later(g);
+}
+
+static void authenticate(struct guest *g)
+{
+	Lodge__Agent__V1__AuthenticateRequest request =
+	    LODGE__AGENT__V1__AUTHENTICATE_REQUEST__INIT;
+	struct ttrpc_rpc rpc = {
+	    .service = AGENT_SERVICE,
+	    .method = "Authenticate",
+	    .request = &request.base,
+	    .output = &lodge__agent__v1__authenticate_response__descriptor,
+	    .timeout_ns = CONNECT_NS,
+	    .done = authenticated,
+	    .ctx = g,
+	};
+	char token[33];
+
+	snprintf(token, sizeof(token), "%s", g->token);
+	request.token = token;
+	if (ttrpc_client_start(g->client, &rpc, NULL)) {
+		ttrpc_client_close(steal_ptr(&g->client));
+		try_later(g);
+	}
+}
+
 static void connected(void *ctx, int fd, const struct err *err)
 {
 	struct guest *g = ctx;
@@ -71,10 +121,10 @@ static void connected(void *ctx, int fd, const struct err *err)
 		try_later(g);
 		return;
 	}
-	g->state = GUEST_THERE;
-	g->tries = 0;
-	if (g->callbacks.ready)
-		g->callbacks.ready(g->callbacks.ctx);
+	if (*g->token)
+		authenticate(g);
+	else
+		there(g);
 }
 
 /* The device's end of a pair is served as if a program had connected to its socket. */
@@ -181,9 +231,21 @@ void guest_init(struct guest *g, struct loop *loop, const struct guest_callbacks
 	*g = (struct guest){.loop = loop, .callbacks = *callbacks, .retry.fn = retry};
 }
 
-void guest_attach(struct guest *g, struct machine *machine)
+int guest_make_token(char ret_token[33], struct err *err)
+{
+	uint8_t bytes[16];
+
+	if (getrandom(bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes))
+		return err_sys(err, errno, "getrandom");
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		snprintf(ret_token + 2 * i, 3, "%02x", bytes[i]);
+	return 0;
+}
+
+void guest_attach(struct guest *g, struct machine *machine, const char *token)
 {
 	g->machine = machine;
+	g->token = token;
 	g->state = GUEST_AWAITED;
 	g->tries = 0;
 }

@@ -38,6 +38,7 @@ struct guest {
 	struct guest_callbacks callbacks;
 	enum guest_state state;
 	struct machine *machine;
+	const char *token;
 	struct agent_connect *connect; /* while connecting */
 	struct ttrpc_client *client;   /* while there */
 	struct loop_timer retry;
@@ -48,8 +49,11 @@ struct guest {
 
 void guest_init(struct guest *g, struct loop *loop, const struct guest_callbacks *callbacks);
 
-/* The machine runs, or is about to. */
-void guest_attach(struct guest *g, struct machine *machine);
+/* The machine runs, or is about to. `token` outlives it; "": the agent wants none. */
+void guest_attach(struct guest *g, struct machine *machine, const char *token);
+
+/* A new one for machine_config.agent_token. */
+int guest_make_token(char ret_token[33], struct err *err);
 
 /* Before the machine is freed; calls under way are forgotten. Also when nothing is attached. */
 void guest_detach(struct guest *g);

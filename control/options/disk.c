@@ -169,23 +169,24 @@ static int disk_set_mount_flags(void *target, const char *value, struct err *err
 	    {"lazytime", MS_LAZYTIME},
 	};
 	struct disk_target *t = target;
-	autofree char *words = strdup(value);
-	char *rest = NULL;
 
-	if (!words)
-		return err_set(err, ENOMEM, "out of memory");
-	for (char *w = strtok_r(words, "+", &rest); w; w = strtok_r(NULL, "+", &rest)) {
+	for (;;) {
+		int len = (int)strcspn(value, "+");
 		size_t i = 0;
 
-		while (i < ARRAY_LEN(flags) && strcmp(flags[i].name, w) != 0)
+		while (i < ARRAY_LEN(flags) && ((int)strlen(flags[i].name) != len ||
+						memcmp(flags[i].name, value, (size_t)len) != 0))
 			i++;
 		if (i == ARRAY_LEN(flags))
 			return err_set(err, EINVAL,
-				       "'%s' is no flag of a mount; say for example noatime+nodev",
-				       w);
+				       "'%.*s' is no flag of a mount; say for example "
+				       "noatime+nodev",
+				       len, value);
 		t->disk->mount.flags |= flags[i].bit;
+		if (!value[len])
+			return 0;
+		value += len + 1;
 	}
-	return 0;
 }
 
 static int disk_set_mkfs(void *target, const char *value, struct err *err)

@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "control/agent/guest.h"
 #include "control/options/config_check.h"
 #include "control/options/parse.h"
 #include "control/options/priv.h"
@@ -446,6 +447,8 @@ static int options_settle(struct run_options *o, struct err *err)
 		m->agent = !m->initrd && m->initramfs == MACHINE_INITRAMFS_AUTO;
 		m->vsock.on = true;
 	}
+	if (m->agent && guest_make_token(m->agent_token, err))
+		return -err->code;
 	if (!o->exec)
 		return 0;
 	if (o->console_given && o->console == RUN_CONSOLE_STDIO)

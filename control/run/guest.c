@@ -142,7 +142,7 @@ void run_guest_begin(struct run_guest *g, struct machine *machine,
 		g->watching = true;
 		loop_poll(g->loop, &g->watch, fd, POLLIN | POLLHUP);
 	}
-	guest_attach(&g->guest, machine);
+	guest_attach(&g->guest, machine, config->agent_token);
 	boot_begin(&g->boot, g->loop, &g->guest, config, timeout_ms, booted, g);
 }
 

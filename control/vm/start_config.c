@@ -2,6 +2,7 @@
 #include "control/vm/start_config.h"
 
 #include "base/checked.h"
+#include "control/agent/guest.h"
 #include "control/options/config_check.h"
 #include "control/options/priv.h"
 
@@ -255,6 +256,8 @@ static int set_agent(const VmTools__Concierge__VirtualMachineSpec *vm, const cha
 	}
 	config->agent = !config->initrd && config->initramfs == MACHINE_INITRAMFS_AUTO;
 	config->vsock.on = true;
+	if (config->agent && guest_make_token(config->agent_token, err))
+		return -err->code;
 	return vsock_socket ? options_set_string(&config->vsock.socket, vsock_socket, err) : 0;
 }
 

@@ -241,7 +241,7 @@ static void vm_boot(struct vm *vm)
 {
 	vm->state = VM_BOOTING;
 	vm->started_ns = loop_now_ns();
-	guest_attach(&vm->guest, vm->machine);
+	guest_attach(&vm->guest, vm->machine, vm->config.agent_token);
 	if (boot_wanted(&vm->config))
 		boot_begin(&vm->boot, vm->setup.loop, &vm->guest, &vm->config,
 			   vm->request->start_timeout_ms, vm_booted, vm);

@@ -39,6 +39,7 @@ struct process;
 
 struct agent {
 	struct loop *loop;
+	const char *token; /* that a connection has to tell; NULL: none */
 	struct ttrpc_server *server;
 	struct rlimit files; /* for children: the agent's own is higher */
 

@@ -1,6 +1,8 @@
 /* Sockets of the agent. See guest/agent/listen.h; vsock(7). */
 #include "guest/agent/listen.h"
 
+#include "guest/agent/agent.h"
+
 #include "base/checked.h"
 #include "base/log.h"
 
@@ -77,15 +79,80 @@ int listen_open(const char *where, int *ret_fd, struct err *err)
 	return 0;
 }
 
+/* ---- who calls ----------------------------------------------------------------------------------
+ */
+
+struct peer {
+	bool trusted;
+};
+
 void *listen_admit(void *ctx, int fd)
 {
-	union address peer = {0};
-	socklen_t len = sizeof(peer);
+	const struct agent *agent = ctx;
+	union address a = {0};
+	socklen_t len = sizeof(a);
+	struct peer *peer;
 
-	if (getpeername(fd, &peer.sa, &len) < 0)
+	if (getpeername(fd, &a.sa, &len) < 0)
 		return NULL;
-	/* `ctx`: who it is does not matter further */
-	return peer.sa.sa_family != AF_VSOCK || peer.vm.svm_cid == VMADDR_CID_HOST ? ctx : NULL;
+	if (a.sa.sa_family == AF_VSOCK && a.vm.svm_cid != VMADDR_CID_HOST)
+		return NULL;
+	peer = calloc(1, sizeof(*peer));
+	if (peer)
+		peer->trusted = !agent->token;
+	return peer;
+}
+
+void listen_leave(void *ctx, void *peer)
+{
+	(void)ctx;
+	free(peer);
+}
+
+bool listen_permit(void *ctx, const void *peer, const struct ttrpc_method *method,
+		   const ProtobufCMessage *request, struct err *err)
+{
+	(void)ctx;
+	(void)request;
+	if (((const struct peer *)peer)->trusted || method->start == listen_authenticate)
+		return true;
+	err_set(err, EACCES, "the agent serves only the process of its VM (Authenticate)");
+	return false;
+}
+
+/* Takes as long for each token of that length. */
+static bool same(const char *a, const char *b)
+{
+	size_t len = strlen(a);
+	unsigned char differ = 0;
+
+	if (len != strlen(b))
+		return false;
+	for (size_t i = 0; i < len; i++)
+		differ |= (unsigned char)(a[i] ^ b[i]);
+	return !differ;
+}
+
+void listen_authenticate(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *request)
+{
+	const Lodge__Agent__V1__AuthenticateRequest *r =
+	    (const Lodge__Agent__V1__AuthenticateRequest *)request;
+	Lodge__Agent__V1__AuthenticateResponse reply =
+	    LODGE__AGENT__V1__AUTHENTICATE_RESPONSE__INIT;
+	const struct agent *agent = ctx;
+	union {
+		const void *in;
+		struct peer *out;
+	} peer = {.in = ttrpc_call_peer(call)};
+
+	if (agent->token && !same(r->token, agent->token)) {
+		ttrpc_call_fail(call, TTRPC_PERMISSION_DENIED,
+				"the token is not that of this agent");
+		return;
+	}
+	if (peer.out)
+		peer.out->trusted = true;
+	ttrpc_call_reply(call, &reply.base);
 }
 
 /* ---- ready --------------------------------------------------------------------------------------

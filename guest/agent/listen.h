@@ -8,12 +8,22 @@
 #define GUEST_AGENT_LISTEN_H
 
 #include "base/loop.h"
+#include "control/ttrpc/server.h"
 
 /* "vsock:PORT" or "unix:PATH". *ret_fd listens. -EADDRINUSE: another agent does. */
 int listen_open(const char *where, int *ret_fd, struct err *err);
 
-/* For ttrpc_server_config.admit: on vsock only the host may call, not a program of the guest. */
+/*
+ * For ttrpc_server_config: on vsock only the host may call, not a program of the guest; and where
+ * the agent has a token only who has told it (Authenticate).
+ */
 void *listen_admit(void *ctx, int fd);
+void listen_leave(void *ctx, void *peer);
+bool listen_permit(void *ctx, const void *peer, const struct ttrpc_method *method,
+		   const ProtobufCMessage *request, struct err *err);
+
+/* The method: ttrpc_method.start. */
+void listen_authenticate(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *request);
 
 /*
  * Connects to "vsock:PORT" of the host, or "unix:PATH", and closes again, which says "ready". Tries

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -17,6 +18,9 @@
 #define STATUS_ANOTHER 3 /* an agent listens there already: that is all right for a service */
 
 #define FILES_WANTED 8192
+
+#define TOKEN_VARIABLE	"LODGE_AGENT_TOKEN"
+#define TOKEN_BYTES_MAX 128
 
 struct options {
 	const char *listen;
@@ -111,8 +115,11 @@ static void fill_standard_descriptors(void)
 static int serve(struct agent *agent, const struct options *options, struct err *err)
 {
 	struct loop_opts opts = {.backend = LOOP_EPOLL, .workers = 1};
-	struct ttrpc_server_config config = {
-	    .services = agent_services, .ctx = agent, .admit = listen_admit};
+	struct ttrpc_server_config config = {.services = agent_services,
+					     .ctx = agent,
+					     .admit = listen_admit,
+					     .leave = listen_leave,
+					     .permit = listen_permit};
 	static struct ready ready;
 	int fd = -1;
 	int res = listen_open(options->listen, &fd, err);
@@ -133,6 +140,21 @@ static int serve(struct agent *agent, const struct options *options, struct err 
 	return res ? err_sys(err, -res, "the event loop") : 0;
 }
 
+/* What init was told: not for the programs that this one starts, nor for who reads its environment.
+ */
+static const char *take_token(void)
+{
+	static char token[TOKEN_BYTES_MAX];
+	char *told = getenv(TOKEN_VARIABLE);
+
+	if (!told || !*told || strlen(told) >= sizeof(token))
+		return NULL;
+	memcpy(token, told, strlen(told) + 1);
+	explicit_bzero(told, strlen(told));
+	unsetenv(TOKEN_VARIABLE);
+	return token;
+}
+
 /* It runs until the guest ends: what it has is the kernel's to take back. */
 int main(int argc, char **argv)
 {
@@ -143,6 +165,7 @@ int main(int argc, char **argv)
 
 	if (stop)
 		return stop - 1;
+	agent.token = take_token();
 	fill_standard_descriptors();
 	log_init(STDERR_FILENO, LOG_LEVEL_INFO);
 	(void)!chdir("/");

@@ -3,6 +3,7 @@
 #include "guest/agent/calls.h"
 #include "guest/agent/exec.h"
 #include "guest/agent/file.h"
+#include "guest/agent/listen.h"
 #include "guest/agent/shutdown.h"
 
 #include <errno.h>
@@ -70,6 +71,7 @@ JOB(call_make_entry, make_entry)
 	}
 
 static const struct ttrpc_method methods[] = {
+    {.name = "Authenticate", MESSAGES(authenticate), .start = listen_authenticate},
     JOB_METHOD("GetFacts", get_facts),
     JOB_METHOD("ConfigureNetwork", configure_network),
     JOB_METHOD("Mount", mount),

@@ -12,6 +12,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define ENV_MAX 32 /* the kernel gives init as many */
+
 int agent_open(void)
 {
 	int fd = open(AGENT_PATH, O_RDONLY | O_CLOEXEC);
@@ -31,6 +33,21 @@ static char **add_option(char **at, char *option, const char *value)
 	return at + 2;
 }
 
+/* The kernel's variables of init, and the token: by the environment, which root alone can read. */
+static char **add_token(char **envp, const char *token)
+{
+	static char *env[ENV_MAX + 2], variable[160] = "LODGE_AGENT_TOKEN=";
+	size_t n = 0, len = strlen(variable);
+
+	if (!token || strlen(token) >= sizeof(variable) - len)
+		return envp;
+	for (; n < ENV_MAX && envp[n]; n++)
+		env[n] = envp[n];
+	memcpy(variable + len, token, strlen(token) + 1);
+	env[n] = variable;
+	return env;
+}
+
 int agent_start(int fd, const struct conf *conf, char **envp)
 {
 	static char name[] = "@lodge-agent", listen[] = "--listen", ready[] = "--ready";
@@ -42,6 +59,7 @@ int agent_start(int fd, const struct conf *conf, char **envp)
 		return -1;
 	at = add_option(at, listen, conf->agent);
 	add_option(at, ready, conf->ready);
+	envp = add_token(envp, conf->token);
 	pid = fork();
 	if (pid == 0) {
 		setsid();

@@ -21,6 +21,7 @@ static const struct {
     {"exec", offsetof(struct conf, exec)},
     {"agent", offsetof(struct conf, agent)},
     {"ready", offsetof(struct conf, ready)},
+    {"token", offsetof(struct conf, token)},
 };
 
 static void take_line(struct conf *conf, char *line)

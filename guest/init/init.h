@@ -35,6 +35,7 @@ struct conf {
 	const char *rootflags;	/* "ro", "rw" and the file system's own, with commas between */
 	const char *init;	/* program of the root that takes over; NULL: the usual ones */
 	const char *exec;	/* without root: program of the initramfs */
+	const char *token;	/* that the agent wants to be told */
 	const char *agent;	/* where the agent listens; NULL: where it does by itself */
 	const char *ready;	/* where it says "ready"; NULL: likewise */
 };

@@ -210,7 +210,8 @@ class Process(Duplex):
 class Guest:
     """The agent in its namespaces; is gone, with everything in it, at the end of `with`."""
 
-    def __init__(self, init="busybox"):
+    def __init__(self, init="busybox", token=""):
+        self.token = token
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="lodge-agent-", dir="/tmp"))
         self.dir.chmod(0o755)
         self.socket = str(self.dir / "agent.sock")
@@ -222,14 +223,15 @@ class Guest:
     def __enter__(self):
         with open(self.dir / "setup", "wb") as log:
             self.process = subprocess.Popen([HERE / "guest", self.dir, AGENT, self.init], stdin=subprocess.DEVNULL,
-                                            stdout=log, stderr=log, start_new_session=True)
+                                            stdout=log, stderr=log, start_new_session=True,
+                                            env=os.environ | {"LODGE_AGENT_TOKEN": self.token})
         until("the agent listens", self.listens)
         return self
 
     def listens(self):
         assert self.process.poll() is None, (self.dir / "setup").read_text() + self.said()
         try:
-            self.client().GetFacts()
+            self.client().Authenticate(token=self.token)
             return True
         except OSError:
             return False
