@@ -33,6 +33,7 @@ void machine_config_fini(struct machine_config *config)
 	free(config->modules);
 	free(config->cmdline);
 	free(config->root_fstype);
+	free(config->root_label);
 	free(config->init);
 	free(config->vsock.socket);
 	for (unsigned i = 0; i < config->ncpu_masked; i++)

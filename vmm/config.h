@@ -85,7 +85,8 @@ struct machine_config {
 	unsigned ndisks;
 	bool has_root;
 	unsigned root_partition; /* 0: the whole disk */
-	char *root_fstype;	 /* NULL: ext4 */
+	char *root_label;  /* of a file system or partition of it, in place of that; NULL: none */
+	char *root_fstype; /* NULL: ext4 */
 	bool root_read_only;
 	char *init; /* program of the root that takes over; NULL: /sbin/init */
 

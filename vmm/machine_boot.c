@@ -93,8 +93,10 @@ static int write_conf(const struct machine *m, char conf[CONF_MAX], struct err *
 	if (config->agent && port)
 		snprintf(ready, sizeof(ready), "vsock:%u", port);
 	len = snprintf(
-	    conf, CONF_MAX, "root=%s\nrootfstype=%s\nrootflags=%s\ninit=%s\nready=%s\ntoken=%s\n",
-	    config->has_root ? root : "", config->root_fstype ? config->root_fstype : "ext4",
+	    conf, CONF_MAX,
+	    "root=%s\nrootlabel=%s\nrootfstype=%s\nrootflags=%s\ninit=%s\nready=%s\ntoken=%s\n",
+	    config->has_root ? root : "", config->root_label ? config->root_label : "",
+	    config->root_fstype ? config->root_fstype : "ext4",
 	    config->root_read_only ? "ro" : "rw", config->init ? config->init : "", ready,
 	    config->agent ? config->agent_token : "");
 	if (len >= CONF_MAX)
@@ -140,6 +142,13 @@ int machine_boot_open(struct machine *m, struct err *err)
 
 	if (!res)
 		res = check_word("the type of the root file system", config->root_fstype, err);
+	if (!res)
+		res = check_word("the label of the root", config->root_label, err);
+	if (!res && config->root_label &&
+	    (config->initrd || config->initramfs == MACHINE_INITRAMFS_NONE))
+		return err_set(err, EINVAL,
+			       "a root by its label is found by lodge's own initramfs alone; name "
+			       "its partition");
 	if (!res)
 		res = kernel_open(config->kernel, &m->kernel, err);
 	if (res)

@@ -85,3 +85,16 @@ int config_check_mount_point(const char *path, struct err *err)
 	}
 	return 0;
 }
+
+int config_check_label(const char *label, struct err *err)
+{
+	size_t len = strlen(label);
+
+	if (!len || len > CONFIG_LABEL_MAX)
+		return err_set(err, EINVAL, "a label has 1 to %d bytes", CONFIG_LABEL_MAX);
+	for (const char *p = label; *p; p++) {
+		if ((unsigned char)*p <= ' ' || *p == 0x7f)
+			return err_set(err, EINVAL, "spaces and control characters cannot be used");
+	}
+	return 0;
+}

@@ -212,6 +212,14 @@ static int root_set_fstype(void *target, const char *value, struct err *err)
 	return options_set_string(&t->machine->root_fstype, value, err);
 }
 
+static int root_set_label(void *target, const char *value, struct err *err)
+{
+	struct disk_target *t = target;
+	int rc = config_check_label(value, err);
+
+	return rc ? rc : options_set_string(&t->machine->root_label, value, err);
+}
+
 static int root_set_partition(void *target, const char *value, struct err *err)
 {
 	struct disk_target *t = target;
@@ -223,11 +231,12 @@ static int root_set_partition(void *target, const char *value, struct err *err)
 }
 
 /* The root's own keys come first and a plain disk's last, so that each has a part of the table. */
-#define ROOT_KEYS 2
+#define ROOT_KEYS 3
 #define DISK_KEYS 5
 static const struct option_setting disk_keys[] = {
     {"fstype", "TYPE", root_set_fstype, "file system of the root (ext4)"},
     {"partition", "N", root_set_partition, "partition that holds the root (none: the whole disk)"},
+    {"label", "NAME", root_set_label, "label of the root's file system or GPT partition"},
     {"path", "FILE", disk_set_path, "image file or block device; needed"},
     {"format", "raw|qcow2", disk_set_format, "format of the image, never guessed; needed"},
     {"backing", "on|off", disk_set_backing,

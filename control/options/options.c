@@ -475,6 +475,8 @@ static int options_check(const struct run_options *options, struct err *err)
 		return err_set(err, EINVAL,
 			       "nothing to boot into; say --root path=FILE,format=raw, or "
 			       "--initrd FILE, or --initramfs none");
+	if (m->root_label && m->root_partition)
+		return err_set(err, EINVAL, "--root has both partition and label; say one");
 	if (m->hugepages != MACHINE_PAGES_DEFAULT && m->memory_bytes % page)
 		return err_set(err, EINVAL,
 			       "--memory %s is not a multiple of the huge pages' size; choose one "

@@ -196,6 +196,8 @@ static int put_root(struct start_request *q, const struct machine_config *m, str
 	q->vm.rootfs_type = image_type(root);
 	q->vm.rootfs_writable = !root->image.read_only;
 	q->vm.rootfs_partition = m->root_partition;
+	if (m->root_label)
+		q->vm.rootfs_label = m->root_label;
 	if (m->root_fstype)
 		q->vm.rootfs_fstype = m->root_fstype;
 	return put_path(q, &q->vm.rootfs, root->image.path, err);
@@ -297,11 +299,12 @@ static const struct remote_command start_command = {
     .about = "Starts a VM of the server and ends when the agent in the guest is ready and has\n"
 	     "mounted the disks; a VM of this name that runs already is left as it is. Files are\n"
 	     "opened by the server with your rights.\n",
-    .more = "Options as of `lodge run` (`lodge help run` explains them):\n"
-	    "  --kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules\n"
-	    "  --init --transport; keys of --root: path format ro fstype partition; of --disk:\n"
-	    "  path format ro direct serial mount fstype mount_flags mount_data mkfs. CPUs and\n"
-	    "  memory are the server's default otherwise.\n",
+    .more =
+	"Options as of `lodge run` (`lodge help run` explains them):\n"
+	"  --kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules\n"
+	"  --init --transport; keys of --root: path format ro fstype partition label; of --disk:\n"
+	"  path format ro direct serial mount fstype mount_flags mount_data mkfs. CPUs and\n"
+	"  memory are the server's default otherwise.\n",
     .settings = start_settings,
     .nsettings = ARRAY_LEN(start_settings),
     .operands_min = 1,

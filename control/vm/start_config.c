@@ -126,6 +126,11 @@ static int add_root(const VmTools__Concierge__VirtualMachineSpec *vm, struct mac
 		res = set_checked(&config->root_fstype, "rootfs_fstype", vm->rootfs_fstype,
 				  config_check_fstype, err);
 	if (!res)
+		res = set_checked(&config->root_label, "rootfs_label", vm->rootfs_label,
+				  config_check_label, err);
+	if (!res && *vm->rootfs_label && vm->rootfs_partition)
+		res = err_set(err, EINVAL, "rootfs_label and rootfs_partition are both given");
+	if (!res)
 		res = set_string(&disk->image.path, vm->rootfs, err);
 	if (res)
 		return res;

@@ -15,6 +15,7 @@ static const struct {
 	size_t offset;
 } keys[] = {
     {"root", offsetof(struct conf, root)},
+    {"rootlabel", offsetof(struct conf, rootlabel)},
     {"rootfstype", offsetof(struct conf, rootfstype)},
     {"rootflags", offsetof(struct conf, rootflags)},
     {"init", offsetof(struct conf, init)},

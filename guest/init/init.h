@@ -30,7 +30,9 @@ void say_line(const char *first, ...) __attribute__((sentinel));
  * so that an older init can read a newer file. The strings are NULL where the file does not say.
  */
 struct conf {
-	const char *root;	/* device: "/dev/vda"; NULL: no root file system */
+	const char *root; /* device: "/dev/vda"; NULL: no root file system */
+	const char
+	    *rootlabel; /* of a file system or partition on the first disk, in place of root */
 	const char *rootfstype; /* "ext4", or several with commas between, tried in turn */
 	const char *rootflags;	/* "ro", "rw" and the file system's own, with commas between */
 	const char *init;	/* program of the root that takes over; NULL: the usual ones */
@@ -47,6 +49,13 @@ bool conf_read(const char *path, struct conf *ret_conf);
 
 /* Loads what the list names, in order, and removes each file. A module that fails is a warning. */
 void modules_load(const char *list);
+
+/* ---- label.c ------------------------------------------------------------------------------ */
+
+#define LABEL_DEVICE_BYTES 32
+
+/* The disk ("vda") or that of its partitions which has this label: "/dev/vda2". False: none yet. */
+bool label_find(const char *disk, const char *label, char ret_device[static LABEL_DEVICE_BYTES]);
 
 /* ---- root.c ------------------------------------------------------------------------------- */
 

@@ -141,9 +141,16 @@ static int try_types(const struct conf *conf, const char *types, const char *tar
 {
 	char rest[FLAGS_BYTES_MAX], type[FSTYPE_BYTES_MAX];
 	unsigned long bits = split_flags(conf->rootflags, rest);
+	char labelled[LABEL_DEVICE_BYTES];
+	const char *device = conf->root;
 	int e = ENODEV;
 
-	if (absent(conf->root))
+	if (conf->rootlabel) {
+		if (!label_find("vda", conf->rootlabel, labelled))
+			return ENOENT;
+		device = labelled;
+	}
+	if (absent(device))
 		return ENOENT;
 	while (*types) {
 		size_t len = strcspn(types, ",");
@@ -152,7 +159,7 @@ static int try_types(const struct conf *conf, const char *types, const char *tar
 			memcpy(type, types, len);
 			type[len] = '\0';
 
-			int r = try_type(conf->root, target, type, bits, rest);
+			int r = try_type(device, target, type, bits, rest);
 
 			if (r != EINVAL && r != ENODEV)
 				return r;
@@ -176,7 +183,8 @@ static void say_failure(const struct conf *conf, const char *types, int e)
 		cure = "; this kernel has no such file system, nor is there a module of it";
 	else if (e == ENOTBLK)
 		cure = "; root= must name a disk or a partition";
-	say("cannot mount ", conf->root, " as ", types, ": ", strerror(e), cure);
+	say("cannot mount ", conf->rootlabel ? conf->rootlabel : conf->root, " as ", types, ": ",
+	    strerror(e), cure);
 }
 
 bool root_mount(const struct conf *conf, const char *target)
@@ -199,7 +207,9 @@ bool root_mount(const struct conf *conf, const char *target)
 	}
 	if (e == 0)
 		return true;
-	if (e == ENOENT || e == ENXIO)
+	if ((e == ENOENT || e == ENXIO) && conf->rootlabel && !absent("/dev/vda"))
+		say("no file system or partition of the root's disk is labelled ", conf->rootlabel);
+	else if (e == ENOENT || e == ENXIO)
 		say("no device ", conf->root,
 		    " after " DEADLINE_TEXT "; does the kernel have its driver (virtio_blk with "
 		    "virtio_pci or virtio_mmio), "

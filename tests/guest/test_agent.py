@@ -3,7 +3,7 @@ import os
 import re
 import subprocess
 
-from harness import DEADLINE_S, LODGE, check, environment, equal, run_tool, test
+from harness import DEADLINE_S, LODGE, TOP, Skip, check, environment, equal, run_tool, test
 
 from test_serve import serving, until
 
@@ -191,6 +191,72 @@ def roots(context, fstype):
         shown = mounts_of(server, "a")
         equal(shown["/"][1], fstype, "type of the root")
         equal(shown["/srv"][0], "/dev/vdb", "what is mounted on /srv")
+        server.run("stop", "a", "--timeout", 200)
+    is_clean(data)
+
+
+@test(how=["ext4", "btrfs", "partition"])
+def root_by_label(context, how):
+    """Past a partition without that label; and a label that nothing has is a panic."""
+    folder, image, part = context.path("tree"), context.path("root"), context.path("part")
+    for name in ("dev", "proc", "sys", "run", "tmp"):
+        os.makedirs(os.path.join(folder, name))
+    if how == "btrfs":
+        context.disk("part", 256 * MIB)
+        run_tool("mkfs.btrfs", "-q", "-L", "this-one", "--rootdir", folder, part)
+    else:
+        run_tool("mke2fs", "-q", "-t", "ext4", *(["-L", "this-one"] if how == "ext4" else []), "-d", folder, part, "256M")
+    context.disk("root", 300 * MIB)
+    name = ', name="this-one"' if how == "partition" else ""
+    subprocess.run(["sfdisk", "-q", image], check=True, text=True,
+                   input=f"label: gpt\nstart=2048, size=8192\nstart=16384, size=524288{name}\n")
+    run_tool("dd", f"if={part}", f"of={image}", "bs=1M", "seek=8", "conv=notrunc,sparse", "status=none")
+    root = f"path={image},format=raw,ro=on,fstype={'btrfs' if how == 'btrfs' else 'ext4'},label="
+    with serving(context) as server:
+        words = ["--kernel", environment("LODGE_GUEST_KERNEL"), "--modules", environment("LODGE_GUEST_MODULES"),
+                 "--start-timeout", int(DEADLINE_S), "--cmdline", "panic=-1"]
+        server.run("start", "a", *words, "--root", root + "this-one")
+        equal(mounts_of(server, "a")["/"][0], "/dev/vda2", "the root")
+        server.run("stop", "a", "--timeout", 200)
+        check("ended before it was ready" in server.fails("start", "b", *words, "--root", root + "another"), "no label")
+
+
+def tiny_kernel():
+    """Without modules (tests/lab/tiny-kernel)."""
+    path = os.path.join(os.path.dirname(environment("LODGE_GUEST_KERNEL")), "tiny/vmlinux")
+    if not os.path.exists(path):
+        raise Skip("there is no tiny kernel (tests/lab/tiny-kernel)")
+    return path
+
+
+@test()
+def kernel_without_modules(context):
+    root, data = bare_root(context), file_system(context, "data")
+    with serving(context) as server:
+        server.run("start", "a", "--kernel", tiny_kernel(), "--root", f"path={root},format=raw", "--start-timeout",
+                   int(DEADLINE_S), "--disk", f"path={data},format=raw,mount=/srv")
+        equal(mounts_of(server, "a")["/srv"][0], "/dev/vdb", "what is mounted on /srv")
+        server.run("stop", "a", "--timeout", 200)
+    is_clean(data)
+
+
+@test()
+def agent_of_the_image(context):
+    """No initramfs: systemd of the root starts the agent that was installed there."""
+    image, data = context.path("debian.img"), file_system(context, "data")
+    subprocess.run(["cp", "--sparse=always", environment("LODGE_GUEST_ROOT"), image], check=True)
+    wants = "/etc/systemd/system/multi-user.target.wants"
+    commands = f"""write {TOP}/build/lodge-agent /usr/sbin/lodge-agent
+sif /usr/sbin/lodge-agent mode 0100755
+write {TOP}/guest/agent/lodge-agent.service /etc/systemd/system/lodge-agent.service
+symlink {wants}/lodge-agent.service /etc/systemd/system/lodge-agent.service
+"""
+    subprocess.run(["debugfs", "-w", "-f", "-", image], input=commands, text=True, check=True, capture_output=True)
+    with serving(context) as server:
+        server.run("start", "a", "--kernel", tiny_kernel(), "--initramfs", "none", "--root", f"path={image},format=raw",
+                   "--start-timeout", int(DEADLINE_S), "--disk", f"path={data},format=raw,mount=/srv")
+        equal(shell(server, "a", "findmnt -n -o SOURCE /srv; ps -o comm= -C lodge-agent"), "/dev/vdb\nlodge-agent\n",
+              "what the image's agent says")
         server.run("stop", "a", "--timeout", 200)
     is_clean(data)
 
