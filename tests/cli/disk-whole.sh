@@ -1,19 +1,33 @@
 # shellcheck shell=bash
 # Part of tests/cli/disk: an end in the middle leaves the old file or the finished new one.
 
-# interrupted SIGNAL COMMAND...: sends the signal as soon as the command has a file of $d open that
-# has grown; its exit status is what is returned
+# writes PID: has it a file open that has grown, and is neither its program nor the source?
+writes() {
+	local f
+	for f in "/proc/$1/fd/"*; do
+		[[ -f $f && -s $f && ! $f -ef $dir/src && ! $f -ef $lodge ]] && return 0
+	done
+	return 1
+}
+
+# interrupted SIGNAL COMMAND...: sends the signal as soon as the command has a file of its own open that
+# has grown; its exit status is what is returned. One that was done before that is run again.
 interrupted() {
 	local signal=$1 pid i
 	shift
-	env --default-signal=INT "$@" & # which & alone would have ignored
-	pid=$!
-	for ((i = 0; i < 3000; i++)); do
-		find -L "/proc/$pid/fd" -size +1M -printf '%p\n' 2>/dev/null | xargs -r readlink | grep -qF "$d/" && break
-		kill -0 $pid 2>/dev/null || break
+	for ((i = 0; i < 20; i++)); do
+		env --default-signal=INT "$@" & # which & alone would have ignored
+		pid=$!
+		until writes $pid; do
+			kill -0 $pid 2>/dev/null || break
+		done
+		if kill -"$signal" $pid 2>/dev/null; then
+			wait $pid
+			return
+		fi
+		wait $pid
+		if [[ " $* " == *" --force "* ]]; then echo precious >"$d/b"; else rm -f "$d/b"; fi
 	done
-	kill -"$signal" $pid 2>/dev/null
-	wait $pid
 }
 
 fresh
