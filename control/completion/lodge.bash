@@ -27,7 +27,11 @@ _lodge_disk() { # WORD, with ROOT=1 the keys of the root too
 	[[ $1 == *,* ]] && before=${1%,*},
 	local keys=(path= format= backing=on backing_format= data_file= ro=on direct=on discard=off cache=writethrough
 		serial= queues=)
-	[[ $ROOT ]] && keys+=(fstype= partition=)
+	if [[ $ROOT ]]; then
+		keys+=(fstype= partition= label=)
+	else
+		keys+=(mount= fstype= mount_flags= mount_data= mkfs=on)
+	fi
 	case $last in
 	path=*) _lodge_files "${before}path=" "${last#path=}" ;;
 	data_file=*) _lodge_files "${before}data_file=" "${last#*=}" ;;

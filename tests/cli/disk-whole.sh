@@ -16,7 +16,7 @@ interrupted() {
 	local signal=$1 pid i
 	shift
 	for ((i = 0; i < 20; i++)); do
-		env --default-signal=INT "$@" & # which & alone would have ignored
+		env --default-signal=INT,HUP "$@" & # INT, which & alone would have ignored
 		pid=$!
 		until writes $pid; do
 			kill -0 $pid 2>/dev/null || break
