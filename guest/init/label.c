@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #define LABEL_BYTES_MAX	 256
@@ -74,7 +75,7 @@ static bool partition_has(const char *disk, const char *partition, const char *l
 	return same_label(at, end ? (size_t)(end - at) : strlen(at), label);
 }
 
-bool label_find(const char *disk, const char *label, char ret_device[static LABEL_DEVICE_BYTES])
+static bool find(const char *disk, const char *label, char ret_device[static LABEL_DEVICE_BYTES])
 {
 	char folder[32] = "/sys/block/";
 	DIR *dir = opendir(strcat(folder, disk));
@@ -94,5 +95,16 @@ bool label_find(const char *disk, const char *label, char ret_device[static LABE
 	}
 	if (dir)
 		closedir(dir);
+	return found;
+}
+
+/* The root has no sysfs yet, and must not keep this one below it. */
+bool label_find(const char *disk, const char *label, char ret_device[static LABEL_DEVICE_BYTES])
+{
+	bool mounted = mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) == 0;
+	bool found = find(disk, label, ret_device);
+
+	if (mounted)
+		umount2("/sys", MNT_DETACH);
 	return found;
 }

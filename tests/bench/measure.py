@@ -7,6 +7,7 @@ usage: measure.py boot NAME=VMM:KERNEL...   nanoseconds from fork to the first l
        measure.py payload PATTERNS SECONDS ROUNDS VMM:IMAGE...   the same of a payload in user mode; IMAGE is raw,
                                             qcow2 (made by qemu-img, full) or empty (qcow2, new for each run)
        measure.py vsock SECONDS ROUNDS KERNEL   bytes or round trips a second of lodge's two and QEMU's vhost, in turn
+       measure.py start ROUNDS KERNEL       nanoseconds until a disk is mounted, lodge and QEMU in turn; lodge's agent
        measure.py cpu KERNEL                microseconds of CPU before the first guest instruction
 """
 import os
@@ -18,6 +19,7 @@ import threading
 
 sys.path.insert(0, os.path.dirname(__file__))
 import cpio  # noqa: E402
+import start as starts  # noqa: E402
 import vmms  # noqa: E402
 import vsock as streams  # noqa: E402
 
@@ -173,6 +175,10 @@ def vsock(folder, seconds, rounds, kernel):
                    lambda cid=theirs: streams.connect_vhost(cid), float(seconds))
 
 
+def start(folder, rounds, kernel):
+    starts.measure(folder, int(rounds), kernel)
+
+
 def cpu(folder, kernel):
     """CPU time of the process up to its first guest instruction: all is built, nothing runs."""
     command = vmms.lodge(kernel, make_initrd(folder), "bench=off", MEMORY_MIB, disk=make_disk(folder, 16))
@@ -189,4 +195,4 @@ def cpu(folder, kernel):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/var/tmp")) as work:
-        {"boot": boot, "memory": memory, "io": io, "payload": payload, "vsock": vsock, "cpu": cpu}[sys.argv[1]](work, *sys.argv[2:])
+        {"boot": boot, "memory": memory, "io": io, "payload": payload, "vsock": vsock, "start": start, "cpu": cpu}[sys.argv[1]](work, *sys.argv[2:])
