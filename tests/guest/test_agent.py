@@ -3,7 +3,7 @@ import os
 import re
 import subprocess
 
-from harness import DEADLINE_S, LODGE, TOP, Skip, check, environment, equal, run_tool, test
+from harness import DEADLINE_S, LODGE, Skip, check, environment, equal, run_tool, test
 
 from test_serve import serving, until
 
@@ -236,27 +236,6 @@ def kernel_without_modules(context):
         server.run("start", "a", "--kernel", tiny_kernel(), "--root", f"path={root},format=raw", "--start-timeout",
                    int(DEADLINE_S), "--disk", f"path={data},format=raw,mount=/srv")
         equal(mounts_of(server, "a")["/srv"][0], "/dev/vdb", "what is mounted on /srv")
-        server.run("stop", "a", "--timeout", 200)
-    is_clean(data)
-
-
-@test()
-def agent_of_the_image(context):
-    """No initramfs: systemd of the root starts the agent that was installed there."""
-    image, data = context.path("debian.img"), file_system(context, "data")
-    subprocess.run(["cp", "--sparse=always", environment("LODGE_GUEST_ROOT"), image], check=True)
-    wants = "/etc/systemd/system/multi-user.target.wants"
-    commands = f"""write {TOP}/build/lodge-agent /usr/sbin/lodge-agent
-sif /usr/sbin/lodge-agent mode 0100755
-write {TOP}/guest/agent/lodge-agent.service /etc/systemd/system/lodge-agent.service
-symlink {wants}/lodge-agent.service /etc/systemd/system/lodge-agent.service
-"""
-    subprocess.run(["debugfs", "-w", "-f", "-", image], input=commands, text=True, check=True, capture_output=True)
-    with serving(context) as server:
-        server.run("start", "a", "--kernel", tiny_kernel(), "--initramfs", "none", "--root", f"path={image},format=raw",
-                   "--start-timeout", int(DEADLINE_S), "--disk", f"path={data},format=raw,mount=/srv")
-        equal(shell(server, "a", "findmnt -n -o SOURCE /srv; ps -o comm= -C lodge-agent"), "/dev/vdb\nlodge-agent\n",
-              "what the image's agent says")
         server.run("stop", "a", "--timeout", 200)
     is_clean(data)
 
