@@ -76,8 +76,6 @@ static void authenticated(void *ctx, int code, const char *text, const ProtobufC
 		there(g);
 		return;
 	}
-	if (code == TTRPC_UNAVAILABLE)
-		return; /* lost() follows */
 	log_warn("guest: its agent is not the one that was put into it (code %d)", code);
 	(void)text; /* the guest's own words */
 	ttrpc_client_close(steal_ptr(&g->client));

@@ -134,8 +134,9 @@ static struct relay_call *call_new(struct relay *relay, struct ttrpc_call *call)
 	return c;
 }
 
-void relay_cancelled(struct ttrpc_call *call)
+void relay_cancelled(void *ctx, struct ttrpc_call *call)
 {
+	(void)ctx;
 	call_fail(ttrpc_call_user(call), TTRPC_CANCELLED, "nobody waits");
 }
 
@@ -513,11 +514,12 @@ void relay_start(struct relay *relay, struct ttrpc_call *call, const ProtobufCMe
 		call_send(c, inner);
 }
 
-void relay_data(struct ttrpc_call *call, const ProtobufCMessage *message)
+void relay_data(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *message)
 {
 	struct relay_call *c = ttrpc_call_user(call);
 	const ProtobufCMessage *inner = field_of(message, "request");
 
+	(void)ctx;
 	if (c->ended) /* it could not know */
 		return;
 	if (!inner)
@@ -526,10 +528,11 @@ void relay_data(struct ttrpc_call *call, const ProtobufCMessage *message)
 		call_send(c, inner);
 }
 
-void relay_data_end(struct ttrpc_call *call)
+void relay_data_end(void *ctx, struct ttrpc_call *call)
 {
 	struct relay_call *c = ttrpc_call_user(call);
 
+	(void)ctx;
 	if (c->ended)
 		return;
 	if (!c->client)

@@ -48,11 +48,12 @@ struct relay {
 	unsigned ncalls;
 };
 
-/* What the methods do: GUESTS_METHODS(), by functions that find the relay. */
+/* What the methods do, for GUESTS_METHODS(): the start by a function that finds the relay, the
+ * others as they are. */
 void relay_start(struct relay *relay, struct ttrpc_call *call, const ProtobufCMessage *request);
-void relay_data(struct ttrpc_call *call, const ProtobufCMessage *message);
-void relay_data_end(struct ttrpc_call *call);
-void relay_cancelled(struct ttrpc_call *call);
+void relay_data(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *message);
+void relay_data_end(void *ctx, struct ttrpc_call *call);
+void relay_cancelled(void *ctx, struct ttrpc_call *call);
 
 /* Fails all calls with UNAVAILABLE. To be called before ttrpc_client_close() of the client; not
  * needed for a connection that ended by itself. */

@@ -26,9 +26,9 @@ static int set_switch(const char *value, bool *ret_on, struct err *err)
 	return 0;
 }
 
-static int disk_set_path(void *target, const char *value, struct err *err)
+/* Of an image, which only reads it. */
+static int set_file(const char **field, const char *value, struct err *err)
 {
-	struct disk_target *t = target;
 	char *path = NULL;
 	int rc;
 
@@ -36,8 +36,13 @@ static int disk_set_path(void *target, const char *value, struct err *err)
 		return err_set(err, EINVAL, "is empty; name a file or a block device");
 	rc = options_set_string(&path, value, err);
 	if (!rc)
-		t->disk->image.path = path;
+		*field = path;
 	return rc;
+}
+
+static int disk_set_path(void *target, const char *value, struct err *err)
+{
+	return set_file(&((struct disk_target *)target)->disk->image.path, value, err);
 }
 
 static int disk_set_format(void *target, const char *value, struct err *err)
@@ -73,16 +78,7 @@ static int disk_set_backing_format(void *target, const char *value, struct err *
 
 static int disk_set_data_file(void *target, const char *value, struct err *err)
 {
-	struct disk_target *t = target;
-	char *path = NULL;
-	int rc;
-
-	if (!*value)
-		return err_set(err, EINVAL, "is empty; name a file or a block device");
-	rc = options_set_string(&path, value, err);
-	if (!rc)
-		t->disk->image.data_file = path;
-	return rc;
+	return set_file(&((struct disk_target *)target)->disk->image.data_file, value, err);
 }
 
 static int disk_set_ro(void *target, const char *value, struct err *err)

@@ -30,26 +30,8 @@ static void call_start(void *ctx, struct ttrpc_call *call, const ProtobufCMessag
 	relay_start(&((struct run_guest *)ctx)->relay, call, request);
 }
 
-static void call_data(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *message)
-{
-	(void)ctx;
-	relay_data(call, message);
-}
-
-static void call_end(void *ctx, struct ttrpc_call *call)
-{
-	(void)ctx;
-	relay_data_end(call);
-}
-
-static void call_cancelled(void *ctx, struct ttrpc_call *call)
-{
-	(void)ctx;
-	relay_cancelled(call);
-}
-
 static const struct ttrpc_method methods[] = {
-    GUESTS_METHODS(call_start, call_data, call_end, call_cancelled)};
+    GUESTS_METHODS(call_start, relay_data, relay_data_end, relay_cancelled)};
 static const struct ttrpc_service guests = {GUESTS_SERVICE, methods, ARRAY_LEN(methods)};
 static const struct ttrpc_service *const services[] = {&guests, NULL};
 

@@ -67,26 +67,8 @@ static void start(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *re
 	relay_start(&((struct test *)ctx)->relay, call, request);
 }
 
-static void data(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *message)
-{
-	(void)ctx;
-	relay_data(call, message);
-}
-
-static void data_end(void *ctx, struct ttrpc_call *call)
-{
-	(void)ctx;
-	relay_data_end(call);
-}
-
-static void cancelled(void *ctx, struct ttrpc_call *call)
-{
-	(void)ctx;
-	relay_cancelled(call);
-}
-
 static const struct ttrpc_method guests_methods[] = {
-    GUESTS_METHODS(start, data, data_end, cancelled)};
+    GUESTS_METHODS(start, relay_data, relay_data_end, relay_cancelled)};
 
 /* ---- what a server asks -------------------------------------------------------------------------
  */

@@ -106,13 +106,14 @@ class Terminal:
         os.close(self.master)
         os.close(self.slave)
 
+    def read(self, text):
+        if select.select([self.master], [], [], 0.01)[0]:
+            self.shown += os.read(self.master, 65536)
+        return text in self.shown
+
     def shows(self, text):
-        def read():
-            if select.select([self.master], [], [], 0.01)[0]:
-                self.shown += os.read(self.master, 65536)
-            return text in self.shown
         try:
-            until(text, read)
+            until(text, lambda: self.read(text))
         except AssertionError as e:
             raise AssertionError(f"{e}; shown: {self.shown!r}") from None
 
@@ -559,8 +560,14 @@ def test_cp_shows_how_far_it_is(guest):
     with Relay(guest) as r:
         r.ok("exec", "vm", "sh", "-c", "head -c 150000000 /dev/zero >/root/big")
         with Terminal(r, "cp", "vm:/root/big", guest.dir / "big") as t:
-            t.shows(b"cp: ")
-            t.shows(b" of 143 MiB")
+            def slowly():  # what is over within a quarter of a second shows nothing
+                r.processes[0].send_signal(signal.SIGSTOP)
+                time.sleep(0.05)
+                r.processes[0].send_signal(signal.SIGCONT)
+                return t.read(b" of 143 MiB")
+
+            until("it tells how far it is", slowly)
+            assert b"cp: " in t.shown, t.shown
             t.ends(0)
 
 

@@ -60,26 +60,8 @@ static void start(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *re
 	relay_start(&((struct rig *)ctx)->relay, call, request);
 }
 
-static void data_came(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *message)
-{
-	(void)ctx;
-	relay_data(call, message);
-}
-
-static void data_end(void *ctx, struct ttrpc_call *call)
-{
-	(void)ctx;
-	relay_data_end(call);
-}
-
-static void cancelled(void *ctx, struct ttrpc_call *call)
-{
-	(void)ctx;
-	relay_cancelled(call);
-}
-
 static const struct ttrpc_method methods[] = {
-    GUESTS_METHODS(start, data_came, data_end, cancelled)};
+    GUESTS_METHODS(start, relay_data, relay_data_end, relay_cancelled)};
 static const struct ttrpc_service service = {GUESTS_SERVICE, methods, ARRAY_LEN(methods)};
 static const struct ttrpc_service *const services[] = {&service, NULL};
 static const struct relay_ops ops = {.is_mine = is_mine, .client = agent_client};
