@@ -321,8 +321,10 @@ def run_one_command(context, backend):
     """`lodge run --exec`: its streams and its status, a disk mounted for it, and a clean end."""
     image, data = context.path("debian.img"), context.disk("data", 64 * MIB)
     subprocess.run(["cp", "--sparse=always", environment("LODGE_GUEST_ROOT"), image], check=True)
-    done = run_exec(context, image, "cat; echo to stderr >&2; findmnt -n -o SOURCE /data; exit 5", "--vsock",
-                    f"backend={backend}", "--disk", f"path={data},format=raw,mount=/data,mkfs=on", stdin="typed\n")
+    # a systemd that does not listen yet is not asked, but ended: its journal is replayed then
+    command = ("cat; echo to stderr >&2; until [ -e /run/systemd/system ]; do sleep 0.1; done; "
+               "findmnt -n -o SOURCE /data; exit 5")
+    done = run_exec(context, image, command, "--vsock", f"backend={backend}", "--disk", f"path={data},format=raw,mount=/data,mkfs=on", stdin="typed\n")
     equal((done.returncode, done.stdout, done.stderr), (5, "typed\n/dev/vdb\n", "to stderr\n"), "what came of it")
     is_clean(image)
     is_clean(data)
