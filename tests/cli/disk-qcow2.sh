@@ -170,9 +170,10 @@ for signal in INT TERM KILL; do
 	holds "convert to qcow2 ended by SIG$signal leaves nothing" names
 done
 
+room=$(($(df --output=avail -B 1G "$d" | tail -n 1) / 2)) # what the file system can give, to be busy with it for a while
 for signal in INT KILL; do
 	holds "create ended by SIG$signal" ended_by $((128 + $(kill -l $signal))) interrupted $signal \
-		"$lodge" disk create -f qcow2 -o preallocation=full "$d/b" 100G
+		"$lodge" disk create -f qcow2 -o preallocation=full "$d/b" $((room < 100 ? room : 100))G
 	holds "create ended by SIG$signal leaves nothing" names
 done
 

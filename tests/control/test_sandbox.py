@@ -1,5 +1,6 @@
 """Locked in: what a running VM's process has left, and what becomes of it when it wants more."""
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -13,7 +14,8 @@ from rig import B, ID, SANITIZED, Server, Skip, need_kvm, until
 KINDS = ["vmm"]
 FAILED = 3
 
-PTRACE_GETREGS, PTRACE_SETREGS, PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 12, 13, 17, 0x4206, 0x4207
+PTRACE_CONT, PTRACE_GETREGS, PTRACE_SETREGS, PTRACE_DETACH = 7, 12, 13, 17
+PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
 REGS = 27  # of 8 bytes: struct user_regs_struct of x86-64
 RAX, RDX, RSI, RDI, ORIG_RAX, RIP = 10, 12, 13, 14, 15, 16
 SYS_OPENAT, SYS_SOCKET, SYS_EXECVE, SYS_MPROTECT = 257, 41, 59, 10
@@ -137,10 +139,20 @@ def inject(tid, nr, *args):
         ptrace(PTRACE_SEIZE, tid)
     except PermissionError:
         raise Skip("ptrace of an undumpable process needs CAP_SYS_PTRACE")
-    ptrace(PTRACE_INTERRUPT, tid)
-    os.waitpid(tid, 0x40000000)  # __WALL
     regs = (ctypes.c_uint64 * REGS)()
-    ptrace(PTRACE_GETREGS, tid, 0, ctypes.addressof(regs))
+
+    def stopped_in_a_call():
+        ptrace(PTRACE_INTERRUPT, tid)
+        os.waitpid(tid, 0x40000000)  # __WALL
+        ptrace(PTRACE_GETREGS, tid, 0, ctypes.addressof(regs))
+        with open(f"/proc/{tid}/mem", "rb") as memory:
+            memory.seek(regs[RIP] - 2)
+            if memory.read(2) == b"\x0f\x05":  # syscall
+                return True
+        ptrace(PTRACE_CONT, tid)
+        return False
+
+    until("it is in a system call", stopped_in_a_call)
     for at, value in zip((RDI, RSI, RDX), (*args, 0, 0, 0)):
         regs[at] = value
     regs[RIP] -= 2  # the instruction that brought it there
@@ -190,14 +202,22 @@ def test_files_programs_and_code_are_refused(server):
     violation(server, "lodge", "control", "mprotect", SYS_MPROTECT, 0, 4096, 4)
 
 
+def open_files(pid):
+    """The kinds of files that a process holds, those without a path before their colon."""
+    kinds = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed since
+            kinds.add(os.readlink(f"/proc/{pid}/fd/{fd}").split(":")[0])
+    return kinds
+
+
 def test_off_lets_it_through(server):
     need_kvm()
     running.disk = server.rootfs
     vm, threads = running("--sandbox", "off")
     try:
         inject(threads["io0"], SYS_SOCKET, 1, 1)
-        until("the socket is there", lambda: any(
-            os.readlink(f"/proc/{vm.pid}/fd/{fd}").startswith("socket:") for fd in os.listdir(f"/proc/{vm.pid}/fd")))
+        until("the socket is there", lambda: "socket" in open_files(vm.pid))
     finally:
         vm.kill()
         vm.communicate()

@@ -300,7 +300,7 @@ def agent_that_is_killed(context):
         start(server, "deb", image)
         server.shows("deb", "login: ")
         with subprocess.Popen([LODGE, "exec", "--socket", server.socket, "deb", "--", "sleep", "1000"],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as sleeper:
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, errors="replace") as sleeper:
             server.ran(["exec", "deb", "--", "sh", "-c", "kill -9 $(pgrep -f lodge-agent)"], 125)
             equal(sleeper.wait(DEADLINE_S), 125, "exit status of lodge exec")
         check("no agent answers" in server.ran(["exec", "deb", "--", "true"], 125).stderr, "what lodge exec says")
@@ -313,7 +313,7 @@ def run_exec(context, image, command, *arguments, stdin=""):
                            environment("LODGE_GUEST_MODULES"), "--root", f"path={image},format=raw", "--memory", "256M",
                            "--start-timeout", str(int(DEADLINE_S)), "--stop-timeout", "200",
                            "--console", f"file:{context.path('console')}", "--exec", command, *arguments],
-                          input=stdin, capture_output=True, text=True, timeout=2 * DEADLINE_S, check=False)
+                          input=stdin, capture_output=True, errors="replace", timeout=2 * DEADLINE_S, check=False)
 
 
 @test(backend=["vhost", "builtin"])

@@ -29,7 +29,7 @@ class Server:
 
     def ran(self, words, status):
         done = subprocess.run([LODGE, words[0], "--socket", self.socket, *map(str, words[1:])], capture_output=True,
-                              text=True, stdin=subprocess.DEVNULL, timeout=2 * DEADLINE_S, check=False)
+                              errors="replace", stdin=subprocess.DEVNULL, timeout=2 * DEADLINE_S, check=False)
         equal(done.returncode, status, f"lodge {' '.join(map(str, words))}: {done.stdout}{done.stderr}: exit status")
         return done
 
