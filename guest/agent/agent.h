@@ -53,7 +53,8 @@ struct agent {
 	bool ending; /* of the guest, by Shutdown */
 	bool reboot;
 	bool force;
-	unsigned asked; /* how often the guest's init was */
+	unsigned asked;	 /* how often the guest's init was */
+	unsigned looked; /* whether it listens */
 	struct loop_timer end_timer;
 };
 

@@ -12,10 +12,13 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/wait.h>
@@ -87,6 +90,21 @@ static bool unmount_round(void)
 	return any;
 }
 
+/* Where something is open for writing still, which can be process 1 only, a freeze leaves the file
+ * system as an unmount would, for the little that it has to live. */
+static void make_one_read_only(const char *target)
+{
+	int fd;
+
+	if (mount(NULL, target, NULL, MS_REMOUNT | MS_RDONLY, NULL) == 0)
+		return;
+	fd = open(target, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	(void)ioctl(fd, FIFREEZE, 0);
+	close(fd);
+}
+
 /* What could not be unmounted, the root above all. A bind mount of a part says nothing of the whole
  * file system. */
 static void make_read_only(void)
@@ -99,7 +117,7 @@ static void make_read_only(void)
 
 			if (mount_on_device(m) && !m->read_only &&
 			    (!strcmp(m->root, "/") || !strcmp(m->fstype, "btrfs")))
-				(void)mount(NULL, m->target, NULL, MS_REMOUNT | MS_RDONLY, NULL);
+				make_one_read_only(m->target);
 		}
 	}
 	mounts_free(&mounts);

@@ -10,18 +10,24 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 /* A client that does not read its answer does not stop the guest's end. */
 #define ANSWER_NS UINT64_C(1000000000)
 
-/* systemd may not listen yet, or have been asked while it starts: asked again, which changes
- * nothing. After so often it is done without it. */
+/* systemd may have been asked while it starts: asked again, which changes nothing. After so often
+ * it is done without it. */
 #define ASK_AGAIN_NS UINT64_C(3000000000)
 #define ASK_MAX	     30
 
-#define NAME_BYTES 256
+/* The guest's init may just have been started, and would not hear it. */
+#define LOOK_AGAIN_NS UINT64_C(100000000)
+#define LOOK_MAX      600
+
+#define NAME_BYTES   256
+#define STATUS_BYTES 4096
 
 /* guest/init, where it has nobody to hand over to */
 #define OUR_INIT "lodge-init"
@@ -36,14 +42,14 @@ static const char *const inits[] = {"init",  "linuxrc", "openrc-init", "runit",
 				    "dinit", "finit",	"s6-svscan",   "upstart"};
 
 /* The start of a file, which may have NULs in it; all the rest is 0. */
-static void read_start(const char *path, char text[static NAME_BYTES])
+static void read_start(const char *path, char *text, size_t size)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
-	memset(text, 0, NAME_BYTES);
+	memset(text, 0, size);
 	if (fd < 0)
 		return;
-	(void)!read(fd, text, NAME_BYTES - 2);
+	(void)!read(fd, text, size - 2);
 	close(fd);
 }
 
@@ -53,7 +59,7 @@ static void init_name(char name[static NAME_BYTES])
 	char text[NAME_BYTES];
 	char *word, *slash;
 
-	read_start("/proc/1/cmdline", text);
+	read_start("/proc/1/cmdline", text, sizeof(text));
 	slash = strrchr(text, '/');
 	word = slash ? slash + 1 : text;
 	if (!strcmp(word, "busybox"))
@@ -62,19 +68,60 @@ static void init_name(char name[static NAME_BYTES])
 	memmove(name, word, strlen(word) + 1);
 }
 
-/* May poweroff(8) of this guest do it? A shell or our own init as process 1 does not listen. */
-static bool init_listens(void)
+static bool is_listed(const char *name)
 {
-	char name[NAME_BYTES];
-
-	read_start("/proc/1/comm", name);
-	if (!strcmp(name, OUR_INIT "\n"))
-		return false;
-	init_name(name);
 	for (size_t i = 0; i < ARRAY_LEN(inits); i++)
 		if (!strcmp(name, inits[i]))
 			return true;
 	return false;
+}
+
+/* A mask of proc_pid_status(5); all ones where there is none. */
+static uint64_t signal_mask(const char *status, const char *field)
+{
+	const char *at = strstr(status, field);
+
+	return at ? strtoull(at + strlen(field), NULL, 16) : UINT64_MAX;
+}
+
+/* A program that has not prepared for any signal has not yet come to it: guest/init on the way to
+ * hand over, an init that was just started. */
+static bool hears_signals(void)
+{
+	char status[STATUS_BYTES];
+
+	read_start("/proc/1/status", status, sizeof(status));
+	return signal_mask(status, "\nSigBlk:") || signal_mask(status, "\nSigCgt:");
+}
+
+enum init {
+	INIT_NONE,     /* a shell or our own init as process 1 does not listen */
+	INIT_STARTS,   /* will be one of the others */
+	INIT_SYSTEMD,  /* takes signals */
+	INIT_POWEROFF, /* is asked by poweroff(8) of this guest */
+};
+
+static enum init find_init(void)
+{
+	char name[NAME_BYTES] = "";
+	const char *slash;
+
+	if (getpid() == 1)
+		return INIT_NONE;
+	if (access("/run/systemd/system", F_OK) == 0)
+		return INIT_SYSTEMD;
+	read_start("/proc/1/comm", name, sizeof(name));
+	if (!strcmp(name, OUR_INIT "\n"))
+		return INIT_NONE;
+	memset(name, 0, sizeof(name));
+	(void)!readlink("/proc/1/exe", name, sizeof(name) - 1);
+	slash = strrchr(name, '/');
+	if (slash && !strcmp(slash, "/systemd"))
+		return INIT_STARTS;
+	init_name(name);
+	if (!is_listed(name))
+		return INIT_NONE;
+	return hears_signals() ? INIT_POWEROFF : INIT_STARTS;
 }
 
 /* ---- poweroff(8), as a child
@@ -115,21 +162,32 @@ static void poweroff_ended(void *ctx, int wait_status, const struct err *err)
 		force(ctx);
 }
 
-/* True: somebody was asked. */
-static bool ask_init(struct agent *agent)
+static bool ask_poweroff(struct agent *agent)
 {
 	static const struct process_ops ops = {.room = no_room, .ended = poweroff_ended};
 	struct process_spec spec = {.run = run_poweroff, .arg = &agent->reboot};
 	struct process *p;
 
-	if (getpid() == 1)
-		return false;
-	if (access("/run/systemd/system", F_OK) == 0)
-		return kill(1, agent->reboot ? SYSTEMD_REBOOT : SYSTEMD_POWEROFF) == 0;
-	if (!init_listens())
-		return false;
 	/* once: it may take its time */
 	return agent->asked || process_start(agent, &spec, &ops, agent, &p, NULL) == 0;
+}
+
+/* True: somebody was asked, or will be. */
+static bool ask_init(struct agent *agent, uint64_t *ret_next_ns)
+{
+	*ret_next_ns = ASK_AGAIN_NS;
+	switch (find_init()) {
+	case INIT_STARTS:
+		*ret_next_ns = LOOK_AGAIN_NS;
+		return agent->looked++ < LOOK_MAX;
+	case INIT_SYSTEMD:
+		return agent->asked++ < ASK_MAX &&
+		       kill(1, agent->reboot ? SYSTEMD_REBOOT : SYSTEMD_POWEROFF) == 0;
+	case INIT_POWEROFF:
+		return ask_poweroff(agent) && agent->asked++ < ASK_MAX;
+	default:
+		return false;
+	}
 }
 
 /* ---- the call -----------------------------------------------------------------------------------
@@ -138,20 +196,19 @@ static bool ask_init(struct agent *agent)
 static void end_guest(struct loop_timer *t)
 {
 	struct agent *agent = container_of(t, struct agent, end_timer);
+	uint64_t next_ns;
 
-	if (agent->force || agent->asked >= ASK_MAX || !ask_init(agent)) {
+	if (agent->force || !ask_init(agent, &next_ns))
 		force(agent);
-		return;
-	}
-	agent->asked++;
-	loop_timer_arm(agent->loop, t, loop_now_ns() + ASK_AGAIN_NS);
+	else
+		loop_timer_arm(agent->loop, t, loop_now_ns() + next_ns);
 }
 
 static void answered(void *ctx)
 {
 	struct agent *agent = ctx;
 
-	if (!agent->asked)
+	if (!agent->asked && !agent->looked)
 		loop_timer_arm(agent->loop, &agent->end_timer, loop_now_ns());
 }
 

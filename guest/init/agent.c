@@ -97,8 +97,8 @@ void agent_stay(int agent)
 	pid_t pid;
 
 	say("no init found on this root; the agent alone runs");
-	prctl(PR_SET_NAME,
-	      "lodge-init"); /* the agent knows it by that: it takes no part in shutdown */
+	/* the agent knows it by that: it takes no part in shutdown */
+	prctl(PR_SET_NAME, "lodge-init");
 	mount_the_rest();
 	do
 		pid = wait(NULL);

@@ -1,6 +1,7 @@
 """Shutdown: processes ended, file systems clean, the guest gone."""
 
 import subprocess
+import time
 
 from rig import DEADLINE_S, pb, until
 
@@ -61,6 +62,20 @@ def test_init_is_asked_to_reboot(guest):
     c.Shutdown(reboot=True)
     assert guest.wait() in REBOOT, guest.process.returncode
     assert (guest.dir / "init-shutdown").exists()
+
+
+def test_init_that_does_not_listen_yet(guest):
+    """It is asked when it does: nothing else may leave its file systems clean."""
+    c = guest.client()
+    c.Shutdown()
+    time.sleep(2)
+    assert guest.process.poll() is None, guest.process.returncode
+    (guest.dir / "go").touch()
+    assert guest.wait() in POWEROFF, guest.process.returncode
+    assert (guest.dir / "init-shutdown").exists()
+
+
+test_init_that_does_not_listen_yet.init = "late"
 
 
 def test_by_force_init_is_not_asked(guest):

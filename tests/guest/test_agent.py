@@ -137,6 +137,19 @@ def debian_is_shut_down(context, when):
     is_clean(data)
 
 
+@test()
+def init_that_writes_to_the_end(context):
+    """A shell takes no part in a shutdown and keeps its file: the root cannot be read-only, but has nothing to replay."""
+    image = context.path("debian.img")
+    subprocess.run(["cp", "--sparse=always", environment("LODGE_GUEST_ROOT"), image], check=True)
+    with serving(context) as server:
+        start(server, "deb", image, "--init", "/bin/bash", "--cmdline",
+              '-- -c "exec 3>/held; while :; do echo line >&3; sleep 0; done"')
+        until("it writes", lambda: int(shell(server, "deb", "stat -c %s /held 2>/dev/null || echo 0")) > 1000)
+        server.run("stop", "deb", "--timeout", 200)
+    is_clean(image)
+
+
 @test(fstype=["squashfs", "erofs", "btrfs", "xfs", "vfat"])
 def file_systems(context, fstype):
     """Disks of other kinds than ext4: the modules come along."""
@@ -321,10 +334,9 @@ def run_one_command(context, backend):
     """`lodge run --exec`: its streams and its status, a disk mounted for it, and a clean end."""
     image, data = context.path("debian.img"), context.disk("data", 64 * MIB)
     subprocess.run(["cp", "--sparse=always", environment("LODGE_GUEST_ROOT"), image], check=True)
-    # a systemd that does not listen yet is not asked, but ended: its journal is replayed then
-    command = ("cat; echo to stderr >&2; until [ -e /run/systemd/system ]; do sleep 0.1; done; "
-               "findmnt -n -o SOURCE /data; exit 5")
-    done = run_exec(context, image, command, "--vsock", f"backend={backend}", "--disk", f"path={data},format=raw,mount=/data,mkfs=on", stdin="typed\n")
+    # it ends when systemd has hardly begun, let alone listens
+    done = run_exec(context, image, "cat; echo to stderr >&2; findmnt -n -o SOURCE /data; exit 5", "--vsock",
+                    f"backend={backend}", "--disk", f"path={data},format=raw,mount=/data,mkfs=on", stdin="typed\n")
     equal((done.returncode, done.stdout, done.stderr), (5, "typed\n/dev/vdb\n", "to stderr\n"), "what came of it")
     is_clean(image)
     is_clean(data)
