@@ -1,0 +1,55 @@
+/*
+ * virtio-net (virtio 1.2 §5.1) on a tap.
+ *
+ * Checksum and segmentation offloads both ways as far as the tap has them, mergeable receive
+ * buffers, several queue pairs with the control queue, receive filters (in the kernel, with the
+ * tap), link status and announcement. Packets go between the tap and the guest's memory by readv(2)
+ * and writev(2), without a copy; headers from the guest are copied, checked, and the copy is used.
+ *
+ * A packet whose header is wrong or asks for what was not negotiated is dropped and counted; chains
+ * that cannot hold a packet take the device to NEEDS_RESET. When the tap goes away underneath, the
+ * guest sees its link go down.
+ *
+ * Threads: all queues on one loop.
+ */
+#ifndef DEVICES_VIRTIO_NET_H
+#define DEVICES_VIRTIO_NET_H
+
+#include "base/err.h"
+#include "base/loop.h"
+#include "devices/virtio/tap.h"
+#include "devices/virtio/virtio.h"
+
+#define VIRTIO_NET_PAIRS_MAX TAP_QUEUES_MAX
+#define VIRTIO_NET_MTU_MIN   68 /* §5.1.4.1 */
+#define VIRTIO_NET_MTU_MAX   65535
+
+struct virtio_net_config {
+	uint8_t mac[6];	     /* a unicast address, not zero */
+	unsigned mtu;	     /* 0: the driver's own choice */
+	uint16_t queue_size; /* 0: 256 */
+};
+
+struct virtio_net_stats {
+	uint64_t rx_packets, rx_bytes, rx_dropped; /* to the guest; bytes without our header */
+	uint64_t tx_packets, tx_bytes, tx_dropped;
+};
+
+/*
+ * Takes `tap` over on success; a queue pair for each of its queues. `loop`, which does not run yet,
+ * serves the device. -EINVAL: a number is out of range; -ENOMEM, -EMFILE.
+ */
+int virtio_net_new(const struct virtio_net_config *config, struct tap *tap, struct loop *loop,
+		   struct virtio_dev **ret_dev, struct err *err);
+
+/* Link up or down, as of a cable. While it is down packets of both sides are dropped. Any thread
+ * but the loop's. */
+void virtio_net_set_link(struct virtio_dev *dev, bool up);
+
+/* Asks the driver to tell the network where it is (§5.1.6.5.4), where it can. Any thread. */
+void virtio_net_announce(struct virtio_dev *dev);
+
+/* Any thread. */
+void virtio_net_stats(struct virtio_dev *dev, struct virtio_net_stats *ret_stats);
+
+#endif

@@ -1,0 +1,228 @@
+/* virtio-net: packets to the guest. See net_priv.h. */
+#include "base/checked.h"
+#include "devices/virtio/net_priv.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct virtio_loop_queue *rx_queue(struct net_pair *p)
+{
+	return &p->net->vl.queues[2 * p->index];
+}
+
+/* ---- the window ---- */
+
+static void window_to_front(struct net_rx *rx)
+{
+	memmove(rx->slots, &rx->slots[rx->at], (rx->end - rx->at) * sizeof(rx->slots[0]));
+	memmove(rx->iov, &rx->iov[rx->iov_at], (rx->iov_end - rx->iov_at) * sizeof(rx->iov[0]));
+	rx->end -= rx->at;
+	rx->iov_end -= rx->iov_at;
+	rx->at = rx->iov_at = 0;
+}
+
+static bool window_full(const struct net_pair *p)
+{
+	const struct net_rx *rx = &p->rx;
+	const unsigned slots = rx->end - rx->at;
+
+	/* without mergeable buffers a packet has one chain */
+	if (slots && !net_has(p->net, NET_F_MRG_RXBUF))
+		return true;
+	return slots == NET_WINDOW_SLOTS ||
+	       slots == virtq_size(p->net->vl.queues[2 * p->index].vq) ||
+	       rx->iov_end - rx->iov_at + VIRTQ_SEGS_MAX > NET_WINDOW_IOVS;
+}
+
+/* Takes chains until the window holds `want` bytes, as far as there are any. */
+static void window_fill(struct net_pair *p, uint32_t want)
+{
+	struct virtio_loop_queue *q = rx_queue(p);
+	struct net_rx *rx = &p->rx;
+
+	while (rx->room < want && !window_full(p)) {
+		struct virtq_chain chain = {.max_iov = VIRTQ_SEGS_MAX};
+
+		if (rx->iov_end + VIRTQ_SEGS_MAX > NET_RX_IOVS || rx->end == NET_RX_SLOTS)
+			window_to_front(rx);
+		chain.iov = &rx->iov[rx->iov_end];
+		if (virtio_loop_pull(q, &chain) != 1)
+			return;
+		/* §5.1.6.3.2: writable, at least the header's size */
+		if (chain.nread || chain.write_bytes < NET_HDR_BYTES ||
+		    chain.write_bytes > UINT32_MAX - rx->room) {
+			virtio_loop_forget(q);
+			virtio_loop_break(&p->net->vl);
+			return;
+		}
+		rx->slots[rx->end++] = (struct net_slot){
+		    .head = chain.head, .niov = chain.nwrite, .bytes = chain.write_bytes};
+		rx->iov_end += chain.nwrite;
+		rx->room += chain.write_bytes;
+	}
+}
+
+/* Copies into the window from `offset` on. */
+static void window_write(struct net_rx *rx, size_t offset, const void *src, size_t len)
+{
+	const uint8_t *from = src;
+
+	for (const struct iovec *iov = &rx->iov[rx->iov_at]; len; iov++) {
+		size_t n;
+
+		if (offset >= iov->iov_len) {
+			offset -= iov->iov_len;
+			continue;
+		}
+		n = MIN(len, iov->iov_len - offset);
+		memcpy((uint8_t *)iov->iov_base + offset, from, n);
+		from += n;
+		len -= n;
+		offset = 0;
+	}
+}
+
+/* ---- packets ---- */
+
+static void drop(struct net_pair *p)
+{
+	net_count(&p->rx_count.dropped, 1);
+}
+
+/* The window holds a packet of `bytes`: gives its chains to the driver. */
+static void deliver(struct net_pair *p, uint32_t bytes)
+{
+	struct net_rx *rx = &p->rx;
+	uint32_t left = bytes;
+	struct le16 buffers;
+	unsigned n = 0;
+
+	for (uint32_t sum = 0; sum < bytes; n++)
+		sum += rx->slots[rx->at + n].bytes;
+	buffers = le16_put((uint16_t)n);
+	window_write(rx, offsetof(struct net_hdr, num_buffers), &buffers, sizeof(buffers));
+	while (n--) {
+		const struct net_slot *s = &rx->slots[rx->at++];
+		const uint32_t used = MIN(left, s->bytes);
+
+		left -= used;
+		rx->room -= s->bytes;
+		rx->iov_at += s->niov;
+		virtio_loop_push(rx_queue(p), s->head, used);
+	}
+	net_count(&p->rx_count.packets, 1);
+	net_count(&p->rx_count.bytes, bytes - NET_HDR_BYTES);
+}
+
+/* Has the rest of the packet found its place, or been given up? */
+static bool finish_pending(struct net_pair *p)
+{
+	struct net_rx *rx = &p->rx;
+
+	if (!rx->pending)
+		return true;
+	window_fill(p, rx->pending);
+	if (p->net->vl.broken)
+		return false;
+	if (rx->room >= rx->pending) {
+		const uint32_t bytes = rx->pending;
+
+		window_write(rx, rx->pending_in, rx->sink, bytes - rx->pending_in);
+		rx->pending = 0;
+		deliver(p, bytes);
+		return true;
+	}
+	if (!window_full(p))
+		return false; /* ready() follows */
+	rx->pending = 0;
+	drop(p); /* longer than all that the driver can give */
+	return true;
+}
+
+/* One packet. 1: there may be more, 0: none now, -errno. */
+static int receive(struct net_pair *p)
+{
+	struct net_rx *rx = &p->rx;
+	const uint32_t room = rx->room;
+	ssize_t n;
+
+	rx->iov[rx->iov_end] = (struct iovec){.iov_base = rx->sink, .iov_len = sizeof(rx->sink)};
+	if (net_link(p->net))
+		n = readv(p->fd, &rx->iov[rx->iov_at], (int)(rx->iov_end - rx->iov_at + 1));
+	else
+		n = read(p->fd, rx->sink, sizeof(rx->sink));
+	if (n < 0)
+		return errno == EAGAIN ? 0 : errno == EINTR || errno == ENOMEM ? 1 : -errno;
+	if (n == 0)
+		return -EPIPE;
+	if (!net_link(p->net) || n < (ssize_t)(NET_HDR_BYTES + NET_ETH_MIN) ||
+	    n > (ssize_t)NET_PACKET_MAX) {
+		drop(p);
+	} else if (n <= (ssize_t)room) {
+		deliver(p, (uint32_t)n);
+	} else {
+		rx->pending = (uint32_t)n;
+		rx->pending_in = room;
+	}
+	return 1;
+}
+
+static void wait_for_packets(struct net_pair *p)
+{
+	if (p->rx.polling)
+		return;
+	p->rx.polling = true;
+	virtio_loop_hold(&p->net->vl);
+	loop_poll(p->net->vl.loop, &p->rx.op, p->fd, POLLIN);
+}
+
+static void polled(struct loop_op *op, int res)
+{
+	struct net_pair *p = container_of(op, struct net_pair, rx.op);
+	struct virtio_loop *vl = &p->net->vl;
+
+	(void)res; /* readv(2) says what there is */
+	p->rx.polling = false;
+	if (!vl->stopping)
+		net_rx_pump(p);
+	virtio_loop_unhold(vl);
+}
+
+void net_rx_pump(struct net_pair *p)
+{
+	struct virtio_loop *vl = &p->net->vl;
+	int r;
+
+	p->rx.op.done = polled;
+	if (!p->on || atomic_load(&p->net->gone))
+		return;
+	for (unsigned budget = NET_BATCH; budget; budget--) {
+		if (virtio_loop_paused(vl) || vl->broken || !finish_pending(p))
+			return;
+		window_fill(p, NET_PACKET_MAX);
+		if (vl->broken || p->rx.at == p->rx.end)
+			return; /* ready() follows */
+		r = receive(p);
+		if (r < 0) {
+			net_gone(p->net);
+			return;
+		}
+		if (!r) {
+			wait_for_packets(p);
+			return;
+		}
+	}
+	virtio_loop_again(rx_queue(p));
+}
+
+void net_rx_stop(struct net_pair *p)
+{
+	struct net_rx *rx = &p->rx;
+
+	loop_cancel(p->net->vl.loop, &rx->op);
+	for (; rx->at < rx->end; rx->at++)
+		virtio_loop_forget(rx_queue(p));
+	rx->at = rx->end = rx->iov_at = rx->iov_end = 0;
+	rx->room = rx->pending = 0;
+}
