@@ -6,6 +6,7 @@
 #define VMM_CONFIG_H
 
 #include "base/loop.h"
+#include "devices/virtio/tap.h"
 #include "disk/image.h"
 
 #include <stdbool.h>
@@ -64,6 +65,68 @@ struct vsock_config {
 	char *socket; /* built-in: where the host's programs connect; may be NULL */
 };
 
+/* What an interface of the machine is connected to. */
+enum net_kind {
+	NET_AUTO,   /* NET_POOL where this process may, else NET_PASST */
+	NET_POOL,   /* a tap of its own, with a /30 of a pool: host and guest */
+	NET_TAP,    /* the interface `name`, made where there is none */
+	NET_BRIDGE, /* a tap of its own, a port of bridge `name` */
+	NET_FD,	    /* `fd`: a tap, or a datagram socket that carries its packets */
+	NET_PASST,  /* passt(1): what an ordinary user's programs reach */
+};
+
+enum net_backend {
+	NET_BACKEND_AUTO, /* vhost where the host has it and all that is asked for can be done */
+	NET_BACKEND_VHOST,
+	NET_BACKEND_BUILTIN,
+};
+
+/* A port of the host whose connections are the guest's. */
+struct net_forward {
+	bool udp;
+	uint32_t host_address; /* 0: all */
+	uint16_t host_port, guest_port;
+};
+
+/* IPv4, host byte order; 0: none. */
+#define NET_DNS_MAX 3
+struct net_addresses {
+	uint32_t guest, gateway;
+	unsigned prefix; /* of the guest's network, bits */
+	uint32_t dns[NET_DNS_MAX];
+	unsigned ndns;
+};
+
+#define NET_FORWARDS_MAX 16
+#define NET_POOL_DEFAULT UINT32_C(0x64735c00) /* 100.115.92.0/24 */
+#define NET_POOL_PREFIX	 24
+#define MACHINE_NETS_MAX 4
+
+struct machine_net {
+	enum net_kind kind;
+	char *name;
+	int fd; /* the caller's; -1: none */
+
+	/* the host's side; control/network */
+	uint32_t pool; /* 0: the default */
+	unsigned pool_prefix;
+	bool nat; /* NET_POOL: the guest reaches what the host reaches */
+	struct net_forward forwards[NET_FORWARDS_MAX];
+	unsigned nforwards;
+	struct net_addresses addresses; /* as wished; what is 0 is chosen where the kind can */
+
+	/* the device */
+	enum net_backend backend;
+	uint8_t mac[6];	 /* 0: one is made */
+	unsigned mtu;	 /* 0: the interface's own */
+	unsigned queues; /* pairs; 0: 1 */
+	bool may_spoof;	 /* packets with other addresses than its own are let out */
+	uint64_t rx_bytes_per_s, rx_packets_per_s; /* to the guest; 0: no limit */
+	uint64_t tx_bytes_per_s, tx_packets_per_s;
+
+	struct tap tap; /* open since network_open(); machine_new() takes it over */
+};
+
 /* A set of CPUID feature names that are taken away: "-name". */
 #define MACHINE_CPU_MASKS_MAX 64
 
@@ -90,6 +153,8 @@ struct machine_config {
 	bool root_read_only;
 	char *init; /* program of the root that takes over; NULL: /sbin/init */
 
+	struct machine_net nets[MACHINE_NETS_MAX];
+	unsigned nnets;
 	struct vsock_config vsock;
 	bool console; /* a serial port as console= */
 	bool rng;

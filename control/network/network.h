@@ -1,0 +1,35 @@
+/*
+ * The host's side of a machine's interface: its tap and address, translation, forwarded ports, or a
+ * passt(1).
+ *
+ *	pool   tap "lodge-XXXXXXXX" (the host's address of the /30, in hex), made exclusively: who
+ *has the tap has the subnet. It goes with its last descriptor, so with the process. nat,   a table
+ *of nftables that its owner takes along (table ... { flags owner; }): nft(8) holds forward  it, and
+ *ends when the pipe to it is closed, so with the process. passt  a process at the other end of a
+ *socketpair, which ends with that.
+ *
+ * So nothing is left however this process ends, also by SIGKILL, and nothing has to be cleaned up
+ *by another.
+ *
+ * Threads: any, one at a time.
+ */
+#ifndef CONTROL_NETWORK_NETWORK_H
+#define CONTROL_NETWORK_NETWORK_H
+
+#include "base/err.h"
+#include "vmm/config.h"
+
+/* What is open of the host, beside the tap; lives as long as the machine. */
+struct network;
+
+/*
+ * Opens what net->kind says and fills net->tap, net->addresses, net->mac (where they are 0) and
+ * net->kind (of NET_AUTO). Needs CAP_NET_ADMIN for all but NET_FD, NET_PASST and a NET_TAP that is
+ * there and this user's. *ret_network is to be freed after the machine; NULL where nothing is
+ * needed. On failure nothing is left: -EPERM, -EBUSY (the pool is exhausted, the tap is used),
+ * -ENOENT (no such bridge, no passt or nft), -EINVAL; the message names the thing and the cure.
+ */
+int network_open(struct machine_net *net, struct network **ret_network, struct err *err);
+void network_free(struct network *network); /* NULL is accepted */
+
+#endif
