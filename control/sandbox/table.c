@@ -15,6 +15,7 @@
 #include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <linux/sched.h>
+#include <linux/if_tun.h>
 #include <linux/vhost.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -106,9 +107,9 @@ static const struct sandbox_rule rules[] = {
 
     /* what is open */
     ANY(read, C | I, "events, signals, the terminal"),
-    ANY(readv, C | I, "streams"),
+    ANY(readv, C | I, "streams, packets"),
     ANY(write, ALL, "interrupts, events, the log, the console"),
-    ANY(writev, C | I, "streams"),
+    ANY(writev, C | I, "streams, packets"),
     ANY(preadv2, C | I, "epoll: a read that does not wait"),
     ANY(pwritev2, C | I, "epoll: a write that does not wait"),
     ANY(pread64, C | I, "kernel modules, metadata of images"),
@@ -177,6 +178,9 @@ static const struct sandbox_rule rules[] = {
     IOCTL(VHOST_SET_VRING_CALL, V, "likewise"),
     IOCTL(VHOST_SET_VRING_ERR, V, "likewise"),
     IOCTL(VHOST_VSOCK_SET_RUNNING, C | V, "vsock: the driver, or the machine, comes and goes"),
+    IOCTL(TUNSETOFFLOAD, I, "network: what the guest's driver takes unfinished"),
+    IOCTL(TUNSETQUEUE, I, "network: queue pairs that it uses"),
+    IOCTL(TUNSETTXFILTER, I, "network: addresses that it listens to"),
     IOCTL(KVM_GET_REGS, C | V, "where a vCPU failed"),
     IOCTL(KVM_GET_SREGS, C | V, "likewise; the kernel's entry"),
     IOCTL(KVM_SET_REGS, C, "the kernel's entry"),
