@@ -353,8 +353,7 @@ int virtio_net_new(const struct virtio_net_config *config, struct tap *tap, stru
 		pairs[i].net = net;
 		pairs[i].index = i;
 		pairs[i].fd = tap->fds[i];
-		if (i)
-			tap_set_queue(tap, i, false);
+		tap_set_queue(tap, i, false); /* until its pair goes on */
 	}
 	net->pairs = pairs;
 	r = net_init(net, config, tap, &net_ops, &loop_ops, &builtin_path, loop, err);

@@ -10,8 +10,8 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 
-/* Stands before the kernel's header, which calls the numbers of these bits by the same names. */
-static const uint64_t needs = VHOST_NEEDS;
+/* Before the kernel's header. */
+const uint64_t vhost_needs = VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1;
 
 #include <linux/vhost.h>
 
@@ -48,11 +48,11 @@ int vhost_open(const char *path, const struct vhost_names *names, vhost_ioctl *i
 	r = vhost_call(&v, VHOST_GET_FEATURES, &features);
 	if (r < 0)
 		return err_sys(err, -r, "%s: %s: no features", names->device, path);
-	if ((features & needs) != needs)
+	if ((features & vhost_needs) != vhost_needs)
 		return err_set(err, EOPNOTSUPP,
 			       "%s: %s has features %#llx, which lack %#llx; use %s", names->device,
 			       path, (unsigned long long)features,
-			       (unsigned long long)(needs & ~features), names->instead);
+			       (unsigned long long)(vhost_needs & ~features), names->instead);
 	v.features = features;
 	v.fd = steal_fd(&fd);
 	*ret_vhost = v;

@@ -30,8 +30,9 @@ struct vhost {
 		.fd = -1 \
 	}
 
-/* What the core offers to every driver, so that a kernel without it cannot serve. */
-#define VHOST_NEEDS (VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1)
+/* What the core offers to every driver, so that a kernel without it cannot serve. No macro:
+ * linux/vhost.h calls the numbers of these bits by the names that the core has for their masks. */
+extern const uint64_t vhost_needs;
 
 /* For messages. */
 struct vhost_names {
@@ -42,7 +43,7 @@ struct vhost_names {
 
 /*
  * Opens `path` and makes it this process's. -ENOENT, -EACCES: the message says what to do;
- * -EOPNOTSUPP: the kernel lacks what VHOST_NEEDS. `ioctl` NULL: the real one.
+ * -EOPNOTSUPP: the kernel lacks some of vhost_needs. `ioctl` NULL: the real one.
  */
 int vhost_open(const char *path, const struct vhost_names *names, vhost_ioctl *ioctl,
 	       struct vhost *ret_vhost, struct err *err);

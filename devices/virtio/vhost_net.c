@@ -358,7 +358,7 @@ static int set_pair(struct vhost_net_dev *d, unsigned index, uint64_t features,
 		    struct virtq *const *queues)
 {
 	struct served_pair *p = &d->pairs[index];
-	const uint64_t ours = VHOST_NEEDS | NET_F_MRG_RXBUF;
+	const uint64_t ours = vhost_needs | NET_F_MRG_RXBUF;
 	int r = vhost_set_features(&p->vhost, features & ours & p->vhost.features);
 
 	p->base_kept = false;
@@ -491,8 +491,7 @@ int virtio_vhost_net_new(const struct virtio_net_config *config, struct tap *tap
 		d->pairs[i].vhost = vhost->pairs[i];
 		if (!(vhost->pairs[i].features & NET_F_MRG_RXBUF))
 			d->net.dev.features &= ~NET_F_MRG_RXBUF;
-		if (i)
-			tap_set_queue(tap, i, false);
+		tap_set_queue(tap, i, false); /* until its pair goes on */
 	}
 	tap->queues = 0;
 	vhost->n = 0;
