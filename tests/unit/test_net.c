@@ -1,6 +1,7 @@
 /* virtio-net on a datagram socket in the tap's place: packets, headers, link, ends. */
 #include "base/checked.h"
 #include "devices/virtio/net.h"
+#include "tests/unit/loop_barrier.h"
 #include "tests/unit/loop_thread.h"
 #include "tests/unit/virtio_driver.h"
 
@@ -203,7 +204,7 @@ static void test_tap_refuses(void **state)
 	struct rig *r = *state;
 
 	for (unsigned i = 0; i < 3; i++) {
-		assert_true(vdrv_wait_config(&r->d));
+		loop_rounds(r->lt.loop);
 		assert_int_equal(vdrv_config(&r->d, 6, 2), 0);
 		assert_int_equal(vdrv_status(&r->d), 0xf);
 		virtio_net_set_link(r->dev, i & 1);
