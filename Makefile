@@ -41,7 +41,7 @@ DEVICES := bus platform \
 	virtio/tap virtio/net virtio/net_ctrl virtio/net_rx virtio/net_tx
 
 VMM := config cmdline kvm vcpu memory irq exits gate cid vsock_port \
-	machine machine_devices machine_vsock machine_boot machine_io machine_end machine_pause machine_resize \
+	machine machine_devices machine_net machine_vsock machine_boot machine_io machine_end machine_pause machine_resize \
 	boot/kernel boot/bzimage boot/elf boot/unpack boot/unlz4 boot/place boot/initramfs boot/cpio boot/modules \
 	x86/boot x86/cpu x86/cpuid x86/cpu_features x86/acpi x86/dsdt x86/aml x86/e820 x86/speed
 
@@ -53,8 +53,9 @@ CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_doctor \
 	$(addprefix agent/,connect guest guest_text boot pieces relay) \
 	$(addprefix disk/,args progress job options new_image backing create info check resize \
 		convert map rebase commit snapshot discard) \
+	$(addprefix network/,network networks) \
 	$(addprefix doctor/,doctor sandbox kvm io memory) \
-	$(addprefix options/,options disk vsock parse config_check) \
+	$(addprefix options/,options disk net vsock parse config_check) \
 	$(addprefix run/,exec guest) \
 	$(addprefix sandbox/,sandbox filter table root trap probe) \
 	$(addprefix serve/,serve vm spawn find pass metrics config_file service_manager) \
