@@ -417,6 +417,11 @@ static void vhost_resume(struct virtio_dev *dev)
 	virtio_loop_resume(&d->net.vl);
 }
 
+static void queue_irq(struct virtio_dev *dev, unsigned index, int irq_fd)
+{
+	vhost_rings_irq(&vhost_net_of(net_of(dev))->rings, index, irq_fd);
+}
+
 static void drop(struct virtio_dev *dev)
 {
 	struct net *net = net_of(dev);
@@ -438,6 +443,7 @@ static const struct virtio_dev_ops ops = {
     .reset = reset,
     .pause = vhost_pause,
     .resume = vhost_resume,
+    .queue_irq = queue_irq,
     .free = drop,
 };
 

@@ -145,6 +145,11 @@ static void vhost_resume(struct virtio_dev *dev)
 	virtio_loop_resume(&d->vl);
 }
 
+static void queue_irq(struct virtio_dev *dev, unsigned index, int irq_fd)
+{
+	vhost_rings_irq(&vhost_of(dev)->rings, index, irq_fd);
+}
+
 static void drop(struct virtio_dev *dev)
 {
 	struct vhost_dev *d = vhost_of(dev);
@@ -163,6 +168,7 @@ static const struct virtio_dev_ops ops = {
     .reset = reset,
     .pause = vhost_pause,
     .resume = vhost_resume,
+    .queue_irq = queue_irq,
     .free = drop,
 };
 

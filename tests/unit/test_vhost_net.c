@@ -29,6 +29,7 @@ static const struct virtio_net_config config = {.mac = {2, 1, 2, 3, 4, 5}};
 struct fixture {
 	struct fake_platform fp;
 	struct loop_thread lt;
+	struct pci_host *host; /* NULL: MMIO */
 	struct virtio_dev *dev;
 	struct virtio_transport *t;
 	struct vdrv d;
@@ -48,8 +49,10 @@ static struct tap make_tap(unsigned queues)
 	return tap;
 }
 
-static void build(struct fixture *f, struct tap *tap)
+static void build(struct fixture *f, struct tap *tap, bool on_pci)
 {
+	const struct pci_host_config pci = {
+	    .ecam_gpa = 0xe0000000, .mem32_gpa = 0xc0000000, .mem32_len = 16 * MIB};
 	struct vhost_net v = VHOST_NET_INIT;
 
 	f->pairs = tap->queues;
@@ -61,31 +64,43 @@ static void build(struct fixture *f, struct tap *tap)
 	    virtio_vhost_net_new(&config, tap, &v, &f->fp.plat, f->lt.loop, &f->dev, NULL), 0);
 	assert_int_equal(v.n, 0);
 	assert_int_equal(tap->queues, 0);
-	assert_int_equal(virtio_mmio_new(&f->fp.plat, MMIO_GPA, GSI, f->dev, &f->t, NULL), 0);
-	vdrv_init_mmio(&f->d, &f->fp, MMIO_GPA, GSI, HEAP);
+	if (on_pci) {
+		assert_int_equal(pci_host_new(&f->fp.plat, &pci, &f->host, NULL), 0);
+		assert_int_equal(virtio_pci_new(&f->fp.plat, f->host, f->dev, &f->t, NULL), 0);
+		assert_true(vdrv_init_pci(&f->d, &f->fp, 1, HEAP));
+	} else {
+		assert_int_equal(virtio_mmio_new(&f->fp.plat, MMIO_GPA, GSI, f->dev, &f->t, NULL),
+				 0);
+		vdrv_init_mmio(&f->d, &f->fp, MMIO_GPA, GSI, HEAP);
+	}
 	loop_thread_start(&f->lt);
 }
 
-static int setup_pairs(void **state, unsigned pairs)
+static int setup_pairs(void **state, unsigned pairs, bool on_pci)
 {
 	static struct fixture f;
 	struct tap tap = make_tap(pairs);
 
 	memset(&f, 0, sizeof(f));
 	fake_vhost_init();
-	build(&f, &tap);
+	build(&f, &tap, on_pci);
 	*state = &f;
 	return 0;
 }
 
 static int setup_one(void **state)
 {
-	return setup_pairs(state, 1);
+	return setup_pairs(state, 1, false);
 }
 
 static int setup_three(void **state)
 {
-	return setup_pairs(state, 3);
+	return setup_pairs(state, 3, false);
+}
+
+static int setup_pci(void **state)
+{
+	return setup_pairs(state, 3, true);
 }
 
 static int teardown(void **state)
@@ -100,6 +115,7 @@ static int teardown(void **state)
 			assert_false(fake_served(i));
 	}
 	loop_thread_free(&f->lt);
+	pci_host_free(f->host);
 	fake_platform_fini(&f->fp);
 	return 0;
 }
@@ -310,6 +326,73 @@ static void test_interrupts_pass(void **state)
 		}
 		assert_true(irqs);
 	}
+}
+
+/* Where the entry of a queue's vector is masked. */
+static void mask(struct fixture *f, unsigned queue, bool masked)
+{
+	const gpa_t table = f->d.common + 0x4000;
+
+	fake_guest_write(&f->fp, DOORBELL_MMIO, table + 16 * (queue + 1) + 12, 4, masked);
+}
+
+/* The eventfd that the platform connects to the guest is the kernel's, but while it is masked. */
+static void test_interrupts_go_straight(void **state)
+{
+	struct fixture *f = *state;
+	int straight[6], fd;
+
+	assert_true(start(f, ALL));
+	for (unsigned i = 0; i < 6; i++) {
+		straight[i] = fake_ring_of(i / 2, i & 1).call;
+		for (unsigned k = 0; k < i; k++)
+			assert_int_not_equal(straight[i], straight[k]);
+		vdrv_queue_irqs(&f->d, i);
+		assert_int_equal(eventfd_write(straight[i], 1), 0);
+		assert_int_equal(vdrv_queue_irqs(&f->d, i), 1); /* the loop has no part in it */
+	}
+	for (unsigned n = 0; n < 20; n++) {
+		mask(f, 3, true);
+		fd = fake_ring_of(1, 1).call;
+		assert_int_not_equal(fd, straight[3]);
+		assert_int_equal(fake_ring_of(1, 0).call, straight[2]);
+		assert_int_equal(eventfd_write(fd, 1), 0);
+		loop_rounds(f->lt.loop);
+		assert_int_equal(vdrv_queue_irqs(&f->d, 3), 0);
+		mask(f, 3, false);
+		assert_int_equal(vdrv_queue_irqs(&f->d, 3), 1);
+		assert_int_equal(fake_ring_of(1, 1).call, straight[3]);
+		/* what comes late at the first */
+		assert_int_equal(eventfd_write(fd, 1), 0);
+		loop_rounds(f->lt.loop);
+		assert_int_equal(vdrv_queue_irqs(&f->d, 3), 1);
+	}
+}
+
+static void test_interrupts_follow_the_vector(void **state)
+{
+	struct fixture *f = *state;
+	int own, calls;
+
+	assert_true(start(f, ALL));
+	calls = fake_ring_of(0, 0).call;
+	assert_int_equal(vdrv_queue_vector(&f->d, 0, 2), 2);
+	assert_int_equal(fake_ring_of(0, 0).call, fake_ring_of(0, 1).call);
+	assert_int_equal(vdrv_queue_vector(&f->d, 0, 0xffff), 0xffff);
+	own = fake_ring_of(0, 0).call;
+	assert_int_not_equal(own, calls);
+	assert_int_not_equal(own, fake_ring_of(0, 1).call);
+	assert_int_equal(vdrv_queue_vector(&f->d, 0, 1), 1);
+	assert_int_equal(fake_ring_of(0, 0).call, calls);
+	/* while nothing is set up, nothing is told; the next driver has no vector at first */
+	vdrv_reset(&f->d);
+	calls = (int)fake_calls();
+	mask(f, 0, true);
+	mask(f, 0, false);
+	assert_int_equal(fake_calls(), calls);
+	assert_true(start(f, ALL));
+	mask(f, 0, true);
+	assert_int_equal(fake_ring_of(0, 0).call, own);
 }
 
 static void test_kernel_gives_up(void **state)
@@ -715,7 +798,7 @@ static void test_tap_deleted(void **state)
 	}
 	memset(&f, 0, sizeof(f));
 	fake_vhost_init();
-	build(&f, &tap);
+	build(&f, &tap, false);
 	assert_true(start(&f, ALL));
 	assert_int_equal(set_pairs(&f, 2), 0);
 	assert_int_equal(control(&f, 4, 0, 1, &on, 1), 0); /* all of a group */
@@ -751,6 +834,8 @@ int main(void)
 	    T1(test_same_features_as_built_in),
 	    T1(test_kernel_without_mergeable_buffers),
 	    T3(test_interrupts_pass),
+	    cmocka_unit_test_setup_teardown(test_interrupts_go_straight, setup_pci, teardown),
+	    cmocka_unit_test_setup_teardown(test_interrupts_follow_the_vector, setup_pci, teardown),
 	    T3(test_kernel_gives_up),
 	    T3(test_reset_stops_it),
 	    T3(test_pause_keeps_the_place),
