@@ -124,6 +124,8 @@ struct machine_net {
 	uint64_t rx_bytes_per_s, rx_packets_per_s; /* to the guest; 0: no limit */
 	uint64_t tx_bytes_per_s, tx_packets_per_s;
 
+	bool guarded; /* network_open() has seen to it that the host's kernel drops what is spoofed
+		       */
 	struct tap *tap; /* open: network_open()'s; the machine's device takes it over */
 };
 

@@ -229,10 +229,19 @@ static void vsock_drop(struct machine *m)
 }
 
 /* Taps are open already: making them is not the machine's. */
+static int nets_open_host(struct machine *m, struct err *err)
+{
+	int res = 0;
+
+	for (unsigned i = 0; i < m->config->nnets && !res; i++)
+		res = machine_net_open(&m->config->nets[i], &m->net_vhosts[i], err);
+	return res;
+}
+
 static int nets_open(struct machine *m, struct err *err)
 {
 	struct loop *loop;
-	int res = 0;
+	int res = m->config->nnets ? machine_as_host(m, nets_open_host, err) : 0;
 
 	m->nets_io = m->nio;
 	for (unsigned i = 0; i < m->config->nnets && !res; i++)
@@ -243,8 +252,8 @@ static int nets_open(struct machine *m, struct err *err)
 static int net_build(struct machine *m, unsigned n, struct err *err)
 {
 	struct virtio_dev *dev;
-	int res = machine_net_device(&m->config->nets[n], &m->platform, m->io[m->nets_io + n].loop,
-				     &dev, err);
+	int res = machine_net_device(&m->config->nets[n], &m->net_vhosts[n], &m->platform,
+				     m->io[m->nets_io + n].loop, &dev, err);
 
 	if (!res)
 		res = attach(m, dev, &m->nets[n], err);
@@ -264,8 +273,10 @@ static int nets_build(struct machine *m, struct err *err)
 
 static void nets_drop(struct machine *m)
 {
-	for (unsigned i = 0; i < m->config->nnets; i++)
+	for (unsigned i = 0; i < m->config->nnets; i++) {
 		virtio_transport_free(m->nets[i]);
+		vhost_net_close(&m->net_vhosts[i]);
+	}
 }
 
 /* PCI slots follow this order: host bridge 0, disks from 1, the random source, vsock, interfaces.

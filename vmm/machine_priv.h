@@ -105,6 +105,7 @@ struct machine {
 	struct virtio_dev *vsock_dev; /* its transport's */
 	struct virtio_transport *vsock;
 	unsigned vsock_io;			       /* its loop */
+	struct vhost_net net_vhosts[MACHINE_NETS_MAX]; /* each until it is its device's */
 	struct virtio_dev *net_devs[MACHINE_NETS_MAX]; /* each its transport's */
 	struct virtio_transport *nets[MACHINE_NETS_MAX];
 	unsigned nets_io; /* the first of their loops */

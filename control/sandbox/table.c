@@ -106,7 +106,7 @@ static const struct sandbox_rule rules[] = {
     ANY(clock_nanosleep, C | I, "a pause before an I/O loop that failed is run again"),
 
     /* what is open */
-    ANY(read, C | I, "events, signals, the terminal"),
+    ANY(read, C | I, "events, signals, the terminal, packets that are dropped"),
     ANY(readv, C | I, "streams, packets"),
     ANY(write, ALL, "interrupts, events, the log, the console"),
     ANY(writev, C | I, "streams, packets"),
@@ -180,9 +180,9 @@ static const struct sandbox_rule rules[] = {
     IOCTL(VHOST_VSOCK_SET_RUNNING, C | V, "vsock: the driver, or the machine, comes and goes"),
     IOCTL(VHOST_NET_SET_BACKEND, C | I, "network: queue pairs, and the link, go on and off"),
     IOCTL(VHOST_GET_VRING_BASE, I, "network: where the kernel stopped for a pause"),
-    IOCTL(TUNSETOFFLOAD, I, "network: what the guest's driver takes unfinished"),
-    IOCTL(TUNSETQUEUE, I, "network: queue pairs that it uses"),
-    IOCTL(TUNSETTXFILTER, I, "network: addresses that it listens to"),
+    IOCTL(TUNSETOFFLOAD, I, "network: what the driver takes unfinished"),
+    IOCTL(TUNSETQUEUE, I, "network: queue pairs go on and off"),
+    IOCTL(TUNSETTXFILTER, I, "network: the driver's receive filter"),
     IOCTL(KVM_GET_REGS, C | V, "where a vCPU failed"),
     IOCTL(KVM_GET_SREGS, C | V, "likewise; the kernel's entry"),
     IOCTL(KVM_SET_REGS, C, "the kernel's entry"),
