@@ -37,7 +37,7 @@ DEVICES := bus platform \
 	pci/pci_dev pci/pci_host pci/msix \
 	virtio/virtq virtio/virtio virtio/virtio_pci virtio/virtio_pci_common virtio/virtio_mmio virtio/virtio_loop \
 	virtio/blk virtio/blk_request virtio/blk_stats virtio/rng \
-	virtio/vsock virtio/vsock_conn virtio/vsock_stream virtio/vsock_rx virtio/vsock_host virtio/vsock_own virtio/vsock_wait virtio/vhost virtio/vhost_vsock virtio/vhost_net \
+	virtio/vsock virtio/vsock_conn virtio/vsock_stream virtio/vsock_rx virtio/vsock_host virtio/vsock_own virtio/vsock_wait virtio/vhost virtio/vhost_vsock virtio/vhost_net virtio/link_news \
 	virtio/tap virtio/net virtio/net_ctrl virtio/net_rx virtio/net_tx
 
 VMM := config cmdline kvm vcpu memory irq exits gate cid vsock_port \

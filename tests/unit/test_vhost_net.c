@@ -792,7 +792,7 @@ static void test_tap_deleted(void **state)
 	(void)state;
 	/* a network of our own, where this process may make one */
 	if ((unshare(CLONE_NEWNET) && unshare(CLONE_NEWUSER | CLONE_NEWNET)) ||
-	    tap_open("vhost0", 2, &tap, NULL)) {
+	    tap_open("vhost0", 2, true, &tap, NULL)) {
 		skip();
 		return;
 	}
