@@ -141,6 +141,13 @@ static int route(struct vhost_rings *rings, unsigned queue, const struct vhost *
 	return set_call_locked(rings, queue);
 }
 
+void vhost_rings_unset(struct vhost_rings *rings)
+{
+	AUTOLOCK(&rings->lock);
+	for (unsigned i = 0; i < rings->n; i++)
+		rings->routes[i].vhost = NULL;
+}
+
 int vhost_rings_set(struct vhost_rings *rings, const struct vhost *vhost, unsigned ring,
 		    const struct virtq *vq)
 {
@@ -217,9 +224,7 @@ void vhost_rings_stop(struct vhost_rings *rings)
 	for (unsigned i = 0; i < rings->n; i++)
 		loop_unwatch(&rings->calls[i].watch);
 	loop_unwatch(&rings->error.watch);
-	AUTOLOCK(&rings->lock);
-	for (unsigned i = 0; i < rings->n; i++)
-		rings->routes[i].vhost = NULL;
+	vhost_rings_unset(rings);
 }
 
 void vhost_rings_kick(const struct vhost_rings *rings, unsigned first, unsigned n)

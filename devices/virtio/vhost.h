@@ -101,6 +101,9 @@ void vhost_rings_stop(struct vhost_rings *rings);
 int vhost_rings_set(struct vhost_rings *rings, const struct vhost *vhost, unsigned ring,
 		    const struct virtq *vq);
 
+/* Of no ring is the kernel told anything more, until it is set again; a stop does that as well. */
+void vhost_rings_unset(struct vhost_rings *rings);
+
 /* As virtio_dev_ops.queue_irq. */
 void vhost_rings_irq(struct vhost_rings *rings, unsigned queue, int irq_fd);
 

@@ -344,6 +344,7 @@ static int activate(struct virtio_dev *dev, uint64_t features, struct virtq *con
 			r = set_pair(d, i, features, queues);
 	}
 	if (r) {
+		vhost_rings_unset(&d->rings);
 		net_deactivated(net);
 		return r;
 	}

@@ -111,8 +111,10 @@ static int activate(struct virtio_dev *dev, uint64_t features, struct virtq *con
 		r = vhost_rings_set(&d->rings, &d->vhost, i, queues[i]);
 	if (!r)
 		r = set_running(&d->vhost, 1);
-	if (r)
+	if (r) {
+		vhost_rings_unset(&d->rings);
 		return r;
+	}
 	virtio_loop_start(&d->vl, ours);
 	vhost_rings_kick(&d->rings, 0, VHOST_RINGS);
 	return 0;
