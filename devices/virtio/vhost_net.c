@@ -214,7 +214,7 @@ static const struct net_path vhost_path = {
 
 static bool tap_is_gone(const struct vhost_net_dev *d)
 {
-	/* the first queue: one that is detached looks the same as one whose tap is gone */
+	/* one that is detached looks like one whose tap is gone; the first never is */
 	struct pollfd p = {.fd = d->net.tap.fds[0]};
 
 	return poll(&p, 1, 0) == 1 && (p.revents & (POLLERR | POLLHUP));
@@ -222,8 +222,7 @@ static bool tap_is_gone(const struct vhost_net_dev *d)
 
 static bool look_after_tap(struct vhost_net_dev *d)
 {
-	/* without a pair the first queue is detached */
-	if (!d->net.pairs_on || !tap_is_gone(d))
+	if (!tap_is_gone(d))
 		return false;
 	net_gone(&d->net);
 	apply(d);
