@@ -37,12 +37,12 @@ DEVICES := bus platform \
 	pci/pci_dev pci/pci_host pci/msix \
 	virtio/virtq virtio/virtio virtio/virtio_pci virtio/virtio_pci_common virtio/virtio_mmio virtio/virtio_loop \
 	virtio/blk virtio/blk_request virtio/blk_stats virtio/rng \
-	virtio/vsock virtio/vsock_conn virtio/vsock_stream virtio/vsock_rx virtio/vsock_host virtio/vsock_own virtio/vsock_wait virtio/vhost_vsock \
+	virtio/vsock virtio/vsock_conn virtio/vsock_stream virtio/vsock_rx virtio/vsock_host virtio/vsock_own virtio/vsock_wait virtio/vhost virtio/vhost_vsock virtio/vhost_net \
 	virtio/tap virtio/net virtio/net_ctrl virtio/net_rx virtio/net_tx \
 	virtio/net_port virtio/net_spoof virtio/net_limit
 
 VMM := config cmdline kvm vcpu memory irq exits gate cid vsock_port \
-	machine machine_devices machine_vsock machine_boot machine_io machine_end machine_pause machine_resize \
+	machine machine_devices machine_net machine_vsock machine_boot machine_io machine_end machine_pause machine_resize \
 	boot/kernel boot/bzimage boot/elf boot/unpack boot/unlz4 boot/place boot/initramfs boot/cpio boot/modules \
 	x86/boot x86/cpu x86/cpuid x86/cpu_features x86/acpi x86/dsdt x86/aml x86/e820 x86/speed
 
@@ -54,8 +54,9 @@ CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_doctor \
 	$(addprefix agent/,connect guest guest_text boot pieces relay) \
 	$(addprefix disk/,args progress job options new_image backing create info check resize \
 		convert map rebase commit snapshot discard) \
+	$(addprefix network/,network networks) \
 	$(addprefix doctor/,doctor sandbox kvm io memory) \
-	$(addprefix options/,options disk vsock parse config_check) \
+	$(addprefix options/,options disk net vsock parse config_check) \
 	$(addprefix run/,exec guest) \
 	$(addprefix sandbox/,sandbox filter table root trap probe) \
 	$(addprefix serve/,serve vm spawn find pass metrics config_file service_manager) \
@@ -77,7 +78,7 @@ TESTS_DISK    := test_raw test_raw_open test_raw_fault test_qcow2_fault test_qco
 	test_qcow2_cache test_qcow2_refcount test_qcow2_map test_qcow2_repair test_qcow2_tools test_qcow2_data_file
 TESTS_DISK    += test_copy test_create_file test_raw_tools
 TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify test_virtio_hostile \
-	test_blk test_blk_requests test_blk_queues test_blk_raw test_rng test_vsock test_vsock_own test_vsock_hostile test_vhost_vsock test_net
+	test_blk test_blk_requests test_blk_queues test_blk_raw test_rng test_vsock test_vsock_own test_vsock_hostile test_vhost_vsock test_vhost_net test_net
 TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pci \
 	$(TESTS_VIRTIO)
 TESTS_VMM     := test_config test_cid test_vsock_port test_unpack test_kernel test_kernel_bad test_initramfs test_cpuid test_acpi

@@ -17,6 +17,7 @@
 #include "base/cleanup.h"
 #include "control/command.h"
 #include "control/kept_file.h"
+#include "control/network/networks.h"
 #include "control/options/options.h"
 #include "control/outcome.h"
 #include "control/run/exec.h"
@@ -48,6 +49,7 @@ struct run {
 	bool console_created;
 	struct kept_file console_file; /* --console file */
 	struct kept_file vsock_file;   /* --vsock socket */
+	struct networks networks;
 	uint64_t started_ns;
 	struct run_guest guest;
 	int calls_fd;	   /* --exec: where its process calls; -1: none */
@@ -328,6 +330,10 @@ static int run_start(struct run *run, struct err *err)
 	rc = run_console_open(run, err);
 	if (rc)
 		return rc;
+	rc =
+	    networks_open(&run->networks, &run->options.machine, &(struct networks_rights){0}, err);
+	if (rc)
+		return rc;
 	if (run->options.machine.vsock.socket) {
 		rc = kept_file_open(&run->vsock_file, run->options.machine.vsock.socket, err);
 		if (rc)
@@ -372,6 +378,7 @@ static void run_finish(struct run *run, bool started)
 	if (run->loop)
 		run_guest_end(&run->guest);
 	machine_free(run->machine);
+	networks_free(&run->networks);
 	if (run->console)
 		console_close(run->console);
 	if (run->loop) {

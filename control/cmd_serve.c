@@ -8,6 +8,7 @@
 #include "control/command.h"
 #include "control/options/config_check.h"
 #include "control/options/parse.h"
+#include "control/options/priv.h"
 #include "control/serve/config_file.h"
 #include "control/serve/serve.h"
 #include "control/serve/service_manager.h"
@@ -95,6 +96,18 @@ static int set_vm_transport(void *target, const char *value, struct err *err)
 	return 0;
 }
 
+static int set_net(void *target, const char *value, struct err *err)
+{
+	char **net = &((struct serve_options *)target)->defaults.net;
+	struct machine_config scratch;
+	int rc;
+
+	machine_config_init(&scratch);
+	rc = options_add_net(&scratch, value, err);
+	machine_config_fini(&scratch);
+	return rc ? rc : options_set_string(net, value, err);
+}
+
 /* Each is a key of the configuration file as well, but the first two. */
 static const struct option_setting serve_settings[] = {
     {"config", "FILE", set_config, "read options from FILE, as `name = value` lines"},
@@ -105,6 +118,7 @@ static const struct option_setting serve_settings[] = {
     {"vm-cpus", "N", set_vm_cpus, "CPUs of a VM whose StartVm does not say it (1)"},
     {"vm-memory", "SIZE", set_vm_memory, "likewise its memory (512M)"},
     {"vm-transport", "pci|mmio", set_vm_transport, "likewise its virtio transport (pci)"},
+    {"net", "KIND[,KEY=VALUE...]", set_net, "likewise its interface, as of `lodge run` (none)"},
     SERVER_SETTINGS,
 };
 

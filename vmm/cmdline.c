@@ -1,6 +1,7 @@
 #include "vmm/cmdline.h"
 #include "vmm/arch.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -38,6 +39,21 @@ static void root_words(struct text *t, const struct machine_config *config)
 		word(t, "init=%s", config->init);
 }
 
+/* For a kernel with IP autoconfiguration (Documentation/admin-guide/nfs/nfsroot.rst): where no
+ * agent of ours configures the first interface. */
+static void net_words(struct text *t, const struct net_addresses *a)
+{
+	struct in_addr guest = {htonl(a->guest)}, gateway = {htonl(a->gateway)},
+		       mask = {htonl((uint32_t)(UINT64_C(0xffffffff) << (32 - a->prefix)))};
+	char text[3][INET_ADDRSTRLEN] = {""};
+
+	inet_ntop(AF_INET, &guest, text[0], sizeof(text[0]));
+	if (a->gateway)
+		inet_ntop(AF_INET, &gateway, text[1], sizeof(text[1]));
+	inet_ntop(AF_INET, &mask, text[2], sizeof(text[2]));
+	word(t, "ip=%s::%s:%s::eth0:off", text[0], text[1], text[2]);
+}
+
 int cmdline_build(const struct machine_config *config, char *buf, struct err *err)
 {
 	struct text t = {.buf = buf};
@@ -50,6 +66,8 @@ int cmdline_build(const struct machine_config *config, char *buf, struct err *er
 	word(&t, "panic=-1 reboot=acpi");
 	if (config->has_root && (config->initramfs == MACHINE_INITRAMFS_NONE || config->initrd))
 		root_words(&t, config);
+	if (config->nnets && config->nets[0].addresses.guest && !config->agent)
+		net_words(&t, &config->nets[0].addresses);
 	if (config->cmdline && *config->cmdline)
 		word(&t, "%s", config->cmdline);
 	if (t.len > MACHINE_CMDLINE_MAX)

@@ -124,7 +124,9 @@ struct machine_net {
 	uint64_t rx_bytes_per_s, rx_packets_per_s; /* to the guest; 0: no limit */
 	uint64_t tx_bytes_per_s, tx_packets_per_s;
 
-	struct tap tap; /* open since network_open(); machine_new() takes it over */
+	bool guarded; /* network_open() has seen to it that the host's kernel drops what is spoofed
+		       */
+	struct tap *tap; /* open: network_open()'s; the machine's device takes it over */
 };
 
 /* A set of CPUID feature names that are taken away: "-name". */
@@ -155,6 +157,7 @@ struct machine_config {
 
 	struct machine_net nets[MACHINE_NETS_MAX];
 	unsigned nnets;
+	bool no_net; /* none is wanted, not even by default */
 	struct vsock_config vsock;
 	bool console; /* a serial port as console= */
 	bool rng;

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MODULES_WANTED_MAX (20 + MACHINE_DISKS_MAX)
+#define MODULES_WANTED_MAX (21 + MACHINE_DISKS_MAX)
 #define CONF_MAX	   2048
 
 /* ext4, xfs and btrfs ask for it by name at run time: modules.dep does not say so. */
@@ -58,6 +58,8 @@ static unsigned modules_wanted(const struct machine_config *config,
 		ret_names[n++] = "virtio_rng";
 	if (config->vsock.on)
 		ret_names[n++] = "vmw_vsock_virtio_transport";
+	if (config->nnets)
+		ret_names[n++] = "virtio_net";
 	if (config->has_root) {
 		n = add_filesystem(config->root_fstype ? config->root_fstype : "ext4", ret_names,
 				   n);

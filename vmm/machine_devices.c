@@ -228,7 +228,59 @@ static void vsock_drop(struct machine *m)
 	machine_vsock_free(&m->vsock_host);
 }
 
-/* PCI slots follow this order: host bridge 0, disks from 1, the random source, vsock. */
+/* Taps are open already: making them is not the machine's. */
+static int nets_open_host(struct machine *m, struct err *err)
+{
+	int res = 0;
+
+	for (unsigned i = 0; i < m->config->nnets && !res; i++)
+		res = machine_net_open(&m->config->nets[i], &m->net_vhosts[i], err);
+	return res;
+}
+
+static int nets_open(struct machine *m, struct err *err)
+{
+	struct loop *loop;
+	int res = m->config->nnets ? machine_as_host(m, nets_open_host, err) : 0;
+
+	m->nets_io = m->nio;
+	for (unsigned i = 0; i < m->config->nnets && !res; i++)
+		res = machine_io_loop(m, m->nio, &loop, err);
+	return res;
+}
+
+static int net_build(struct machine *m, unsigned n, struct err *err)
+{
+	struct virtio_dev *dev;
+	int res = machine_net_device(&m->config->nets[n], &m->net_vhosts[n], &m->platform,
+				     m->io[m->nets_io + n].loop, &dev, err);
+
+	if (!res)
+		res = attach(m, dev, &m->nets[n], err);
+	if (!res)
+		m->net_devs[n] = dev;
+	return res;
+}
+
+static int nets_build(struct machine *m, struct err *err)
+{
+	int res = 0;
+
+	for (unsigned i = 0; i < m->config->nnets && !res; i++)
+		res = net_build(m, i, err);
+	return res;
+}
+
+static void nets_drop(struct machine *m)
+{
+	for (unsigned i = 0; i < m->config->nnets; i++) {
+		virtio_transport_free(m->nets[i]);
+		vhost_net_close(&m->net_vhosts[i]);
+	}
+}
+
+/* PCI slots follow this order: host bridge 0, disks from 1, the random source, vsock, interfaces.
+ */
 static const struct device_type device_types[] = {
     {"i8042", NULL, i8042_build, i8042_drop},
     {"rtc", NULL, rtc_build, rtc_drop},
@@ -239,6 +291,7 @@ static const struct device_type device_types[] = {
     {"virtio-blk", disks_open, disks_build, disks_drop},
     {"virtio-rng", rng_open, rng_build, rng_drop},
     {"virtio-vsock", vsock_open, vsock_build, vsock_drop},
+    {"virtio-net", nets_open, nets_build, nets_drop},
 };
 
 int machine_devices_open(struct machine *m, struct err *err)

@@ -101,6 +101,8 @@ static void parked(struct loop_msg *msg)
 		settle(m, m->disks[i]);
 	settle(m, m->rng);
 	settle(m, m->vsock);
+	for (unsigned i = 0; i < m->config->nnets; i++)
+		settle(m, m->nets[i]);
 	device_quiet(m);
 }
 

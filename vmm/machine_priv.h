@@ -17,6 +17,7 @@
 #include "vmm/irq.h"
 #include "vmm/kvm.h"
 #include "vmm/machine.h"
+#include "vmm/machine_net.h"
 #include "vmm/machine_vsock.h"
 #include "vmm/memory.h"
 #include "vmm/vcpu.h"
@@ -27,7 +28,7 @@
 
 #define MACHINE_REASON_MAX 256
 
-/* A loop with a thread of its own, for the queues of a disk or of vsock. */
+/* A loop with a thread of its own, for the queues of a disk, an interface or of vsock. */
 struct io_thread {
 	struct machine *machine;
 	struct loop *loop;
@@ -65,7 +66,7 @@ struct machine_pause {
 	/* the control loop's thread, from posting on */
 	struct loop_msg parked, quiet;
 	bool settling; /* the devices are being waited for */
-	struct virtio_transport *held[MACHINE_DISKS_MAX + 2];
+	struct virtio_transport *held[MACHINE_DISKS_MAX + 2 + MACHINE_NETS_MAX];
 	unsigned nheld; /* devices that are to be resumed */
 	void (*paused)(void *ctx);
 	void *ctx;
@@ -103,10 +104,14 @@ struct machine {
 	struct machine_vsock vsock_host;
 	struct virtio_dev *vsock_dev; /* its transport's */
 	struct virtio_transport *vsock;
-	unsigned vsock_io; /* its loop */
-	unsigned nmmio;	   /* virtio-mmio devices so far */
+	unsigned vsock_io;			       /* its loop */
+	struct vhost_net net_vhosts[MACHINE_NETS_MAX]; /* each until it is its device's */
+	struct virtio_dev *net_devs[MACHINE_NETS_MAX]; /* each its transport's */
+	struct virtio_transport *nets[MACHINE_NETS_MAX];
+	unsigned nets_io; /* the first of their loops */
+	unsigned nmmio;	  /* virtio-mmio devices so far */
 
-	struct io_thread io[MACHINE_DISKS_MAX + 1];
+	struct io_thread io[MACHINE_DISKS_MAX + 1 + MACHINE_NETS_MAX];
 	unsigned nio;
 
 	struct gate gate; /* all threads wait there for machine_start() */

@@ -206,7 +206,7 @@ void machine_vsock_free(struct machine_vsock *v)
 {
 	cleanup_fd(&v->listen_fd);
 	cleanup_fd(&v->dir_fd);
-	vhost_vsock_close(&v->vhost);
+	vhost_close(&v->vhost);
 	vsock_port_free(v->port);
 	cid_drop(&v->cid);
 	*v = (struct machine_vsock)MACHINE_VSOCK_INIT;

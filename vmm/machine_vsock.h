@@ -13,18 +13,18 @@
 
 /* What is open of the host. */
 struct machine_vsock {
-	struct cid cid;		  /* .cid 0: the machine has no vsock */
-	bool by_host;		  /* vhost, not built-in */
-	struct vhost_vsock vhost; /* until it is the device's */
-	struct vsock_port *port;  /* this process's; NULL: none */
-	int listen_fd;		  /* at the config's socket; -1: none */
-	int dir_fd;		  /* its folder, where the guest's connections go as well */
-	const char *name;	  /* its name there */
+	struct cid cid;		 /* .cid 0: the machine has no vsock */
+	bool by_host;		 /* vhost, not built-in */
+	struct vhost vhost;	 /* until it is the device's */
+	struct vsock_port *port; /* this process's; NULL: none */
+	int listen_fd;		 /* at the config's socket; -1: none */
+	int dir_fd;		 /* its folder, where the guest's connections go as well */
+	const char *name;	 /* its name there */
 };
 
-#define MACHINE_VSOCK_INIT                                                                \
-	{                                                                                 \
-		.cid = CID_INIT, .vhost = VHOST_VSOCK_INIT, .listen_fd = -1, .dir_fd = -1 \
+#define MACHINE_VSOCK_INIT                                                          \
+	{                                                                           \
+		.cid = CID_INIT, .vhost = VHOST_INIT, .listen_fd = -1, .dir_fd = -1 \
 	}
 
 /*

@@ -5,8 +5,10 @@
 #include "base/cleanup.h"
 #include "proto/agent.pb-c.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mount.h>
 
 #define NS_PER_MS UINT64_C(1000000)
@@ -105,15 +107,117 @@ static void mount_next(struct boot *b)
 		mount_failed(b, err.msg);
 }
 
+/* ---- interfaces ---------------------------------------------------------------------------------
+ */
+
+/* In the words of ConfigureNetworkRequest. */
+struct net_text {
+	char mac[18], address[INET_ADDRSTRLEN + 4], gateway[INET_ADDRSTRLEN];
+	char dns[NET_DNS_MAX][INET_ADDRSTRLEN];
+};
+
+static void net_next(struct boot *b);
+
+static void ipv4_text(uint32_t address, char text[INET_ADDRSTRLEN])
+{
+	const struct in_addr a = {htonl(address)};
+
+	inet_ntop(AF_INET, &a, text, INET_ADDRSTRLEN);
+}
+
+static void net_write(const struct machine_net *net, struct net_text *t)
+{
+	const struct net_addresses *a = &net->addresses;
+	const uint8_t *m = net->mac;
+
+	snprintf(t->mac, sizeof(t->mac), "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3],
+		 m[4], m[5]);
+	ipv4_text(a->guest, t->address);
+	snprintf(t->address + strlen(t->address), 4, "/%u", a->prefix);
+	ipv4_text(a->gateway, t->gateway);
+	for (unsigned i = 0; i < a->ndns; i++)
+		ipv4_text(a->dns[i], t->dns[i]);
+}
+
+static void net_failed(struct boot *b, const char *text)
+{
+	struct err err = ERR_INIT;
+
+	err_set(&err, EIO, "network interface %u, in the guest: %s", b->net, text);
+	guest_clean_text(err.msg);
+	boot_over(b, &err);
+}
+
+static void net_configured(void *ctx, int code, const char *text, const ProtobufCMessage *reply)
+{
+	struct boot *b = ctx;
+
+	(void)reply;
+	b->call = NULL;
+	if (code != TTRPC_OK) {
+		net_failed(b, text);
+		return;
+	}
+	b->net++;
+	net_next(b);
+}
+
+static int net_ask(struct boot *b, const struct machine_net *net, struct err *err)
+{
+	Lodge__Agent__V1__ConfigureNetworkRequest request =
+	    LODGE__AGENT__V1__CONFIGURE_NETWORK_REQUEST__INIT;
+	struct ttrpc_client *client = guest_client(b->guest, err);
+	struct ttrpc_rpc rpc = {
+	    .service = AGENT_SERVICE,
+	    .method = "ConfigureNetwork",
+	    .request = &request.base,
+	    .output = &lodge__agent__v1__configure_network_response__descriptor,
+	    .done = net_configured,
+	    .ctx = b,
+	};
+	struct net_text t;
+	char *address = t.address, *gateway = t.gateway, *dns[NET_DNS_MAX];
+	int res;
+
+	if (!client)
+		return -err->code;
+	net_write(net, &t);
+	request.interface = t.mac;
+	request.addresses = &address;
+	request.n_addresses = 1;
+	request.gateways = &gateway;
+	request.n_gateways = net->addresses.gateway != 0;
+	for (unsigned i = 0; i < net->addresses.ndns; i++)
+		dns[i] = t.dns[i];
+	request.nameservers = dns;
+	/* they are written to a file of the root */
+	request.n_nameservers = b->config->root_read_only ? 0 : net->addresses.ndns;
+	res = ttrpc_client_start(client, &rpc, &b->call);
+	return res ? err_sys(err, -res, "the call to the agent") : 0;
+}
+
+static void net_next(struct boot *b)
+{
+	const struct machine_config *config = b->config;
+	struct err err = ERR_INIT;
+
+	while (b->net < config->nnets && !config->nets[b->net].addresses.guest)
+		b->net++;
+	if (b->net == config->nnets)
+		mount_next(b);
+	else if (net_ask(b, &config->nets[b->net], &err))
+		net_failed(b, err.msg);
+}
+
 /* ---- the agent ----------------------------------------------------------------------------------
  */
 
 void boot_agent_ready(struct boot *b)
 {
-	if (!b->guest || b->mounting) /* it has come back: what is lost is lost */
+	if (!b->guest || b->going) /* it has come back: what is lost is lost */
 		return;
-	b->mounting = true;
-	mount_next(b);
+	b->going = true;
+	net_next(b);
 }
 
 static void too_late(struct loop_timer *t)
@@ -122,7 +226,11 @@ static void too_late(struct loop_timer *t)
 	double s = b->timeout_ms / 1000.0;
 	struct err err = ERR_INIT;
 
-	if (b->mounting)
+	if (b->going && b->net < b->config->nnets)
+		err_set(&err, ETIMEDOUT,
+			"network interface %u: not configured in the guest within %.3g s", b->net,
+			s);
+	else if (b->going)
 		err_set(&err, ETIMEDOUT, "disk %s: not mounted in the guest within %.3g s",
 			b->config->disks[b->disk].image.path, s);
 	else

@@ -1,10 +1,10 @@
 /*
- * The guest's part of a start: its agent is waited for, then the disks are mounted that are to be,
- * one after the other in their order.
+ * The guest's part of a start: its agent is waited for, then the interfaces get their addresses and
+ * the disks are mounted that are to be, one after the other in their order.
  *
- *   boot_begin --> the agent is awaited --boot_agent_ready--> mounts --> done
- *                        |                                      |
- *                        +---- the time is over ----------------+--> done, with why
+ *   boot_begin --> the agent is awaited --boot_agent_ready--> interfaces --> mounts --> done
+ *                        |                                        |            |
+ *                        +---- the time is over ------------------+------------+--> done, with why
  *
  * Threads: the loop's.
  */
@@ -20,7 +20,8 @@ struct boot {
 	struct guest *guest; /* NULL: not begun, or over */
 	const struct machine_config *config;
 	unsigned timeout_ms;
-	bool mounting;
+	bool going;			/* the agent is there */
+	unsigned net;			/* being configured; then */
 	unsigned disk;			/* mounting */
 	struct ttrpc_client_call *call; /* under way; NULL: none */
 	struct loop_timer timer;

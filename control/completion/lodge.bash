@@ -53,6 +53,31 @@ _lodge_vsock() { # WORD
 	esac
 }
 
+_lodge_net() { # WORD
+	local last=${1##*,} before= file
+	if [[ $1 != *,* ]]; then
+		case $1 in
+		tap=* | bridge=*)
+			for file in /sys/class/net/*; do
+				_lodge_words "${1%%=*}=" "${1#*=}" "${file##*/}"
+			done
+			;;
+		*) _lodge_words "" "$1" auto pool tap= bridge= fd= passt none ;;
+		esac
+		return
+	fi
+	before=${1%,*},
+	case $last in
+	nat=* | spoof=*) _lodge_words "$before${last%%=*}=" "${last#*=}" on off ;;
+	backend=*) _lodge_words "${before}backend=" "${last#*=}" auto vhost builtin ;;
+	forward=*) _lodge_words "${before}forward=" "${last#*=}" tcp: udp: ;;
+	*)
+		_lodge_words "$before" "$last" subnets= nat=on forward= address= gateway= dns= backend= mac= mtu= queues= \
+			spoof=on rx_bytes_per_s= rx_packets_per_s= tx_bytes_per_s= tx_packets_per_s=
+		;;
+	esac
+}
+
 _lodge_value() { # OPTION WORD
 	local ROOT=
 	case $1 in
@@ -60,6 +85,7 @@ _lodge_value() { # OPTION WORD
 	--root) ROOT=1 _lodge_disk "$2" ;;
 	--disk) _lodge_disk "$2" ;;
 	--vsock) _lodge_vsock "$2" ;;
+	--net) _lodge_net "$2" ;;
 	--initramfs) _lodge_words "" "$2" auto none ;;
 	--init) _lodge_words "" "$2" /sbin/init /bin/sh ;;
 	--cpu) _lodge_words "" "$2" host host,- ;;
@@ -133,6 +159,7 @@ _lodge_server_value() { # OPTION WORD
 	--allow-uid | --read-only-uid) mapfile -t COMPREPLY < <(compgen -u -- "$2") ;;
 	--socket-group | --allow-group | --read-only-group) mapfile -t COMPREPLY < <(compgen -g -- "$2") ;;
 	--vm-transport) _lodge_words "" "$2" pci mmio ;;
+	--net) _lodge_net "$2" ;;
 	--vm-memory) _lodge_words "" "$2" 256M 512M 1G 2G 4G ;;
 	*) return 1 ;;
 	esac
@@ -193,7 +220,7 @@ _lodge_client() {
 	start)
 		_lodge_value "$2" "$3" && return
 		[[ $3 != -* ]] || _lodge_words "" "$3" "${common[@]}" --kernel --root --disk --cpus --memory --cmdline \
-			--initrd --initramfs --modules --init --transport --start-timeout --no-agent
+			--initrd --initramfs --modules --init --transport --net --start-timeout --no-agent
 		;;
 	*)
 		if [[ $3 == -* ]]; then
@@ -231,11 +258,11 @@ _lodge() {
 	local commands=(run start stop list info wait events console exec shell cp guest pause resume resize top metrics serve vmm disk image
 		doctor help)
 	local options=(--kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules --init --cpu
-		--console --transport --hugepages --prealloc --io --vsock --no-rng --stop-timeout --sandbox --exec --start-timeout --dry-run --log --help)
+		--console --transport --hugepages --prealloc --io --vsock --net --no-rng --stop-timeout --sandbox --exec --start-timeout --dry-run --log --help)
 	local server_options=(--socket --socket-mode --socket-group --allow-uid --allow-group --read-only-uid --read-only-group
 		--storage-root --sandbox --io --log --help)
 	[[ ${COMP_WORDS[1]} == serve ]] && server_options+=(--config --check-config --runtime-dir --leave-vms --vm-cpus --vm-memory
-		--vm-transport)
+		--vm-transport --net)
 	[[ ${COMP_WORDS[1]} == vmm ]] && server_options+=(--socket-fd --idle-timeout --files-of)
 	local word=${COMP_WORDS[COMP_CWORD]} i=$COMP_CWORD whole previous broken
 	COMPREPLY=()

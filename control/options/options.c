@@ -58,6 +58,43 @@ int option_setting_unknown(const struct option_setting *settings, size_t n, cons
 		       name);
 }
 
+static int read_one(const struct option_setting *key, const char *value, void *target,
+		    struct err *err)
+{
+	if (key->arg && !value)
+		return err_set(err, EINVAL, "lacks its value; say %s=%s", key->name, key->arg);
+	if (!key->arg && value)
+		return err_set(err, EINVAL, "takes no value");
+	return key->set(target, value, err);
+}
+
+int option_settings_read(const struct option_setting *settings, size_t n, uint32_t many,
+			 const char *list, void *target, struct err *err)
+{
+	uint32_t seen = 0;
+
+	for (;;) {
+		const struct option_setting *key;
+		autofree char *name = NULL;
+		autofree char *value = NULL;
+		int rc = parse_pair(&list, &name, &value, err);
+
+		if (rc <= 0)
+			return rc;
+		key = option_setting_find(settings, n, name);
+		if (!key)
+			return option_setting_unknown(settings, n, "key", name, err);
+		if (seen & ~many & UINT32_C(1) << (key - settings))
+			return err_set(err, EINVAL, "key %s is given twice", name);
+		seen |= UINT32_C(1) << (key - settings);
+		rc = read_one(key, value, target, err);
+		if (rc) {
+			err_prefix(err, "%s", name);
+			return rc;
+		}
+	}
+}
+
 /* ---- setters: the target is the struct run_options ------------------------------------------ */
 
 /* A path or text that must not be empty. */
@@ -96,6 +133,11 @@ static int set_disk(void *target, const char *value, struct err *err)
 static int set_vsock(void *target, const char *value, struct err *err)
 {
 	return options_set_vsock(&((struct run_options *)target)->machine.vsock, value, err);
+}
+
+static int set_net(void *target, const char *value, struct err *err)
+{
+	return options_add_net(&((struct run_options *)target)->machine, value, err);
 }
 
 static int set_cmdline(void *target, const char *value, struct err *err)
@@ -346,6 +388,7 @@ static const struct option_setting run_settings[] = {
     {"prealloc", NULL, set_prealloc, "take all guest memory at the start"},
     {"io", "auto|io_uring|epoll", set_io, "how the host's I/O is done (auto)"},
     {"vsock", "KEY=VALUE,...", set_vsock, "streams between host and guest"},
+    {"net", "KIND[,KEY=VALUE...]", set_net, "a network interface; may be repeated"},
     {"no-rng", NULL, set_no_rng, "no virtio-rng device"},
     {"stop-timeout", "SECONDS", set_stop_timeout, "from the power button to the stop (10)"},
     {"sandbox", "on|off", set_sandbox, "lock this process in before the guest runs (on)"},
@@ -369,6 +412,8 @@ void run_options_help(FILE *out)
 	options_disk_help(out);
 	fprintf(out, "\nKeys of --vsock:\n");
 	options_vsock_help(out);
+	fprintf(out, "\nKinds and keys of --net:\n");
+	options_net_help(out);
 }
 
 /* ---- the command line ------------------------------------------------------------------------ */

@@ -1,4 +1,4 @@
-/* What options.c, disk.c and vsock.c share. */
+/* What options.c, disk.c, net.c and vsock.c share. */
 #ifndef CONTROL_OPTIONS_PRIV_H
 #define CONTROL_OPTIONS_PRIV_H
 
@@ -19,6 +19,13 @@ struct option_setting {
 const struct option_setting *option_setting_find(const struct option_setting *settings, size_t n,
 						 const char *name);
 
+/*
+ * Reads a list of key=value, or of keys alone where a setting takes none, one setter for each. Keys
+ * whose bit of `many` is set may come several times.
+ */
+int option_settings_read(const struct option_setting *settings, size_t n, uint32_t many,
+			 const char *list, void *target, struct err *err);
+
 /* -EINVAL with "unknown <what> '<name>'" and the nearest name. */
 int option_setting_unknown(const struct option_setting *settings, size_t n, const char *what,
 			   const char *name, struct err *err);
@@ -30,6 +37,10 @@ int options_add_disk(struct machine_config *machine, const char *list, struct er
 /* --vsock. */
 int options_set_vsock(struct vsock_config *vsock, const char *list, struct err *err);
 void options_vsock_help(FILE *out);
+
+/* --net: appends to the interfaces of `machine`; or "none", which no other goes with. */
+int options_add_net(struct machine_config *machine, const char *list, struct err *err);
+void options_net_help(FILE *out);
 
 /* What can only be said when all options are known. */
 int options_check_disks(const struct machine_config *machine, struct err *err);

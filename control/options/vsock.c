@@ -1,7 +1,6 @@
 /* --vsock: a key=value list. */
 #include "devices/virtio/vsock.h"
 #include "base/checked.h"
-#include "base/cleanup.h"
 #include "control/options/parse.h"
 #include "control/options/priv.h"
 
@@ -58,33 +57,6 @@ static const struct option_setting vsock_keys[] = {
     {"socket", "PATH", set_socket, "builtin: CONNECT PORT here; the guest's ports are PATH_PORT"},
 };
 
-static int parse_list(struct vsock_target *t, const char *list, struct err *err)
-{
-	unsigned seen = 0;
-
-	for (;;) {
-		const struct option_setting *key;
-		autofree char *name = NULL;
-		autofree char *value = NULL;
-		int rc = parse_pair(&list, &name, &value, err);
-
-		if (rc <= 0)
-			return rc;
-		key = option_setting_find(vsock_keys, ARRAY_LEN(vsock_keys), name);
-		if (!key)
-			return option_setting_unknown(vsock_keys, ARRAY_LEN(vsock_keys), "key",
-						      name, err);
-		if (seen & 1u << (key - vsock_keys))
-			return err_set(err, EINVAL, "key %s is given twice", name);
-		seen |= 1u << (key - vsock_keys);
-		rc = value ? key->set(t, value, err) : err_set(err, EINVAL, "lacks its value");
-		if (rc) {
-			err_prefix(err, "%s", name);
-			return rc;
-		}
-	}
-}
-
 int options_set_vsock(struct vsock_config *vsock, const char *list, struct err *err)
 {
 	struct vsock_target t = {.vsock = vsock};
@@ -93,7 +65,7 @@ int options_set_vsock(struct vsock_config *vsock, const char *list, struct err *
 	if (vsock->on)
 		return err_set(err, EINVAL, "is given twice; a machine has one vsock");
 	vsock->on = true;
-	rc = parse_list(&t, list, err);
+	rc = option_settings_read(vsock_keys, ARRAY_LEN(vsock_keys), 0, list, &t, err);
 	if (rc)
 		return rc;
 	/* Who names a socket wants it served. */

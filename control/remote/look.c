@@ -6,6 +6,7 @@
 #include "control/remote/remote.h"
 #include "control/remote/table.h"
 
+#include <arpa/inet.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,17 +44,25 @@ static const char *state_text(const VmTools__Concierge__VmInfo *vm, char text[PR
 	return print_enum(&vm_tools__concierge__vm_state__descriptor, (int)vm->state, text);
 }
 
+/* Of its first interface; "-": it has none that the host knows. */
+static const char *address_text(const VmTools__Concierge__VmInfo *vm, char text[INET_ADDRSTRLEN])
+{
+	const struct in_addr a = {vm->ipv4_address};
+
+	return vm->ipv4_address ? inet_ntop(AF_INET, &a, text, INET_ADDRSTRLEN) : "-";
+}
+
 static void list_table(const Lodge__V1__ListVmsResponse *reply)
 {
 	static const struct table_column columns[] = {
-	    {"NAME", false}, {"STATE", false}, {"PID", true},
-	    {"CPUS", true},  {"MEMORY", true}, {"DISKS", true},
+	    {"NAME", false},  {"STATE", false}, {"PID", true},	    {"CPUS", true},
+	    {"MEMORY", true}, {"DISKS", true},	{"ADDRESS", false},
 	};
 	struct table t = TABLE_INIT(columns);
 
 	for (size_t i = 0; i < reply->n_vms; i++) {
 		const VmTools__Concierge__VmInfo *vm = reply->vms[i];
-		char state[PRINT_ENUM_MAX], memory[PRINT_NUMBER_MAX];
+		char state[PRINT_ENUM_MAX], memory[PRINT_NUMBER_MAX], address[INET_ADDRSTRLEN];
 
 		table_cell(&t, "%s", vm->name);
 		table_cell(&t, "%s", state_text(vm, state));
@@ -61,6 +70,7 @@ static void list_table(const Lodge__V1__ListVmsResponse *reply)
 		table_cell(&t, "%u", vm->cpus);
 		table_cell(&t, "%s", print_bytes(vm->memory_bytes, memory));
 		table_cell(&t, "%zu", vm->n_disk_paths);
+		table_cell(&t, "%s", address_text(vm, address));
 	}
 	table_print(&t, stdout, SIZE_MAX, 0, "\n");
 	table_free(&t);
@@ -120,12 +130,14 @@ static const struct option_setting info_settings[] = {REMOTE_SETTINGS};
 
 static void info_text(const VmTools__Concierge__VmInfo *vm)
 {
-	char state[PRINT_ENUM_MAX], memory[PRINT_NUMBER_MAX];
+	char state[PRINT_ENUM_MAX], memory[PRINT_NUMBER_MAX], address[INET_ADDRSTRLEN];
 
 	printf("name:    ");
 	print_plain(vm->name);
 	printf("\nstate:   %s\npid:     %d\ncpus:    %u\nmemory:  %s\n", state_text(vm, state),
 	       vm->pid, vm->cpus, print_bytes(vm->memory_bytes, memory));
+	if (vm->ipv4_address)
+		printf("address: %s\n", address_text(vm, address));
 	if (vm->cid)
 		printf("cid:     %" PRId64 "\n", vm->cid);
 	for (size_t i = 0; i < vm->n_disk_paths; i++) {

@@ -6,6 +6,7 @@
 #include "control/arguments.h"
 #include "control/options/options.h"
 #include "control/options/parse.h"
+#include "control/options/priv.h"
 #include "control/remote/print.h"
 #include "control/remote/remote.h"
 
@@ -49,6 +50,8 @@ struct start_request {
 struct start_options {
 	struct remote_options remote; /* first: setters of both find it there */
 	bool no_agent;
+	char *nets[MACHINE_NETS_MAX];
+	unsigned nnets;
 	unsigned timeout_ms; /* 0: the server's */
 	struct start_request request;
 };
@@ -72,9 +75,28 @@ static int set_timeout(void *target, const char *value, struct err *err)
 	return 0;
 }
 
+/* It is the server that opens it; a mistake is seen here as well. */
+static int set_net(void *target, const char *value, struct err *err)
+{
+	struct start_options *o = target;
+	struct machine_config scratch;
+	int rc;
+
+	if (o->nnets == MACHINE_NETS_MAX)
+		return err_set(err, EINVAL, "at most %d interfaces are possible", MACHINE_NETS_MAX);
+	machine_config_init(&scratch);
+	rc = options_add_net(&scratch, value, err);
+	machine_config_fini(&scratch);
+	if (!rc)
+		o->nets[o->nnets++] = remote_borrow(value);
+	return rc;
+}
+
 static const struct option_setting start_settings[] = {
     REMOTE_SETTINGS,
     {"start-timeout", "SECONDS", set_timeout, "how long the guest may take to be ready (30)"},
+    {"net", "KIND[,KEY=VALUE...]", set_net,
+     "an interface, as of `lodge run`, or none (the server's)"},
     {"no-agent", NULL, set_no_agent, "no vsock, and nobody in the guest is waited for"},
 };
 
@@ -271,15 +293,18 @@ static int start_run(struct remote *r, const char *const *operands, unsigned nop
 	const struct start_options *o = (const struct start_options *)r->options;
 	VmTools__Concierge__StartVmRequest request = o->request.msg;
 	const VmTools__Concierge__StartVmResponse *reply;
+	VmTools__Concierge__VirtualMachineSpec vm = o->request.vm;
+	char *nets[MACHINE_NETS_MAX];
 	ProtobufCMessage *msg;
 	int status = LODGE_OK;
-
-	VmTools__Concierge__VirtualMachineSpec vm = o->request.vm;
 
 	(void)noperands;
 	request.name = remote_borrow(operands[0]);
 	request.start_timeout_ms = o->timeout_ms;
 	request.vm = &vm;
+	memcpy(nets, o->nets, sizeof(nets));
+	request.networks = nets;
+	request.n_networks = o->nnets;
 	vm.no_agent = o->no_agent;
 	msg = remote_call(r, "StartVm", &request.base);
 	reply = (const VmTools__Concierge__StartVmResponse *)msg;

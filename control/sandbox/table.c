@@ -12,9 +12,11 @@
 
 #include <asm/termbits.h>
 #include <fcntl.h>
+#include <linux/if_tun.h>
 #include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <linux/sched.h>
+#include <linux/if_tun.h>
 #include <linux/vhost.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -105,10 +107,10 @@ static const struct sandbox_rule rules[] = {
     ANY(clock_nanosleep, C | I, "a pause before an I/O loop that failed is run again"),
 
     /* what is open */
-    ANY(read, C | I, "events, signals, the terminal"),
-    ANY(readv, C | I, "streams"),
+    ANY(read, C | I, "events, signals, the terminal, packets that are dropped"),
+    ANY(readv, C | I, "streams, packets"),
     ANY(write, ALL, "interrupts, events, the log, the console"),
-    ANY(writev, C | I, "streams"),
+    ANY(writev, C | I, "streams, packets"),
     ANY(preadv2, C | I, "epoll: a read that does not wait"),
     ANY(pwritev2, C | I, "epoll: a write that does not wait"),
     ANY(pread64, C | I, "kernel modules, metadata of images"),
@@ -135,7 +137,7 @@ static const struct sandbox_rule rules[] = {
     IS(io_uring_register, C | I, 1, RING_FDS_UNREGISTER, "a loop has run"),
     ANY(epoll_pwait, C | I, "epoll: waits"),
     ANY(epoll_ctl, C | I, "epoll: what to wait for"),
-    ANY(ppoll, C | I, "epoll: is a stream ready?"),
+    ANY(ppoll, C | I, "epoll: is a stream ready? is a tap gone?"),
     ANY(eventfd2, C | I, "threads that unpack, and the doorbells of a queue"),
 
     /* sockets that are open, and connections to them */
@@ -168,15 +170,20 @@ static const struct sandbox_rule rules[] = {
     IOCTL(KVM_SET_GSI_ROUTING, C | V | I, "the guest sets a message of MSI-X"),
     IOCTL(KVM_IRQFD, C | V | I, "likewise, for its first time"),
     IOCTL(KVM_IOEVENTFD, C | V | I, "doorbells move with a PCI function's BAR"),
-    IOCTL(VHOST_SET_FEATURES, V, "vsock: the driver is there"),
+    IOCTL(VHOST_SET_FEATURES, V, "vhost: the driver is there"),
     IOCTL(VHOST_SET_MEM_TABLE, V, "likewise"),
     IOCTL(VHOST_SET_VRING_NUM, V, "likewise"),
-    IOCTL(VHOST_SET_VRING_BASE, V, "likewise"),
+    IOCTL(VHOST_SET_VRING_BASE, C | V | I, "likewise; vhost-net: goes on after a pause"),
     IOCTL(VHOST_SET_VRING_ADDR, V, "likewise"),
     IOCTL(VHOST_SET_VRING_KICK, V, "likewise"),
     IOCTL(VHOST_SET_VRING_CALL, V, "likewise"),
     IOCTL(VHOST_SET_VRING_ERR, V, "likewise"),
     IOCTL(VHOST_VSOCK_SET_RUNNING, C | V, "vsock: the driver, or the machine, comes and goes"),
+    IOCTL(VHOST_NET_SET_BACKEND, C | I, "network: queue pairs, and the link, go on and off"),
+    IOCTL(VHOST_GET_VRING_BASE, I, "network: where the kernel stopped for a pause"),
+    IOCTL(TUNSETOFFLOAD, I, "network: what the driver takes unfinished"),
+    IOCTL(TUNSETQUEUE, I, "network: queue pairs go on and off"),
+    IOCTL(TUNSETTXFILTER, I, "network: the driver's receive filter"),
     IOCTL(KVM_GET_REGS, C | V, "where a vCPU failed"),
     IOCTL(KVM_GET_SREGS, C | V, "likewise; the kernel's entry"),
     IOCTL(KVM_SET_REGS, C, "the kernel's entry"),
@@ -185,7 +192,7 @@ static const struct sandbox_rule rules[] = {
 #ifdef __x86_64__
     /* what other architectures have no number for */
     ANY(epoll_wait, C | I, "epoll: waits"),
-    ANY(poll, C | I, "epoll: is a stream ready?"),
+    ANY(poll, C | I, "epoll: is a stream ready? is a tap gone?"),
     ANY(getpgrp, C, "is this process in the foreground?"),
 #endif
 

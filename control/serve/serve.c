@@ -52,7 +52,7 @@ static void serve_progress(void *ctx);
 
 /* The request, with what it does not say. */
 static VmTools__Concierge__StartVmRequest
-with_defaults(const VmTools__Concierge__StartVmRequest *request, const struct serve_defaults *d)
+with_defaults(const VmTools__Concierge__StartVmRequest *request, struct serve_defaults *d)
 {
 	VmTools__Concierge__StartVmRequest r = *request;
 
@@ -62,6 +62,10 @@ with_defaults(const VmTools__Concierge__StartVmRequest *request, const struct se
 		r.memory_bytes = d->memory_bytes;
 	if (d->mmio && r.transport == VM_TOOLS__CONCIERGE__VM_TRANSPORT__VM_TRANSPORT_PCI)
 		r.transport = VM_TOOLS__CONCIERGE__VM_TRANSPORT__VM_TRANSPORT_MMIO;
+	if (d->net && !r.n_networks) {
+		r.networks = &d->net;
+		r.n_networks = 1;
+	}
 	return r;
 }
 

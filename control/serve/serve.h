@@ -15,6 +15,7 @@ struct serve_defaults {
 	unsigned cpus;
 	uint64_t memory_bytes;
 	bool mmio;
+	char *net; /* in the words of --net; NULL: none */
 };
 
 struct serve_setup {

@@ -245,6 +245,17 @@ static int set_boot(const VmTools__Concierge__VirtualMachineSpec *vm, struct mac
 	return res;
 }
 
+static int add_net(const char *words, struct machine_config *config, struct err *err)
+{
+	int res = options_add_net(config, words, err);
+
+	if (!res && config->nnets && config->nets[config->nnets - 1].kind == NET_FD)
+		res = err_set(err, EINVAL, "fd=: descriptors are not passed on");
+	if (res)
+		err_prefix(err, "network '%s'", words);
+	return res;
+}
+
 /* The agent comes with our initramfs; another may bring it along by itself. */
 static int set_agent(const VmTools__Concierge__VirtualMachineSpec *vm, const char *vsock_socket,
 		     struct machine_config *config, struct err *err)
@@ -291,6 +302,8 @@ int start_config(const VmTools__Concierge__StartVmRequest *r, const char *vsock_
 		res = set_machine(r, config, err);
 	if (!res)
 		res = set_boot(vm, config, err);
+	for (size_t i = 0; i < r->n_networks && !res; i++)
+		res = add_net(r->networks[i], config, err);
 	if (!res)
 		res = set_agent(vm, vsock_socket, config, err);
 	if (!res)

@@ -3,10 +3,12 @@
 
 #include "base/checked.h"
 #include "control/agent/boot.h"
+#include "control/network/networks.h"
 #include "control/vm/start_config.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>
@@ -24,6 +26,7 @@ struct vm {
 	enum vm_state state;
 
 	struct machine_config config;
+	struct networks networks;
 	struct machine *machine;
 	const VmTools__Concierge__StartVmRequest *request;
 	bool has_identity;
@@ -57,6 +60,7 @@ struct vm {
 /* The start has failed, and nothing of it is left. */
 static void vm_failed(struct vm *vm)
 {
+	networks_free(&vm->networks);
 	machine_config_fini(&vm->config);
 	vm->state = VM_IDLE;
 	vm->callbacks.started(vm->callbacks.ctx, &vm->err);
@@ -80,6 +84,7 @@ static void vm_over(struct loop_msg *m)
 		vm_failed(vm);
 		return;
 	}
+	networks_free(&vm->networks);
 	vm->state = VM_ENDED;
 	vm->callbacks.ended(vm->callbacks.ctx, vm->event, vm->reason);
 }
@@ -295,6 +300,23 @@ static int vm_as_host(void *ctx, bool on, struct err *err)
 	return 0;
 }
 
+/* Ports that the host keeps to root are not given to another by us. */
+static int vm_check_forwards(struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->config.nnets; i++) {
+		const struct machine_net *net = &vm->config.nets[i];
+
+		for (unsigned j = 0; j < net->nforwards; j++) {
+			if (net->forwards[j].host_port < IPPORT_RESERVED)
+				return err_set(&vm->err, EPERM,
+					       "forward=: port %u of the host is root's to give; "
+					       "take one from %d up",
+					       net->forwards[j].host_port, IPPORT_RESERVED);
+		}
+	}
+	return 0;
+}
+
 static void vm_make_machine(struct vm *vm)
 {
 	const struct machine_callbacks callbacks = {.ended = vm_machine_ended,
@@ -305,7 +327,11 @@ static void vm_make_machine(struct vm *vm)
 						    .ctx = vm,
 						    .threads = sandbox_threads(vm->setup.sandbox)};
 
-	if (start_config(vm->request, vm->setup.vsock_socket, &vm->config, &vm->err))
+	const struct networks_rights rights = {.as_host = vm_as_host, .ctx = vm};
+
+	if (start_config(vm->request, vm->setup.vsock_socket, &vm->config, &vm->err) ||
+	    (vm->has_identity && vm->identity.uid && vm_check_forwards(vm)) ||
+	    networks_open(&vm->networks, &vm->config, &rights, &vm->err))
 		return;
 	(void)machine_new(&vm->config, vm->setup.loop, vm->setup.console, &callbacks, &vm->machine,
 			  &vm->err);

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "control/vm/start_config.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -51,6 +52,8 @@ void vmm_fill_info(const struct vmm_service *s, VmTools__Concierge__VmInfo *info
 	info->agent_ready = vm_guest(s->vm)->state == GUEST_THERE;
 	info->cpus = config->cpus;
 	info->memory_bytes = config->memory_bytes;
+	if (config->nnets)
+		info->ipv4_address = htonl(config->nets[0].addresses.guest);
 	for (unsigned i = 0; i < config->ndisks; i++)
 		memcpy(&paths[i], &config->disks[i].image.path, sizeof(paths[i]));
 	info->disk_paths = paths;

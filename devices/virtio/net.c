@@ -80,11 +80,25 @@ void net_gone(struct net *net)
 		virtio_raise_config(&net->dev);
 }
 
+void net_refused(struct net *net, int code)
+{
+	static struct log_limit limit;
+
+	log_limited(&limit, LOG_LEVEL_WARN,
+		    "network: tap %s cannot be used: %s; the guest's link is down until its driver "
+		    "starts again",
+		    net->tap.name, strerrordesc_np(-code));
+	atomic_store(&net->refused, true);
+	if (net_status(net, NET_S_LINK_UP, 0))
+		virtio_raise_config(&net->dev);
+}
+
 void virtio_net_set_link(struct virtio_dev *dev, bool up)
 {
 	struct net *net = net_of(dev);
 
-	if (up && atomic_load(&net->gone))
+	atomic_store(&net->unplugged, !up);
+	if (up && (atomic_load(&net->gone) || atomic_load(&net->refused)))
 		return;
 	if (!net_status(net, up ? 0 : NET_S_LINK_UP, up ? NET_S_LINK_UP : 0))
 		return;
@@ -143,6 +157,20 @@ void net_deactivated(struct net *net)
 	atomic_store(&net->features, 0);
 	atomic_store(&net->mac, net->config_mac);
 	net_status(net, NET_S_ANNOUNCE, 0);
+	/* the next driver is given another try */
+	if (atomic_exchange(&net->refused, false) && !atomic_load(&net->unplugged) &&
+	    !atomic_load(&net->gone))
+		net_status(net, 0, NET_S_LINK_UP);
+}
+
+void net_begin(struct net *net)
+{
+	int r;
+
+	net_ctrl_start(net);
+	r = net_set_pairs(net, 1);
+	if (r)
+		net_refused(net, r);
 }
 
 static int check_config(const struct virtio_net_config *config, const struct tap *tap,
@@ -174,6 +202,8 @@ int net_init(struct net *net, const struct virtio_net_config *config, const stru
 	struct le64 mac = {0};
 	int r = check_config(config, tap, err);
 
+	for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
+		net->dev.kick_fd[i] = -1;
 	if (r)
 		return r;
 	memcpy(mac.b, config->mac, sizeof(config->mac));
@@ -247,10 +277,7 @@ static void ready(struct virtio_loop_queue *q)
 
 static void starting(struct virtio_loop *vl)
 {
-	struct net *net = container_of(vl, struct net, vl);
-
-	net_ctrl_start(net);
-	net_set_pairs(net, 1);
+	net_begin(container_of(vl, struct net, vl));
 }
 
 static void stopping(struct virtio_loop *vl)
@@ -339,8 +366,7 @@ int virtio_net_new(const struct virtio_net_config *config, struct tap *tap, stru
 		pairs[i].net = net;
 		pairs[i].index = i;
 		net_port_init(&pairs[i].port, tap, i);
-		if (i)
-			tap_set_queue(tap, i, false);
+		tap_set_queue(tap, i, false); /* until its pair goes on */
 	}
 	net->pairs = pairs;
 	r = net_init(net, config, tap, &net_ops, &loop_ops, &builtin_path, loop, err);

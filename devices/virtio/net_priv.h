@@ -145,6 +145,8 @@ struct net {
 	struct iovec ctrl_iov[VIRTQ_SEGS_MAX];
 
 	_Atomic bool gone;	/* the tap is */
+	_Atomic bool refused;	/* the host did not give the driver what it needs */
+	_Atomic bool unplugged; /* by virtio_net_set_link() */
 	struct net_pair *pairs; /* of the built-in path */
 };
 
@@ -183,6 +185,11 @@ void net_fini(struct net *net); /* also of one that is half built; not the memor
 /* -EINVAL: queues lack. */
 int net_activated(struct net *net, uint64_t features, struct virtq *const *queues);
 void net_deactivated(struct net *net);
+/* The loop's thread, at its start: the driver has the first pair, or no link. */
+void net_begin(struct net *net);
+/* The host refuses what the driver needs (-errno): the link is down until the next reset, with a
+ * line in the log. Any thread. */
+void net_refused(struct net *net, int code);
 void net_config_read(struct virtio_dev *dev, unsigned offset, void *buf, unsigned len);
 void net_config_write(struct virtio_dev *dev, unsigned offset, const void *buf, unsigned len);
 /* True: it changed. */

@@ -15,40 +15,23 @@
 #include "base/err.h"
 #include "base/loop.h"
 #include "devices/platform.h"
+#include "devices/virtio/vhost.h"
 #include "devices/virtio/virtio.h"
 
 #define VHOST_VSOCK_DEVICE "/dev/vhost-vsock"
 
-/* ioctl(2), or what a test has in its place. */
-typedef int vhost_ioctl(int fd, unsigned long request, void *arg);
-
-struct vhost_vsock {
-	int fd;
-	vhost_ioctl *ioctl;
-	uint64_t features; /* the kernel's */
-};
-
-#define VHOST_VSOCK_INIT \
-	{                \
-		.fd = -1 \
-	}
-
-/*
- * Opens `path` and makes it this process's. -ENOENT, -EACCES: the message says what to do;
- * -EOPNOTSUPP: the kernel's vhost lacks what the device needs. `ioctl` NULL: the real one.
- */
-int vhost_vsock_open(const char *path, vhost_ioctl *ioctl, struct vhost_vsock *ret_vhost,
+/* As vhost_open(). */
+int vhost_vsock_open(const char *path, vhost_ioctl *ioctl, struct vhost *ret_vhost,
 		     struct err *err);
-void vhost_vsock_close(struct vhost_vsock *vhost);
 
 /* -EADDRINUSE: another guest of this host has it. */
-int vhost_vsock_set_cid(const struct vhost_vsock *vhost, uint32_t cid);
+int vhost_vsock_set_cid(const struct vhost *vhost, uint32_t cid);
 
 /*
  * Takes `vhost` over on success, `cid` being set on it already. `loop` does not run yet. -ENOMEM,
  * -EMFILE.
  */
-int virtio_vhost_vsock_new(struct vhost_vsock *vhost, uint32_t cid, const struct platform *plat,
+int virtio_vhost_vsock_new(struct vhost *vhost, uint32_t cid, const struct platform *plat,
 			   struct loop *loop, struct virtio_dev **ret_dev, struct err *err);
 
 #endif

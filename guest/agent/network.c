@@ -101,6 +101,27 @@ static bool is_hardware(const char *name)
 	return access(path, F_OK) == 0;
 }
 
+/* By its name, or the address of its hardware. */
+static bool is_called(const char *ifname, const char *name)
+{
+	char path[64], mac[20] = "";
+	FILE *file;
+
+	if (!strcmp(ifname, name))
+		return true;
+	if (!strchr(name, ':'))
+		return false;
+	snprintf(path, sizeof(path), "/sys/class/net/%.*s/address", IFNAMSIZ, ifname);
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+	if (!fgets(mac, sizeof(mac), file))
+		mac[0] = '\0';
+	fclose(file);
+	mac[strcspn(mac, "\n")] = '\0';
+	return !strcasecmp(mac, name);
+}
+
 /* The named one, or the first with hardware, or else the first that is not lo. */
 static int find_interface(const char *name, char ret_name[static IFNAMSIZ], struct err *err)
 {
@@ -111,7 +132,7 @@ static int find_interface(const char *name, char ret_name[static IFNAMSIZ], stru
 	if (!all)
 		return err_sys(err, errno, "listing the interfaces");
 	for (const struct if_nameindex *i = all; i->if_index; i++) {
-		bool wanted = name[0] ? !strcmp(i->if_name, name) : strcmp(i->if_name, "lo") != 0;
+		bool wanted = name[0] ? is_called(i->if_name, name) : strcmp(i->if_name, "lo") != 0;
 
 		if (!wanted || (index && (hardware || !is_hardware(i->if_name))))
 			continue;

@@ -7,6 +7,8 @@ usage: measure.py boot NAME=VMM:KERNEL...   nanoseconds from fork to the first l
        measure.py payload PATTERNS SECONDS ROUNDS VMM:IMAGE...   the same of a payload in user mode; IMAGE is raw,
                                             qcow2 (made by qemu-img, full) or empty (qcow2, new for each run)
        measure.py vsock SECONDS ROUNDS KERNEL   bytes or round trips a second of lodge's two and QEMU's vhost, in turn
+       measure.py net SECONDS ROUNDS KERNEL ELF DEBIAN   packets between guest and host, each in turn; KERNEL is the bzImage
+                                            of ELF, for kvmtool, DEBIAN a root image with iperf3
        measure.py start ROUNDS KERNEL       nanoseconds until a disk is mounted, lodge and QEMU in turn; lodge's agent
        measure.py cpu KERNEL                microseconds of CPU before the first guest instruction
 """
@@ -19,6 +21,7 @@ import threading
 
 sys.path.insert(0, os.path.dirname(__file__))
 import cpio  # noqa: E402
+import net as nets  # noqa: E402
 import start as starts  # noqa: E402
 import vmms  # noqa: E402
 import vsock as streams  # noqa: E402
@@ -175,6 +178,19 @@ def vsock(folder, seconds, rounds, kernel):
                    lambda cid=theirs: streams.connect_vhost(cid), float(seconds))
 
 
+def net(folder, seconds, rounds, kernel, elf, debian):
+    root, tap = nets.make_root(folder, debian), "bench0"
+    nets.host_up(tap)
+    for _ in range(int(rounds)):
+        for backend in ("vhost", "builtin"):
+            nets.once(f"lodge_{backend}", vmms.lodge_net(elf, root, nets.PROGRAM, tap, backend), int(seconds))
+        for vhost in ("on", "off"):
+            nets.once(f"qemu_{vhost}", vmms.qemu_net(elf, root, nets.PROGRAM, tap, vhost), int(seconds))
+        if vmms.have_kvmtool():
+            nets.once("kvmtool", vmms.kvmtool_net(kernel, root, nets.PROGRAM, tap), int(seconds))
+    nets.host_down(tap)
+
+
 def start(folder, rounds, kernel):
     starts.measure(folder, int(rounds), kernel)
 
@@ -195,4 +211,5 @@ def cpu(folder, kernel):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/var/tmp")) as work:
-        {"boot": boot, "memory": memory, "io": io, "payload": payload, "vsock": vsock, "start": start, "cpu": cpu}[sys.argv[1]](work, *sys.argv[2:])
+        {"boot": boot, "memory": memory, "io": io, "payload": payload, "vsock": vsock, "net": net, "start": start,
+         "cpu": cpu}[sys.argv[1]](work, *sys.argv[2:])

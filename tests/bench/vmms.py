@@ -52,6 +52,26 @@ def qemu_vsock(kernel, initrd, cid):
         "-global", "virtio-mmio.force-legacy=false", "-device", f"vhost-vsock-device,guest-cid={cid}"]
 
 
+def lodge_net(kernel, root, init, tap, backend):
+    return ["build/lodge", "run", "--kernel", kernel, "--initramfs", "none", "--root", f"path={root},format=raw,ro=on",
+            "--memory", "256M", "--init", init, "--log", "error", "--net", f"tap={tap},backend={backend},spoof=on"]
+
+
+def qemu_net(kernel, root, init, tap, vhost):
+    machine = "microvm,x-option-roms=off,rtc=on,pit=off,pic=off,isa-serial=on,acpi=off"
+    return ["qemu-system-x86_64", "-M", machine, "-accel", "kvm", "-cpu", "host", "-m", "256", "-nodefaults", "-no-user-config",
+            "-display", "none", "-no-reboot", "-serial", "stdio", "-kernel", kernel,
+            "-append", f"{COMMON} reboot=t root=/dev/vda ro init={init}", "-global", "virtio-mmio.force-legacy=false",
+            "-drive", f"id=d,file={root},format=raw,if=none,readonly=on", "-device", "virtio-blk-device,drive=d",
+            "-netdev", f"tap,id=n,ifname={tap},script=no,downscript=no,vhost={vhost}", "-device", "virtio-net-device,netdev=n"]
+
+
+def kvmtool_net(kernel, root, init, tap):
+    command = kvmtool(kernel, "", f"root=/dev/vda ro init={init}", 256)
+    command[command.index("-i"):command.index("-i") + 2] = []
+    return command + ["-d", f"{root},ro", "-n", f"mode=tap,tapif={tap},vhost=0"]
+
+
 def qemu_microvm_acpi(*args, **kwargs):
     return qemu_microvm(*args, acpi=True, **kwargs)
 

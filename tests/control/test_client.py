@@ -58,8 +58,8 @@ def test_start_list_info_stop(server):
     a = start(server, "a")
     b = start(server, "b", "spin", "--cpus", "1", "--transport", "mmio")
     table = cli(server.socket, "list")
-    assert rows(table) == [["NAME", "STATE", "PID", "CPUS", "MEMORY", "DISKS"],
-                           ["a", "running", str(a.pid), "1", "64M", "1"], ["b", "running", str(b.pid), "1", "64M", "1"]]
+    assert rows(table) == [["NAME", "STATE", "PID", "CPUS", "MEMORY", "DISKS", "ADDRESS"],
+                           ["a", "running", str(a.pid), "1", "64M", "1", "-"], ["b", "running", str(b.pid), "1", "64M", "1", "-"]]
     assert len({len(line) for line in table.splitlines()}) == 1, "columns are not aligned"
     assert cli(server.socket, "list", "--names") == "a\nb\n"
     vms = json.loads(cli(server.socket, "list", "--json"))["vms"]
@@ -73,7 +73,7 @@ def test_start_list_info_stop(server):
     began = time.monotonic()
     assert cli(server.socket, "stop", "b", "a", "--timeout", "1") == ""
     assert time.monotonic() - began < 8 and not alive(a.pid) and not alive(b.pid)
-    assert rows(cli(server.socket, "list")) == [["NAME", "STATE", "PID", "CPUS", "MEMORY", "DISKS"]]
+    assert rows(cli(server.socket, "list")) == [["NAME", "STATE", "PID", "CPUS", "MEMORY", "DISKS", "ADDRESS"]]
 
 
 def test_started_twice_is_one(server):

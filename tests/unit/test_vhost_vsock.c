@@ -114,7 +114,7 @@ struct fixture {
 static int setup(void **state)
 {
 	static struct fixture f;
-	struct vhost_vsock v = VHOST_VSOCK_INIT;
+	struct vhost v = VHOST_INIT;
 
 	memset(&f, 0, sizeof(f));
 	memset(&kernel, 0, sizeof(kernel));
@@ -317,7 +317,7 @@ static void test_queues_that_lack(void **state)
 
 static void test_opening_fails(void **state)
 {
-	struct vhost_vsock v = VHOST_VSOCK_INIT;
+	struct vhost v = VHOST_INIT;
 	struct err err = ERR_INIT;
 	(void)state;
 
@@ -339,7 +339,7 @@ static void test_opening_fails(void **state)
 	assert_int_equal(vhost_vsock_set_cid(&v, 3), -EADDRINUSE);
 	assert_int_equal(vhost_vsock_set_cid(&v, 4), 0);
 	assert_int_equal(kernel.cid, 4);
-	vhost_vsock_close(&v);
+	vhost_close(&v);
 }
 
 int main(void)

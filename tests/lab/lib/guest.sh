@@ -7,7 +7,7 @@ LAB_GUEST_ROOT_SIZE=2G
 LAB_GUEST_DISK_SIZE=6G
 
 LAB_GUEST_PACKAGES=(
-	dbus e2fsprogs fio iproute2 iputils-ping kmod procps systemd-sysv udev util-linux
+	dbus e2fsprogs fio iperf3 iproute2 iputils-ping kmod procps systemd-sysv udev util-linux
 )
 
 # guest_root_build DIR: DIR/debian.img, a Debian as debootstrap makes it, plus a host name and an
