@@ -169,7 +169,7 @@ void net_begin(struct net *net)
 
 	net_ctrl_start(net);
 	r = net_set_pairs(net, 1);
-	if (r)
+	if (r && !atomic_load(&net->gone))
 		net_refused(net, r);
 }
 

@@ -96,7 +96,7 @@ void net_ctrl_start(struct net *net)
 	r = apply_filter(net);
 	if (!r)
 		r = set_offloads(net, atomic_load(&net->features));
-	if (r)
+	if (r && !atomic_load(&net->gone))
 		log_limited(&limit, LOG_LEVEL_WARN, "network: tap %s: %s", net->tap.name,
 			    strerrordesc_np(-r));
 }
