@@ -85,7 +85,7 @@ TESTS_VMM     := test_config test_cid test_vsock_port test_unpack test_kernel te
 TESTS_CONTROL := test_access test_config_file test_agent_connect test_sandbox test_ttrpc_server test_ttrpc_client test_vm_console test_metrics_text test_parse test_options test_console test_doctor test_disk_args
 
 # libFuzzer targets: tests/fuzz/<name>.c
-FUZZ := fuzz_virtq fuzz_blk fuzz_vsock fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
+FUZZ := fuzz_virtq fuzz_blk fuzz_vsock fuzz_net fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
 	fuzz_qcow2_header fuzz_qcow2_snapshot fuzz_qcow2_tables fuzz_ttrpc fuzz_agent
 
 # ---- flags ------------------------------------------------------------------------------------
@@ -326,7 +326,7 @@ $(B)/fuzz/%: $(B)/fuzz/obj/tests/fuzz/%.o $(FUZZ_OBJS)
 	$(Q)$(CLANG) -fsanitize=fuzzer,address,undefined -pthread -o $@ $^ $(LDLIBS)
 
 # as the unit tests of devices do
-$(addprefix $(B)/fuzz/,fuzz_virtq fuzz_blk fuzz_vsock): \
+$(addprefix $(B)/fuzz/,fuzz_virtq fuzz_blk fuzz_vsock fuzz_net): \
 	$(addprefix $(B)/fuzz/obj/,$(VIRTIO_DRIVER) tests/unit/fake_platform.o)
 
 # stands on the same platform as the unit tests
