@@ -4,9 +4,9 @@
  * Checksum and segmentation offloads both ways as far as the tap has them, mergeable receive
  * buffers, several queue pairs with the control queue, receive filters (in the kernel, with the
  * tap), link status and announcement. Packets go between the tap and the guest's memory by readv(2)
- * and writev(2), without a copy of ours but of what lies beyond the buffers that the guest has given
- * so far, and, from the guest, of the headers: the copy is checked, and the copy is sent. From a
- * stream they are copied once.
+ * and writev(2), without a copy of ours but of what lies beyond the buffers that the guest has
+ * given so far, and, from the guest, of the headers: the copy is checked, and the copy is sent.
+ * From a stream they are copied once.
  *
  * Unless it may, a guest sends from no other address than its own (MAC; ARP and IPv4 where the
  * address is known): such frames are dropped and counted.

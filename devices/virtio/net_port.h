@@ -5,8 +5,8 @@
  *	stream          each frame behind its length (32 bits, big-endian), no header; as passt(1)
  *
  * Invariants, of a stream
- *  1. A frame that was begun is sent whole: what the socket did not take is copied to `out`, so that
- *     nothing depends on the guest's memory, or on the queue, any more.
+ *  1. A frame that was begun is sent whole: what the socket did not take is copied to `out`, so
+ *that nothing depends on the guest's memory, or on the queue, any more.
  *  2. in[in_at..in_end) is what was received and not yet given away, from the start of a frame.
  *
  * Threads: one at a time.

@@ -128,10 +128,10 @@ struct net {
 	bool may_spoof;
 	uint32_t ipv4;
 	struct net_limit rx_limit, tx_limit; /* the built-in path's */
-	_Atomic uint64_t mac;	 /* the six bytes, the first lowest */
-	_Atomic uint16_t status; /* NET_S_* */
+	_Atomic uint64_t mac;		     /* the six bytes, the first lowest */
+	_Atomic uint16_t status;	     /* NET_S_* */
 	_Atomic uint64_t features;
-	uint64_t offloads;   /* of NET_GUEST_OFFLOADS, what the driver takes now; the loop's thread */
+	uint64_t offloads; /* of NET_GUEST_OFFLOADS, what the driver takes now; the loop's thread */
 	unsigned ctrl_index; /* of the control queue, as negotiated; 0: none */
 	unsigned pairs_on;
 	bool queue_given[VIRTIO_QUEUES_MAX]; /* by the driver */
@@ -211,8 +211,8 @@ void net_tx_pump(struct net_pair *p);
 void net_tx_off(struct net_pair *p); /* what waits is dropped, and the driver's again */
 void net_tx_stop(struct net_pair *p);
 
-/* net_spoof.c: whether a frame that begins so names the guest as its sender, `ipv4` in host order or
- * 0: any. The bytes that say so, in front of which no checksum may be put; 0: it does not. */
+/* net_spoof.c: whether a frame that begins so names the guest as its sender, `ipv4` in host order
+ * or 0: any. The bytes that say so, in front of which no checksum may be put; 0: it does not. */
 size_t net_frame_own(const uint8_t *head, size_t len, const uint8_t *mac, uint32_t ipv4);
 
 /* net_limit.c: 0 per second: no limit. */

@@ -91,10 +91,10 @@ static bool sender_good(const struct net *net, const struct net_tx *tx)
 
 	if (net->may_spoof)
 		return true;
-	end = net_frame_own(tx->front.head, MIN(tx->bytes, sizeof(tx->front.head)), mac.b,
-			    net->ipv4);
-	return end && (!h->flags ||
-		       (size_t)le16_get(h->csum_start) + le16_get(h->csum_offset) >= end);
+	end =
+	    net_frame_own(tx->front.head, MIN(tx->bytes, sizeof(tx->front.head)), mac.b, net->ipv4);
+	return end &&
+	       (!h->flags || (size_t)le16_get(h->csum_start) + le16_get(h->csum_offset) >= end);
 }
 
 /* ---- packets ---- */

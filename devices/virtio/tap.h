@@ -40,10 +40,10 @@ struct tap {
 
 /*
  * Opens `queues` queues of interface `name`, which is made, and goes again with the last of them,
- * where there is none and the process may (CAP_NET_ADMIN). `exclusive`: only where there is none, so
- * that two who choose the same name never share. -EPERM, -EBUSY (exclusive: there is one; else
- * another process has all queues), -EINVAL (the interface is of another kind): the message says what
- * to do.
+ * where there is none and the process may (CAP_NET_ADMIN). `exclusive`: only where there is none,
+ * so that two who choose the same name never share. -EPERM, -EBUSY (exclusive: there is one; else
+ * another process has all queues), -EINVAL (the interface is of another kind): the message says
+ * what to do.
  */
 int tap_open(const char *name, unsigned queues, bool exclusive, struct tap *ret_tap,
 	     struct err *err);

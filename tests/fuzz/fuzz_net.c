@@ -3,9 +3,9 @@
  * of the fuzzer's, packets or a stream of its own from the socket, with links, limits, pauses and
  * ends.
  *
- * Input: a byte that says what carries the packets and what is limited, then a list of actions, each
- * a byte and its arguments. At the end the device must, after a reset, answer a proper driver; what
- * came out at the other side must have been sent by the guest that it was to be.
+ * Input: a byte that says what carries the packets and what is limited, then a list of actions,
+ * each a byte and its arguments. At the end the device must, after a reset, answer a proper driver;
+ * what came out at the other side must have been sent by the guest that it was to be.
  *
  * One thread: the loop runs where an action says so, and in resets.
  */

@@ -13,7 +13,8 @@
 
 enum frame_kind { FRAME_TCP4, FRAME_TCP6, FRAME_UDP4, FRAME_KINDS };
 
-static const uint8_t frame_host_mac[6] = {2, 9, 9, 9, 9, 1}, frame_guest_mac[6] = {2, 1, 2, 3, 4, 5};
+static const uint8_t frame_host_mac[6] = {2, 9, 9, 9, 9, 1},
+		     frame_guest_mac[6] = {2, 1, 2, 3, 4, 5};
 
 static inline uint32_t frame_sum(uint32_t sum, const uint8_t *p, size_t len)
 {
@@ -54,7 +55,8 @@ static inline size_t frame_csum_offset(const uint8_t *frame)
 	return frame_is_udp(frame) ? 6 : 16;
 }
 
-/* Headers in front of `len` bytes of payload, with the partial checksum, or the whole. Its length. */
+/* Headers in front of `len` bytes of payload, with the partial checksum, or the whole. Its length.
+ */
 static inline size_t frame_build(uint8_t *f, enum frame_kind kind, const uint8_t *dst,
 				 const uint8_t *src, size_t len, bool whole)
 {

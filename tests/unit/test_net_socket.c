@@ -10,8 +10,8 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <setjmp.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/socket.h>
@@ -139,8 +139,8 @@ static void guest_sends(struct rig *r, const uint8_t *frame, size_t n)
 
 	memset(p, 0, VNET_HDR);
 	memcpy(p + VNET_HDR, frame, n);
-	assert_true(vring_add(ring, &(struct vbuf){gpa, (uint32_t)(VNET_HDR + n), false}, 1,
-			      false) >= 0);
+	assert_true(
+	    vring_add(ring, &(struct vbuf){gpa, (uint32_t)(VNET_HDR + n), false}, 1, false) >= 0);
 	vdrv_kick(&r->d, 1);
 }
 
@@ -460,18 +460,12 @@ int main(void)
 #define T(f)  cmocka_unit_test_setup_teardown(f, setup, teardown)
 #define TN(f) cmocka_unit_test_teardown(f, teardown)
 	const struct CMUnitTest tests[] = {
-	    T(test_stream_to_guest),
-	    T(test_stream_burst),
-	    T(test_stream_from_guest),
-	    T(test_stream_reset_in_frame),
-	    T(test_stream_too_long),
-	    T(test_stream_empty),
-	    T(test_stream_end),
-	    cmocka_unit_test(test_adopt),
-	    TN(test_limit_from_guest),
-	    TN(test_limit_to_guest),
-	    TN(test_limit_waits),
-	    cmocka_unit_test(test_own_frames),
+	    T(test_stream_to_guest),   T(test_stream_burst),
+	    T(test_stream_from_guest), T(test_stream_reset_in_frame),
+	    T(test_stream_too_long),   T(test_stream_empty),
+	    T(test_stream_end),	       cmocka_unit_test(test_adopt),
+	    TN(test_limit_from_guest), TN(test_limit_to_guest),
+	    TN(test_limit_waits),      cmocka_unit_test(test_own_frames),
 	    TN(test_spoofing),
 	};
 

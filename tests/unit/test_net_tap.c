@@ -150,9 +150,8 @@ static uint8_t control(struct rig *r, uint8_t class, uint8_t code, const void *d
 {
 	const unsigned q = r->d.features & MQ ? 2 * r->pairs : 2;
 	uint8_t *p = fake_mem(&r->fp, CTRL_GPA, 4096);
-	const struct vbuf bufs[] = {{CTRL_GPA, 2, false},
-				    {CTRL_GPA + 16, len, false},
-				    {CTRL_GPA + 4095, 1, true}};
+	const struct vbuf bufs[] = {
+	    {CTRL_GPA, 2, false}, {CTRL_GPA + 16, len, false}, {CTRL_GPA + 4095, 1, true}};
 	uint16_t head;
 	uint32_t used;
 
@@ -395,9 +394,8 @@ static void test_offloads(void **state)
 /* The host's own UDP is content with the checksums; both ways. */
 static void test_udp_socket(void **state)
 {
-	const struct sockaddr_in here = {.sin_family = AF_INET,
-					 .sin_port = htons(7777),
-					 .sin_addr.s_addr = htonl(0x0a090901)};
+	const struct sockaddr_in here = {
+	    .sin_family = AF_INET, .sin_port = htons(7777), .sin_addr.s_addr = htonl(0x0a090901)};
 	const struct timeval patience = {.tv_sec = VDRV_WAIT_MS / 1000};
 	struct rig *r = *state;
 	uint8_t got[2000];
