@@ -44,7 +44,15 @@ int machine_net_device(const struct machine_net *net, struct vhost_net *vhost,
 		       const struct platform *plat, struct loop *loop, struct virtio_dev **ret_dev,
 		       struct err *err)
 {
-	struct virtio_net_config c = {.mtu = net->mtu};
+	struct virtio_net_config c = {
+	    .mtu = net->mtu,
+	    .may_spoof = net->may_spoof,
+	    .ipv4 = net->addresses.guest,
+	    .rx_bytes_per_s = net->rx_bytes_per_s,
+	    .rx_packets_per_s = net->rx_packets_per_s,
+	    .tx_bytes_per_s = net->tx_bytes_per_s,
+	    .tx_packets_per_s = net->tx_packets_per_s,
+	};
 
 	memcpy(c.mac, net->mac, sizeof(c.mac));
 	if (vhost->n)

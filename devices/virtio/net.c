@@ -72,7 +72,10 @@ void net_gone(struct net *net)
 {
 	if (atomic_exchange(&net->gone, true))
 		return;
-	log_warn("network: tap %s is gone; the guest's link is down", net->tap.name);
+	if (net->tap.socket)
+		log_warn("network: the other end of the socket is gone; the guest's link is down");
+	else
+		log_warn("network: tap %s is gone; the guest's link is down", net->tap.name);
 	if (net_status(net, NET_S_LINK_UP, 0))
 		virtio_raise_config(&net->dev);
 }
@@ -99,6 +102,8 @@ void virtio_net_set_link(struct virtio_dev *dev, bool up)
 		return;
 	if (!net_status(net, up ? 0 : NET_S_LINK_UP, up ? NET_S_LINK_UP : 0))
 		return;
+	if (up && atomic_load(&net->gone)) /* meanwhile; the loop's thread may have told already */
+		net_status(net, NET_S_LINK_UP, 0);
 	if (net->path->link)
 		net->path->link(net);
 	virtio_raise_config(dev);
@@ -126,6 +131,7 @@ void virtio_net_stats(struct virtio_dev *dev, struct virtio_net_stats *ret_stats
 		s.tx_packets += atomic_load_explicit(&p->tx_count.packets, memory_order_relaxed);
 		s.tx_bytes += atomic_load_explicit(&p->tx_count.bytes, memory_order_relaxed);
 		s.tx_dropped += atomic_load_explicit(&p->tx_count.dropped, memory_order_relaxed);
+		s.tx_spoofed += atomic_load_explicit(&p->tx_spoofed, memory_order_relaxed);
 	}
 	*ret_stats = s;
 }
@@ -140,6 +146,8 @@ int net_activated(struct net *net, uint64_t features, struct virtq *const *queue
 		net->queue_given[i] = queues[i];
 	/* §5.1.2: behind the pairs that are negotiated */
 	net->ctrl_index = features & NET_F_MQ ? 2 * net_pairs(net) : 2;
+	if (!(features & NET_F_CTRL_VQ))
+		net->ctrl_index = 0;
 	atomic_store(&net->features, features);
 	return 0;
 }
@@ -161,7 +169,7 @@ void net_begin(struct net *net)
 
 	net_ctrl_start(net);
 	r = net_set_pairs(net, 1);
-	if (r)
+	if (r && !atomic_load(&net->gone))
 		net_refused(net, r);
 }
 
@@ -209,6 +217,10 @@ int net_init(struct net *net, const struct virtio_net_config *config, const stru
 	net->path = path;
 	net->tap = *tap;
 	net->mtu = config->mtu;
+	net->may_spoof = config->may_spoof;
+	net->ipv4 = config->ipv4;
+	net_limit_init(&net->rx_limit, config->rx_bytes_per_s, config->rx_packets_per_s);
+	net_limit_init(&net->tx_limit, config->tx_bytes_per_s, config->tx_packets_per_s);
 	net->config_mac = le64_get(mac);
 	net->mac = net->config_mac;
 	net->status = NET_S_LINK_UP;
@@ -243,16 +255,17 @@ static void pair_off(struct net *net, unsigned pair)
 	struct net_pair *p = &net->pairs[pair];
 
 	p->on = false;
-	loop_cancel(net->vl.loop, &p->rx.op);
+	net_rx_off(p);
+	net_tx_off(p);
 	tap_set_queue(&net->tap, pair, false);
 }
 
 static void ready(struct virtio_loop_queue *q)
 {
 	struct net *net = container_of(q->vl, struct net, vl);
-	struct net_pair *p = &net->pairs[q->index / 2];
+	struct net_pair *p = &net->pairs[MIN(q->index / 2, net_pairs(net) - 1)];
 
-	if (q->index == net->ctrl_index)
+	if (net->ctrl_index && q->index == net->ctrl_index)
 		net_ctrl_ready(net);
 	else if (q->index >= 2 * net_pairs(net) || !p->on)
 		return;
@@ -352,7 +365,7 @@ int virtio_net_new(const struct virtio_net_config *config, struct tap *tap, stru
 	for (unsigned i = 0; i < tap->queues; i++) {
 		pairs[i].net = net;
 		pairs[i].index = i;
-		pairs[i].fd = tap->fds[i];
+		net_port_init(&pairs[i].port, tap, i);
 		tap_set_queue(tap, i, false); /* until its pair goes on */
 	}
 	net->pairs = pairs;

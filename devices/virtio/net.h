@@ -1,10 +1,15 @@
 /*
- * virtio-net (virtio 1.2 §5.1) on a tap.
+ * virtio-net (virtio 1.2 §5.1) on a tap, or a socket in its place.
  *
  * Checksum and segmentation offloads both ways as far as the tap has them, mergeable receive
  * buffers, several queue pairs with the control queue, receive filters (in the kernel, with the
  * tap), link status and announcement. Packets go between the tap and the guest's memory by readv(2)
- * and writev(2), without a copy; headers from the guest are copied, checked, and the copy is used.
+ * and writev(2), without a copy of ours but of what lies beyond the buffers that the guest has
+ * given so far, and, from the guest, of the headers: the copy is checked, and the copy is sent.
+ * From a stream they are copied once.
+ *
+ * Unless it may, a guest sends from no other address than its own (MAC; ARP and IPv4 where the
+ * address is known): such frames are dropped and counted.
  *
  * A packet whose header is wrong or asks for what was not negotiated is dropped and counted; chains
  * that cannot hold a packet take the device to NEEDS_RESET. When the tap goes away underneath, the
@@ -28,11 +33,19 @@ struct virtio_net_config {
 	uint8_t mac[6];	     /* a unicast address, not zero */
 	unsigned mtu;	     /* 0: the driver's own choice */
 	uint16_t queue_size; /* 0: 256 */
+
+	bool may_spoof; /* the guest may send from any address, and change its own */
+	uint32_t ipv4;	/* the guest's, in host order, which it must keep to; 0: unknown */
+
+	/* to the guest, and from it; 0: no limit. A tenth of a second's may come at once. */
+	uint64_t rx_bytes_per_s, rx_packets_per_s;
+	uint64_t tx_bytes_per_s, tx_packets_per_s;
 };
 
 struct virtio_net_stats {
 	uint64_t rx_packets, rx_bytes, rx_dropped; /* to the guest; bytes without our header */
 	uint64_t tx_packets, tx_bytes, tx_dropped;
+	uint64_t tx_spoofed; /* of tx_dropped: not from the guest's own address */
 };
 
 /*

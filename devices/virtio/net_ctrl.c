@@ -32,25 +32,44 @@ static unsigned offloads_of(uint64_t features)
 	return offloads;
 }
 
+/* Adds the driver's addresses of one kind: those of interfaces are to come first, see tap.h. */
+static unsigned table_to_filter(const struct net *net, uint8_t (*macs)[6], unsigned n,
+				bool multicast)
+{
+	for (unsigned i = 0; i < net->nmacs; i++) {
+		if ((net->macs[i][0] & 1) == multicast)
+			memcpy(macs[n++], net->macs[i], 6);
+	}
+	return n;
+}
+
 static int apply_filter(struct net *net)
 {
 	uint8_t macs[TAP_MACS_MAX][6];
 	const uint64_t mac = htole64(atomic_load(&net->mac));
+	const bool *mode = net->rx_mode;
 	unsigned n = 0;
 
-	if (!net->filtered || net->macs_over || net->rx_mode[NET_RX_PROMISC] ||
-	    net->rx_mode[NET_RX_ALLUNI])
+	if (!net->filtered || net->macs_over || mode[NET_RX_PROMISC] || mode[NET_RX_ALLUNI])
 		return tap_set_filter(&net->tap, NULL, 0, false);
-	memcpy(macs[n++], &mac, 6);
-	if (!net->rx_mode[NET_RX_NOBCAST])
-		memset(macs[n++], 0xff, 6);
-	for (unsigned i = 0; i < net->nmacs; i++) {
-		const bool multicast = net->macs[i][0] & 1;
-
-		if (!net->rx_mode[multicast ? NET_RX_NOMULTI : NET_RX_NOUNI])
-			memcpy(macs[n++], net->macs[i], 6);
+	if (!mode[NET_RX_NOUNI]) {
+		memcpy(macs[n++], &mac, 6);
+		n = table_to_filter(net, macs, n, false);
 	}
-	return tap_set_filter(&net->tap, macs, n, net->rx_mode[NET_RX_ALLMULTI]);
+	if (!mode[NET_RX_NOBCAST])
+		memset(macs[n++], 0xff, 6);
+	if (!mode[NET_RX_NOMULTI])
+		n = table_to_filter(net, macs, n, true);
+	if (!n) /* none at all, which for a tap were all */
+		memset(macs[n++], 0, 6);
+	return tap_set_filter(&net->tap, macs, n, mode[NET_RX_ALLMULTI] && !mode[NET_RX_NOMULTI]);
+}
+
+/* What waits in the tap may have been made for what was allowed before; net_rx.c drops that. */
+static int set_offloads(struct net *net, uint64_t wanted)
+{
+	net->offloads = wanted & NET_GUEST_OFFLOADS;
+	return tap_set_offloads(&net->tap, offloads_of(wanted));
 }
 
 int net_set_pairs(struct net *net, unsigned n)
@@ -76,8 +95,8 @@ void net_ctrl_start(struct net *net)
 	net->nmacs = 0;
 	r = apply_filter(net);
 	if (!r)
-		r = tap_set_offloads(&net->tap, offloads_of(atomic_load(&net->features)));
-	if (r)
+		r = set_offloads(net, atomic_load(&net->features));
+	if (r && !atomic_load(&net->gone))
 		log_limited(&limit, LOG_LEVEL_WARN, "network: tap %s: %s", net->tap.name,
 			    strerrordesc_np(-r));
 }
@@ -90,7 +109,7 @@ struct command {
 	size_t len;
 };
 
-/* The next bytes of a command, copied out; false: there are not so many. */
+/* The next bytes of a command, copied out, or passed over (NULL); false: there are not so many. */
 static bool command_take(struct command *c, void *buf, size_t len)
 {
 	uint8_t *to = buf;
@@ -101,8 +120,10 @@ static bool command_take(struct command *c, void *buf, size_t len)
 	while (len) {
 		const size_t n = MIN(len, c->iov->iov_len);
 
-		memcpy(to, c->iov->iov_base, n);
-		to += n;
+		if (to) {
+			memcpy(to, c->iov->iov_base, n);
+			to += n;
+		}
 		len -= n;
 		c->iov->iov_base = (uint8_t *)c->iov->iov_base + n;
 		c->iov->iov_len -= n;
@@ -140,16 +161,10 @@ static bool take_table(struct net *net, struct command *c)
 	n = le32_get(count);
 	if (n > c->len / 6)
 		return false;
-	for (; n; n--) {
-		uint8_t mac[6];
-
-		command_take(c, mac, 6);
-		if (net->nmacs == ARRAY_LEN(net->macs))
-			net->macs_over = true;
-		else
-			memcpy(net->macs[net->nmacs++], mac, 6);
-	}
-	return true;
+	for (; n && net->nmacs < ARRAY_LEN(net->macs); n--)
+		command_take(c, net->macs[net->nmacs++], 6);
+	net->macs_over |= n;
+	return command_take(c, NULL, (size_t)n * 6);
 }
 
 /* §5.1.6.5.2 */
@@ -174,6 +189,8 @@ static bool addresses(struct net *net, struct command *c)
 		return false;
 	mac = le64toh(mac);
 	if (!mac || (mac & 1)) /* none, or of a group */
+		return false;
+	if (!net->may_spoof && mac != net->config_mac)
 		return false;
 	atomic_store(&net->mac, mac);
 	return !apply_filter(net);
@@ -208,7 +225,7 @@ static bool offloads(struct net *net, struct command *c)
 	on = le64_get(wanted);
 	if (on & ~(atomic_load(&net->features) & NET_GUEST_OFFLOADS))
 		return false;
-	return !tap_set_offloads(&net->tap, offloads_of(on));
+	return !set_offloads(net, on);
 }
 
 /* §5.1.6.5.4 */

@@ -1,8 +1,9 @@
 /*
  * virtio-net from the inside: configuration space and life (net.c), the control queue (net_ctrl.c),
- * packets to the guest (net_rx.c) and from it (net_tx.c).
+ * packets to the guest (net_rx.c) and from it (net_tx.c), the other side (net_port.c), who a guest
+ * may say that it is (net_spoof.c), how much may pass (net_limit.c).
  *
- * Receiving. Chains are taken in advance into a window, so that one readv(2) spans as many as the
+ * Receiving. Chains are taken in advance into a window, so that one read spans as many as the
  * longest packet needs; the packet uses the first of them, the others serve the next. Behind the
  * window stands `sink`: what a packet has beyond the guest's buffers lands there and is copied
  * when the guest has given more, so that no packet is cut or lost for want of buffers.
@@ -15,12 +16,17 @@
  *     forgets them.
  *  2. Only the loop's thread touches a pair, from start to the end of stop. `mac`, `status` and
  *     counters are atomic.
- *  3. A pair that is off (§5.1.6.5.5) has no operation but one that was cancelled.
+ *  3. A pair that is off (§5.1.6.5.5) has no operation but one that was cancelled, no timer and no
+ *     packet that waits to be sent.
+ *  4. Of what the guest sends, only bytes that were copied are judged (`front`), and the copy is
+ *     what is sent.
  */
 #ifndef DEVICES_VIRTIO_NET_PRIV_H
 #define DEVICES_VIRTIO_NET_PRIV_H
 
+#include "base/token_bucket.h"
 #include "devices/virtio/net.h"
+#include "devices/virtio/net_port.h"
 #include "devices/virtio/net_wire.h"
 #include "devices/virtio/virtio_loop.h"
 
@@ -37,6 +43,9 @@
 #define NET_RX_IOVS	 (2 * NET_WINDOW_IOVS)
 #define NET_RX_SLOTS	 (2 * NET_WINDOW_SLOTS)
 
+/* Ethernet, two tags, ARP or the longest IPv4 header that is looked into */
+#define NET_HEAD_BYTES 64
+
 struct net_slot {
 	uint16_t head;
 	uint16_t niov;
@@ -47,9 +56,22 @@ struct net_counters {
 	_Atomic uint64_t packets, bytes, dropped;
 };
 
+/* Of all pairs of a device, one direction. */
+struct net_limit {
+	bool on;
+	struct token_bucket bytes, packets;
+};
+
+/* What a queue has to pay before its next packet. */
+struct net_owed {
+	uint64_t bytes, packets;
+	struct loop_timer timer; /* until it is worth asking again */
+};
+
 struct net_rx {
 	struct loop_op op; /* waits for packets */
 	bool polling;
+	struct net_owed owed;
 	unsigned at, end;	  /* slots */
 	unsigned iov_at, iov_end; /* iovecs */
 	uint32_t room;		  /* bytes of the window */
@@ -61,24 +83,29 @@ struct net_rx {
 };
 
 struct net_tx {
-	struct loop_op op; /* waits for the tap to take packets */
+	struct loop_op op; /* waits for the port to take packets */
 	bool polling;
+	struct net_owed owed;
 	bool stalled; /* a packet waits: `head`, iov[first..first+n) */
 	uint16_t head;
 	unsigned first, n;
-	uint32_t bytes;
-	struct net_hdr hdr;
-	struct iovec iov[1 + VIRTQ_SEGS_MAX]; /* room for the header's copy in front */
+	uint32_t bytes; /* of the frame */
+	struct {
+		struct net_hdr hdr;
+		uint8_t head[NET_HEAD_BYTES]; /* of the frame, as far as it goes */
+	} front;
+	struct iovec iov[1 + VIRTQ_SEGS_MAX]; /* room for `front` */
 };
 
 struct net_pair {
 	struct net *net;
 	unsigned index;
-	int fd;
 	bool on;
 	struct net_counters rx_count, tx_count;
+	_Atomic uint64_t tx_spoofed;
 	struct net_rx rx;
 	struct net_tx tx;
+	struct net_port port;
 };
 
 /* What is done where packets are moved: here or in the kernel. */
@@ -98,9 +125,13 @@ struct net {
 	struct tap tap;
 	uint64_t config_mac;
 	unsigned mtu;
-	_Atomic uint64_t mac;	 /* the six bytes, the first lowest */
-	_Atomic uint16_t status; /* NET_S_* */
+	bool may_spoof;
+	uint32_t ipv4;
+	struct net_limit rx_limit, tx_limit; /* the built-in path's */
+	_Atomic uint64_t mac;		     /* the six bytes, the first lowest */
+	_Atomic uint16_t status;	     /* NET_S_* */
 	_Atomic uint64_t features;
+	uint64_t offloads; /* of NET_GUEST_OFFLOADS, what the driver takes now; the loop's thread */
 	unsigned ctrl_index; /* of the control queue, as negotiated; 0: none */
 	unsigned pairs_on;
 	bool queue_given[VIRTIO_QUEUES_MAX]; /* by the driver */
@@ -174,9 +205,19 @@ int net_set_pairs(struct net *net, unsigned n);
 
 /* net_rx.c, net_tx.c */
 void net_rx_pump(struct net_pair *p);
+void net_rx_off(struct net_pair *p);
 void net_rx_stop(struct net_pair *p); /* cancels, forgets */
 void net_tx_pump(struct net_pair *p);
+void net_tx_off(struct net_pair *p); /* what waits is dropped, and the driver's again */
 void net_tx_stop(struct net_pair *p);
-bool net_tx_error_is_end(int error);
+
+/* net_spoof.c: whether a frame that begins so names the guest as its sender, `ipv4` in host order
+ * or 0: any. The bytes that say so, in front of which no checksum may be put; 0: it does not. */
+size_t net_frame_own(const uint8_t *head, size_t len, const uint8_t *mac, uint32_t ipv4);
+
+/* net_limit.c: 0 per second: no limit. */
+void net_limit_init(struct net_limit *limit, uint64_t bytes_per_s, uint64_t packets_per_s);
+/* False: not all of it yet, and the timer is armed. */
+bool net_pay(struct net *net, struct net_limit *limit, struct net_owed *owed);
 
 #endif

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 static struct virtio_loop_queue *rx_queue(struct net_pair *p)
 {
@@ -63,6 +62,22 @@ static void window_fill(struct net_pair *p, uint32_t want)
 	}
 }
 
+/* Copies the packet's header out of the window, as far as the port wrote it there. */
+static void window_header(const struct net_rx *rx, struct net_hdr *ret_hdr)
+{
+	uint8_t *to = (uint8_t *)ret_hdr;
+	size_t left = sizeof(*ret_hdr);
+
+	for (const struct iovec *iov = &rx->iov[rx->iov_at]; left; iov++) {
+		const size_t n = MIN(left, iov->iov_len);
+
+		memcpy(to, iov->iov_base, n);
+		to += n;
+		left -= n;
+	}
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
 /* Copies into the window from `offset` on. */
 static void window_write(struct net_rx *rx, size_t offset, const void *src, size_t len)
 {
@@ -90,18 +105,63 @@ static void drop(struct net_pair *p)
 	net_count(&p->rx_count.dropped, 1);
 }
 
+/* The feature that a driver needs for a kind of segmentation; 0: no such kind. */
+static uint64_t gso_needs(uint8_t type)
+{
+	switch (type) {
+	case NET_GSO_TCPV4:
+		return NET_F_GUEST_TSO4;
+	case NET_GSO_TCPV6:
+		return NET_F_GUEST_TSO6;
+	default:
+		return 0;
+	}
+}
+
+/*
+ * §5.1.6.4.1: nothing that the driver did not negotiate, or has turned off since the packet came
+ * into the tap. Makes the header one that says nothing else.
+ */
+static bool header_good(const struct net *net, struct net_hdr *h)
+{
+	const uint64_t has = net->offloads;
+	const uint8_t type = h->gso_type & (uint8_t)~NET_GSO_ECN;
+
+	if (!(has & NET_F_GUEST_CSUM)) {
+		/* the packet lacks its checksum, or is known to be whole, which is not asked for */
+		if (h->flags & NET_HDR_NEEDS_CSUM || h->gso_type != NET_GSO_NONE)
+			return false;
+		*h = (struct net_hdr){0};
+		return true;
+	}
+	h->flags &= NET_HDR_NEEDS_CSUM | NET_HDR_DATA_VALID;
+	if (h->gso_type == NET_GSO_NONE)
+		return true;
+	if ((h->gso_type & NET_GSO_ECN) && !(has & NET_F_GUEST_ECN))
+		return false;
+	if (type == NET_GSO_UDP_L4)
+		return (has & (NET_F_GUEST_USO4 | NET_F_GUEST_USO6)) ==
+		       (NET_F_GUEST_USO4 | NET_F_GUEST_USO6);
+	return has & gso_needs(type);
+}
+
 /* The window holds a packet of `bytes`: gives its chains to the driver. */
 static void deliver(struct net_pair *p, uint32_t bytes)
 {
 	struct net_rx *rx = &p->rx;
 	uint32_t left = bytes;
-	struct le16 buffers;
+	struct net_hdr hdr;
 	unsigned n = 0;
 
+	window_header(rx, &hdr);
+	if (!header_good(p->net, &hdr)) {
+		drop(p);
+		return;
+	}
 	for (uint32_t sum = 0; sum < bytes; n++)
 		sum += rx->slots[rx->at + n].bytes;
-	buffers = le16_put((uint16_t)n);
-	window_write(rx, offsetof(struct net_hdr, num_buffers), &buffers, sizeof(buffers));
+	hdr.num_buffers = le16_put((uint16_t)n);
+	window_write(rx, 0, &hdr, sizeof(hdr));
 	while (n--) {
 		const struct net_slot *s = &rx->slots[rx->at++];
 		const uint32_t used = MIN(left, s->bytes);
@@ -113,6 +173,8 @@ static void deliver(struct net_pair *p, uint32_t bytes)
 	}
 	net_count(&p->rx_count.packets, 1);
 	net_count(&p->rx_count.bytes, bytes - NET_HDR_BYTES);
+	rx->owed.packets = 1;
+	rx->owed.bytes = bytes - NET_HDR_BYTES;
 }
 
 /* Has the rest of the packet found its place, or been given up? */
@@ -140,24 +202,24 @@ static bool finish_pending(struct net_pair *p)
 	return true;
 }
 
-/* One packet. 1: there may be more, 0: none now, -errno. */
+/* One packet. 1: there may be more, 0: none now, -EPIPE: the end. */
 static int receive(struct net_pair *p)
 {
 	struct net_rx *rx = &p->rx;
 	const uint32_t room = rx->room;
+	const bool link = net_link(p->net);
 	ssize_t n;
 
 	rx->iov[rx->iov_end] = (struct iovec){.iov_base = rx->sink, .iov_len = sizeof(rx->sink)};
-	if (net_link(p->net))
-		n = readv(p->fd, &rx->iov[rx->iov_at], (int)(rx->iov_end - rx->iov_at + 1));
+	if (link)
+		n = net_port_read(&p->port, &rx->iov[rx->iov_at], rx->iov_end - rx->iov_at + 1);
 	else
-		n = read(p->fd, rx->sink, sizeof(rx->sink));
-	if (n < 0)
-		return errno == EAGAIN ? 0 : errno == EINTR || errno == ENOMEM ? 1 : -errno;
-	if (n == 0)
+		n = net_port_read(&p->port, &rx->iov[rx->iov_end], 1);
+	if (n == -EAGAIN)
+		return 0;
+	if (n == -EPIPE)
 		return -EPIPE;
-	if (!net_link(p->net) || n < (ssize_t)(NET_HDR_BYTES + NET_ETH_MIN) ||
-	    n > (ssize_t)NET_PACKET_MAX) {
+	if (!link || n < (ssize_t)(NET_HDR_BYTES + NET_ETH_MIN) || n > (ssize_t)NET_PACKET_MAX) {
 		drop(p);
 	} else if (n <= (ssize_t)room) {
 		deliver(p, (uint32_t)n);
@@ -174,7 +236,7 @@ static void wait_for_packets(struct net_pair *p)
 		return;
 	p->rx.polling = true;
 	virtio_loop_hold(&p->net->vl);
-	loop_poll(p->net->vl.loop, &p->rx.op, p->fd, POLLIN);
+	loop_poll(p->net->vl.loop, &p->rx.op, p->port.fd, POLLIN);
 }
 
 static void polled(struct loop_op *op, int res)
@@ -182,11 +244,16 @@ static void polled(struct loop_op *op, int res)
 	struct net_pair *p = container_of(op, struct net_pair, rx.op);
 	struct virtio_loop *vl = &p->net->vl;
 
-	(void)res; /* readv(2) says what there is */
+	(void)res; /* reading says what there is */
 	p->rx.polling = false;
 	if (!vl->stopping)
 		net_rx_pump(p);
 	virtio_loop_unhold(vl);
+}
+
+static void paid(struct loop_timer *t)
+{
+	net_rx_pump(container_of(t, struct net_pair, rx.owed.timer));
 }
 
 void net_rx_pump(struct net_pair *p)
@@ -195,6 +262,7 @@ void net_rx_pump(struct net_pair *p)
 	int r;
 
 	p->rx.op.done = polled;
+	p->rx.owed.timer.fn = paid;
 	if (!p->on || atomic_load(&p->net->gone))
 		return;
 	for (unsigned budget = NET_BATCH; budget; budget--) {
@@ -203,6 +271,8 @@ void net_rx_pump(struct net_pair *p)
 		window_fill(p, NET_PACKET_MAX);
 		if (vl->broken || p->rx.at == p->rx.end)
 			return; /* ready() follows */
+		if (!net_pay(p->net, &p->net->rx_limit, &p->rx.owed))
+			return; /* paid() follows */
 		r = receive(p);
 		if (r < 0) {
 			net_gone(p->net);
@@ -216,11 +286,17 @@ void net_rx_pump(struct net_pair *p)
 	virtio_loop_again(rx_queue(p));
 }
 
+void net_rx_off(struct net_pair *p)
+{
+	loop_cancel(p->net->vl.loop, &p->rx.op);
+	loop_timer_disarm(p->net->vl.loop, &p->rx.owed.timer);
+}
+
 void net_rx_stop(struct net_pair *p)
 {
 	struct net_rx *rx = &p->rx;
 
-	loop_cancel(p->net->vl.loop, &rx->op);
+	net_rx_off(p);
 	for (; rx->at < rx->end; rx->at++)
 		virtio_loop_forget(rx_queue(p));
 	rx->at = rx->end = rx->iov_at = rx->iov_end = 0;

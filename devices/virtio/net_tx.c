@@ -28,8 +28,8 @@ static uint64_t gso_needs(uint8_t type)
 }
 
 /*
- * §5.1.6.2: what the driver may ask for, for a packet of `len` bytes. Makes the header one that
- * says nothing else.
+ * §5.1.6.2: what the driver may ask for, for a frame of `len` bytes. Makes the header one that
+ * says nothing else: Linux's tun looks at fields that no flag is for.
  */
 static bool header_good(const struct net *net, struct net_hdr *h, uint32_t len)
 {
@@ -37,6 +37,10 @@ static bool header_good(const struct net *net, struct net_hdr *h, uint32_t len)
 
 	h->flags &= NET_HDR_NEEDS_CSUM;
 	h->num_buffers = le16_put(0);
+	if (!h->flags)
+		h->csum_start = h->csum_offset = le16_put(0);
+	if (h->gso_type == NET_GSO_NONE)
+		h->hdr_len = h->gso_size = le16_put(0);
 	if (len < NET_ETH_MIN || len > NET_FRAME_MAX)
 		return false;
 	if (h->flags) {
@@ -51,11 +55,12 @@ static bool header_good(const struct net *net, struct net_hdr *h, uint32_t len)
 	       le16_get(h->hdr_len) <= len;
 }
 
-/* Copies the header out of the chain and puts the copy in its place. */
-static void split_header(struct net_tx *tx, unsigned nread)
+/* Copies what is judged out of the chain and puts the copy in its place. */
+static void split_front(struct net_tx *tx, unsigned nread)
 {
-	uint8_t *to = (uint8_t *)&tx->hdr;
-	size_t left = NET_HDR_BYTES;
+	const size_t bytes = MIN(sizeof(tx->front), NET_HDR_BYTES + tx->bytes);
+	uint8_t *to = (uint8_t *)&tx->front;
+	size_t left = bytes;
 	unsigned i = 1;
 
 	while (left) {
@@ -74,7 +79,22 @@ static void split_header(struct net_tx *tx, unsigned nread)
 	atomic_signal_fence(memory_order_seq_cst);
 	tx->first = i - 1;
 	tx->n = nread + 1 - tx->first;
-	tx->iov[tx->first] = (struct iovec){.iov_base = &tx->hdr, .iov_len = NET_HDR_BYTES};
+	tx->iov[tx->first] = (struct iovec){.iov_base = &tx->front, .iov_len = bytes};
+}
+
+/* The frame's sender is the guest, and no checksum that is asked for would change that. */
+static bool sender_good(const struct net *net, const struct net_tx *tx)
+{
+	const struct net_hdr *h = &tx->front.hdr;
+	const struct le64 mac = le64_put(net->config_mac);
+	size_t end;
+
+	if (net->may_spoof)
+		return true;
+	end =
+	    net_frame_own(tx->front.head, MIN(tx->bytes, sizeof(tx->front.head)), mac.b, net->ipv4);
+	return end &&
+	       (!h->flags || (size_t)le16_get(h->csum_start) + le16_get(h->csum_offset) >= end);
 }
 
 /* ---- packets ---- */
@@ -85,19 +105,12 @@ static void wait_for_room(struct net_pair *p)
 {
 	struct net_tx *tx = &p->tx;
 
-	tx->stalled = true;
 	if (tx->polling)
 		return;
 	tx->polling = true;
 	tx->op.done = polled;
 	virtio_loop_hold(&p->net->vl);
-	loop_poll(p->net->vl.loop, &tx->op, p->fd, POLLOUT);
-}
-
-bool net_tx_error_is_end(int error)
-{
-	return error == EBADFD || error == EBADF || error == ENODEV || error == EPIPE ||
-	       error == ECONNRESET || error == ENOTCONN || error == ECONNREFUSED;
+	loop_poll(p->net->vl.loop, &tx->op, p->port.fd, POLLOUT);
 }
 
 static void done(struct net_pair *p, bool sent)
@@ -112,26 +125,30 @@ static void done(struct net_pair *p, bool sent)
 	virtio_loop_push(tx_queue(p), p->tx.head, 0);
 }
 
-/* False: the tap takes no more now. */
+/* False: not now. */
 static bool transmit(struct net_pair *p)
 {
 	struct net_tx *tx = &p->tx;
-	ssize_t n = -1;
+	struct net *net = p->net;
+	int r = -EPIPE;
 
-	if (p->on && net_link(p->net) && !atomic_load(&p->net->gone)) {
-		n = writev(p->fd, &tx->iov[tx->first], (int)tx->n);
-		if (n < 0 && errno == EAGAIN) {
+	if (p->on && net_link(net) && !atomic_load(&net->gone)) {
+		tx->stalled = true;
+		if (!net_pay(net, &net->tx_limit, &tx->owed))
+			return false;
+		r = net_port_write(&p->port, &tx->iov[tx->first], tx->n, tx->bytes);
+		if (r == -EAGAIN) {
 			wait_for_room(p);
 			return false;
 		}
-		if (n < 0 && net_tx_error_is_end(errno))
-			net_gone(p->net);
+		if (r == -EPIPE)
+			net_gone(net);
 	}
-	done(p, n >= 0);
+	done(p, !r);
 	return true;
 }
 
-/* A chain was taken into iov[1..]. -EPROTO: it is no packet. */
+/* A chain was taken into iov[1..]. -EPROTO: it is no packet, -EINVAL: none that may be sent. */
 static int take(struct net_pair *p, const struct virtq_chain *chain)
 {
 	struct net_tx *tx = &p->tx;
@@ -140,8 +157,35 @@ static int take(struct net_pair *p, const struct virtq_chain *chain)
 		return -EPROTO;
 	tx->head = chain->head;
 	tx->bytes = chain->read_bytes - (uint32_t)NET_HDR_BYTES;
-	split_header(tx, chain->nread);
+	split_front(tx, chain->nread);
+	if (!header_good(p->net, &tx->front.hdr, tx->bytes))
+		return -EINVAL;
+	if (!sender_good(p->net, tx)) {
+		net_count(&p->tx_spoofed, 1);
+		return -EINVAL;
+	}
+	tx->owed.packets = 1;
+	tx->owed.bytes = tx->bytes;
 	return 0;
+}
+
+/* What the port has of a frame that the driver has back already. False: not all is sent. */
+static bool flush(struct net_pair *p)
+{
+	int r = 0;
+
+	if (p->on && !atomic_load(&p->net->gone))
+		r = net_port_flush(&p->port);
+	if (r == -EAGAIN)
+		wait_for_room(p);
+	else if (r)
+		net_gone(p->net);
+	return r != -EAGAIN;
+}
+
+static void paid(struct loop_timer *t)
+{
+	net_tx_pump(container_of(t, struct net_pair, tx.owed.timer));
 }
 
 void net_tx_pump(struct net_pair *p)
@@ -150,22 +194,28 @@ void net_tx_pump(struct net_pair *p)
 	struct virtio_loop *vl = &p->net->vl;
 	struct virtq_chain chain = {.iov = &p->tx.iov[1], .max_iov = VIRTQ_SEGS_MAX};
 
-	if (virtio_loop_paused(vl) || vl->broken || (p->tx.stalled && !transmit(p)))
+	p->tx.owed.timer.fn = paid;
+	if (virtio_loop_paused(vl) || vl->broken || !flush(p) || (p->tx.stalled && !transmit(p)))
 		return;
 	for (unsigned budget = NET_BATCH; budget; budget--) {
-		if (virtio_loop_pull(q, &chain) != 1)
-			return;
-		if (take(p, &chain)) {
+		int r = virtio_loop_pull(q, &chain);
+
+		if (r != 1)
+			break;
+		r = take(p, &chain);
+		if (r == -EPROTO) {
 			virtio_loop_forget(q);
 			virtio_loop_break(vl);
 			return;
 		}
-		if (!header_good(p->net, &p->tx.hdr, p->tx.bytes))
+		if (r)
 			done(p, false);
 		else if (!transmit(p))
 			return;
+		if (budget == 1)
+			virtio_loop_again(q);
 	}
-	virtio_loop_again(q);
+	flush(p); /* the rest of the last frame waits for room, if there is one */
 }
 
 static void polled(struct loop_op *op, int res)
@@ -180,9 +230,22 @@ static void polled(struct loop_op *op, int res)
 	virtio_loop_unhold(vl);
 }
 
-void net_tx_stop(struct net_pair *p)
+static void cancel(struct net_pair *p)
 {
 	loop_cancel(p->net->vl.loop, &p->tx.op);
+	loop_timer_disarm(p->net->vl.loop, &p->tx.owed.timer);
+}
+
+void net_tx_off(struct net_pair *p)
+{
+	cancel(p);
+	if (p->tx.stalled)
+		done(p, false);
+}
+
+void net_tx_stop(struct net_pair *p)
+{
+	cancel(p);
 	if (p->tx.stalled)
 		virtio_loop_forget(tx_queue(p));
 	p->tx.stalled = false;

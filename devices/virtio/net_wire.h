@@ -64,6 +64,7 @@ _Static_assert(sizeof(struct net_hdr) == 12, "packet header");
 _Static_assert(offsetof(struct net_hdr, num_buffers) == 10, "packet header");
 
 #define NET_HDR_NEEDS_CSUM 1
+#define NET_HDR_DATA_VALID 2
 
 #define NET_GSO_NONE   0
 #define NET_GSO_TCPV4  1

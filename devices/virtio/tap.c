@@ -216,14 +216,14 @@ int tap_set_queue(const struct tap *tap, unsigned queue, bool on)
 
 int tap_set_filter(const struct tap *tap, const uint8_t (*macs)[6], unsigned n, bool allmulti)
 {
-	struct {
-		struct tun_filter head;
-		uint8_t macs[TAP_MACS_MAX][6];
-	} f = {.head = {.flags = allmulti ? TUN_FLT_ALLMULTI : 0, .count = (__u16)n}};
+	const struct tun_filter head = {.flags = allmulti ? TUN_FLT_ALLMULTI : 0,
+					.count = (__u16)n};
+	uint8_t f[sizeof(head) + (size_t)TAP_MACS_MAX * 6];
 
 	if (tap->socket)
 		return 0;
+	memcpy(f, &head, sizeof(head));
 	if (n)
-		memcpy(f.macs, macs, n * sizeof(f.macs[0]));
-	return ioctl(tap->fds[0], TUNSETTXFILTER, &f) < 0 ? -errno : 0;
+		memcpy(f + sizeof(head), macs, n * sizeof(macs[0]));
+	return ioctl(tap->fds[0], TUNSETTXFILTER, f) < 0 ? -errno : 0;
 }

@@ -40,10 +40,10 @@ struct tap {
 
 /*
  * Opens `queues` queues of interface `name`, which is made, and goes again with the last of them,
- * where there is none and the process may (CAP_NET_ADMIN). `exclusive`: only where there is none, so
- * that two who choose the same name never share. -EPERM, -EBUSY (exclusive: there is one; else
- * another process has all queues), -EINVAL (the interface is of another kind): the message says what
- * to do.
+ * where there is none and the process may (CAP_NET_ADMIN). `exclusive`: only where there is none,
+ * so that two who choose the same name never share. -EPERM, -EBUSY (exclusive: there is one; else
+ * another process has all queues), -EINVAL (the interface is of another kind): the message says
+ * what to do.
  */
 int tap_open(const char *name, unsigned queues, bool exclusive, struct tap *ret_tap,
 	     struct err *err);
@@ -58,10 +58,7 @@ void tap_close(struct tap *tap); /* what is not open is accepted */
 
 /* 0 or -errno; 0 for what a socket cannot do. */
 int tap_set_offloads(const struct tap *tap, unsigned offloads);
-
-/* Idempotent is the caller's. Nothing for queue 0, which stays: without any, the interface takes no
- * offloads and no filter. */
-int tap_set_queue(const struct tap *tap, unsigned queue, bool on);
+int tap_set_queue(const struct tap *tap, unsigned queue, bool on); /* idempotent is the caller's */
 
 /*
  * Passes packets for these addresses only. `n` 0: all packets. TAP_MACS_MAX at most. The kernel

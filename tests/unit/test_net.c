@@ -33,7 +33,8 @@ struct rig {
 static int setup(void **state)
 {
 	static struct rig r;
-	const struct virtio_net_config c = {.mac = {2, 1, 2, 3, 4, 5}, .mtu = 1400};
+	const struct virtio_net_config c = {
+	    .mac = {2, 1, 2, 3, 4, 5}, .mtu = 1400, .may_spoof = true};
 	struct tap tap;
 	int fds[2];
 
