@@ -209,7 +209,7 @@ int tap_set_queue(const struct tap *tap, unsigned queue, bool on)
 {
 	struct ifreq ifr = {.ifr_flags = on ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE};
 
-	if (!tap->multi)
+	if (!tap->multi || !queue)
 		return 0;
 	return ioctl(tap->fds[queue], TUNSETQUEUE, &ifr) ? -errno : 0;
 }

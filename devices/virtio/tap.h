@@ -58,7 +58,10 @@ void tap_close(struct tap *tap); /* what is not open is accepted */
 
 /* 0 or -errno; 0 for what a socket cannot do. */
 int tap_set_offloads(const struct tap *tap, unsigned offloads);
-int tap_set_queue(const struct tap *tap, unsigned queue, bool on); /* idempotent is the caller's */
+
+/* Idempotent is the caller's. Nothing for queue 0, which stays: without any, the interface takes no
+ * offloads and no filter. */
+int tap_set_queue(const struct tap *tap, unsigned queue, bool on);
 
 /*
  * Passes packets for these addresses only. `n` 0: all packets. TAP_MACS_MAX at most. The kernel
