@@ -163,7 +163,7 @@ $(B)/liblodge.a: $(B)/liblodge.o
 
 $(B)/%.o: %.c
 	$(call say,CC,$<)
-	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -MD -MP -c -o $@ $<
 
 PROTO_H := $(patsubst %,$(B)/proto/%.pb-c.h,$(PROTO_GEN))
 
@@ -206,7 +206,7 @@ GUEST_INIT_O := $(patsubst %,$(B)/guest/init/%.o,$(GUEST_INIT))
 
 $(B)/guest/init/%.o: guest/init/%.c | $(LINUX_INCLUDE)/.ok
 	$(call say,MUSL,$<)
-	$(Q)mkdir -p $(@D) && $(MUSL_CC) $(GUEST_CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)mkdir -p $(@D) && $(MUSL_CC) $(GUEST_CFLAGS) -MD -MP -c -o $@ $<
 
 $(B)/guest/init/init: $(GUEST_INIT_O)
 	$(call say,LD,$@)
@@ -234,7 +234,7 @@ AGENT_O := $(patsubst %,$(B)/musl/%.o,$(AGENT_SRC) $(AGENT_GEN))
 
 $(B)/musl/%.o: %.c $(PROTO_H) | $(LINUX_INCLUDE)/.ok
 	$(call say,MUSL,$<)
-	$(Q)mkdir -p $(@D) && $(MUSL_CC) $(AGENT_CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)mkdir -p $(@D) && $(MUSL_CC) $(AGENT_CFLAGS) -MD -MP -c -o $@ $<
 
 $(B)/musl/%.o: $(B)/%.c $(PROTO_H) | $(LINUX_INCLUDE)/.ok
 	$(call say,MUSL,$<)
@@ -319,7 +319,7 @@ FUZZ_OBJS := $(patsubst %.c,$(B)/fuzz/obj/%.o,$(FUZZ_LIB)) $(patsubst %,$(B)/pro
 $(B)/fuzz/obj/%.o: %.c | $(PROTO_H)
 	$(call say,FUZZCC,$<)
 	$(Q)mkdir -p $(@D) && $(CLANG) $(CPPFLAGS) -std=gnu17 -O1 -g -fPIE -pthread \
-		-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -MMD -MP -c -o $@ $<
+		-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -MD -MP -c -o $@ $<
 
 $(B)/fuzz/%: $(B)/fuzz/obj/tests/fuzz/%.o $(FUZZ_OBJS)
 	$(call say,LD,$@)
@@ -350,7 +350,7 @@ PAYLOAD_LIB_O := $(patsubst %,$(B)/payload/lib/%.o,$(PAYLOAD_LIB))
 
 $(B)/payload/%.o: guest/payload/%.c
 	$(call say,PAYLOAD,$<)
-	$(Q)mkdir -p $(@D) && $(CC) $(PAYLOAD_CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)mkdir -p $(@D) && $(CC) $(PAYLOAD_CFLAGS) -MD -MP -c -o $@ $<
 
 $(B)/payload/%.o: guest/payload/%.S
 	$(call say,PAYLOAD,$<)
@@ -443,7 +443,7 @@ GUEST_TEST_O := $(patsubst %,$(B)/tests/guest/init/%.o,$(GUEST_TEST))
 
 $(B)/tests/guest/init/%.o: tests/guest/init/%.c | $(LINUX_INCLUDE)/.ok
 	$(call say,MUSL,$<)
-	$(Q)mkdir -p $(@D) && $(MUSL_CC) $(GUEST_CFLAGS) -pthread -MMD -MP -c -o $@ $<
+	$(Q)mkdir -p $(@D) && $(MUSL_CC) $(GUEST_CFLAGS) -pthread -MD -MP -c -o $@ $<
 
 $(B)/tests/guest/guest-init: $(GUEST_TEST_O)
 	$(call say,LD,$@)
