@@ -167,6 +167,14 @@ static bool take_table(struct net *net, struct command *c)
 	return command_take(c, NULL, (size_t)n * 6);
 }
 
+/* Of interfaces, and of groups. */
+static bool take_tables(struct net *net, struct command *c)
+{
+	bool good = take_table(net, c);
+
+	return good && take_table(net, c);
+}
+
 /* §5.1.6.5.2 */
 static bool addresses(struct net *net, struct command *c)
 {
@@ -177,7 +185,7 @@ static bool addresses(struct net *net, struct command *c)
 			return false;
 		net->nmacs = 0;
 		net->macs_over = false;
-		if (!take_table(net, c) || !take_table(net, c)) {
+		if (!take_tables(net, c)) {
 			net->macs_over = true; /* half a table filters too much */
 			apply_filter(net);
 			return false;

@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define HDR_BYTES sizeof(struct net_hdr)
@@ -15,14 +14,9 @@
 
 void net_port_init(struct net_port *port, const struct tap *tap, unsigned queue)
 {
-	socklen_t len = sizeof(int);
-	int type;
-
 	port->fd = tap->fds[queue];
 	port->stream = tap->stream;
-	port->datagram = tap->socket && !tap->stream &&
-			 !getsockopt(port->fd, SOL_SOCKET, SO_TYPE, &type, &len) &&
-			 type == SOCK_DGRAM;
+	port->datagram = tap->datagram;
 }
 
 /* What Linux's tun says of an interface that was deleted (EBADFD; ENODEV and, reading, EIO of older

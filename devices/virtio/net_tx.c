@@ -36,11 +36,11 @@ static bool header_good(const struct net *net, struct net_hdr *h, uint32_t len)
 	const uint32_t start = le16_get(h->csum_start), offset = le16_get(h->csum_offset);
 
 	h->flags &= NET_HDR_NEEDS_CSUM;
-	h->num_buffers = le16_put(0);
+	h->num_buffers = (struct le16){0};
 	if (!h->flags)
-		h->csum_start = h->csum_offset = le16_put(0);
+		h->csum_start = h->csum_offset = (struct le16){0};
 	if (h->gso_type == NET_GSO_NONE)
-		h->hdr_len = h->gso_size = le16_put(0);
+		h->hdr_len = h->gso_size = (struct le16){0};
 	if (len < NET_ETH_MIN || len > NET_FRAME_MAX)
 		return false;
 	if (h->flags) {

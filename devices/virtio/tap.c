@@ -152,6 +152,7 @@ int tap_adopt(int fd, struct tap *ret_tap, struct err *err)
 	tap.fds[0] = fd;
 	tap.queues = 1;
 	tap.socket = type == SOCK_SEQPACKET || type == SOCK_DGRAM;
+	tap.datagram = type == SOCK_DGRAM;
 	if (!tap.socket) {
 		if (ioctl(fd, TUNGETIFF, &ifr))
 			return err_set(err, EINVAL,

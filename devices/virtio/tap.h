@@ -25,6 +25,7 @@ struct tap {
 	unsigned queues;	 /* 0: not open */
 	bool socket;		 /* no tap but a socket */
 	bool stream;		 /* and that one of a stream */
+	bool datagram;		 /* or SOCK_DGRAM, where a packet may be empty */
 	bool multi;		 /* queues can be detached */
 	bool uso;		 /* the kernel takes UDP segmentation */
 	char name[IFNAMSIZ];	 /* "" for a socket */

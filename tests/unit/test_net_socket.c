@@ -9,6 +9,7 @@
 #include "tests/unit/virtio_driver.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -16,6 +17,7 @@
 #include <stdarg.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -26,6 +28,9 @@
 #define TX_GPA	 (24 * MIB)
 #define RING	 64
 #define RX_BYTES 2048
+#define GUEST_IP 0x0a090902
+
+static const uint8_t mac[6] = {2, 1, 2, 3, 4, 5}, other_mac[6] = {2, 1, 2, 3, 4, 6};
 
 struct rig {
 	struct fake_platform fp;
@@ -300,6 +305,56 @@ static void test_adopt(void **state)
 	close(fds[1]);
 }
 
+/* The real one answers who has the gateway's address, in frames that only this understands. */
+static void test_passt(void **state)
+{
+	static const uint8_t none[6];
+	const struct virtio_net_config c = {.mac = {2, 1, 2, 3, 4, 5}, .ipv4 = GUEST_IP};
+	struct rig *r = build(&c, SOCK_STREAM);
+	uint8_t arp[42] = {0};
+	char fd[12];
+	size_t n;
+	int status;
+	pid_t pid;
+
+	*state = r;
+	snprintf(fd, sizeof(fd), "%d", r->peer);
+	pid = fork();
+	if (!pid) {
+		fcntl(r->peer, F_SETFD, 0);
+		execlp("passt", "passt", "-q", "-f", "-1", "-F", fd, "-a", "10.9.9.2", "-n", "24",
+		       "-g", "10.9.9.1", "--mtu", "1500", "-t", "none", "-u", "none", NULL);
+		_exit(127);
+	}
+	assert_true(pid > 0);
+	close(r->peer);
+	r->peer = -1;
+	give(r, 60);
+	memset(arp, 0xff, 6);
+	memcpy(arp + 6, mac, 6);
+	memcpy(arp + 12, "\x08\x06\0\1\x08\0\6\4\0\1", 10);
+	memcpy(arp + 22, mac, 6);
+	be32_store(arp + 28, GUEST_IP);
+	be32_store(arp + 38, GUEST_IP - 1);
+	guest_sends(r, arp, sizeof(arp));
+	reap_sent(r, 1);
+	do {
+		if (!vring_used_waiting(&r->d.rings[0]) && !vdrv_wait(&r->d, 0, 1))
+			break;
+		if (!(vdrv_config(&r->d, 6, 2) & 1))
+			break;
+		n = guest_gets(r);
+	} while (n < 42 || be16_load(r->got + 12) != 0x806);
+	kill(pid, SIGTERM);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
+		skip();
+	assert_memory_equal(r->got, mac, 6);
+	assert_int_equal(be16_load(r->got + 20), 2);
+	assert_int_equal(be32_load(r->got + 28), GUEST_IP - 1);
+	assert_memory_not_equal(r->got + 22, none, 6);
+}
+
 /* ---- limits ---- */
 
 #define PER_S 2000
@@ -371,10 +426,6 @@ static void test_limit_waits(void **state)
 }
 
 /* ---- who the guest is ---- */
-
-#define GUEST_IP 0x0a090902
-
-static const uint8_t mac[6] = {2, 1, 2, 3, 4, 5}, other_mac[6] = {2, 1, 2, 3, 4, 6};
 
 static void test_own_frames(void **state)
 {
@@ -460,12 +511,19 @@ int main(void)
 #define T(f)  cmocka_unit_test_setup_teardown(f, setup, teardown)
 #define TN(f) cmocka_unit_test_teardown(f, teardown)
 	const struct CMUnitTest tests[] = {
-	    T(test_stream_to_guest),   T(test_stream_burst),
-	    T(test_stream_from_guest), T(test_stream_reset_in_frame),
-	    T(test_stream_too_long),   T(test_stream_empty),
-	    T(test_stream_end),	       cmocka_unit_test(test_adopt),
-	    TN(test_limit_from_guest), TN(test_limit_to_guest),
-	    TN(test_limit_waits),      cmocka_unit_test(test_own_frames),
+	    T(test_stream_to_guest),
+	    T(test_stream_burst),
+	    T(test_stream_from_guest),
+	    T(test_stream_reset_in_frame),
+	    T(test_stream_too_long),
+	    T(test_stream_empty),
+	    T(test_stream_end),
+	    cmocka_unit_test(test_adopt),
+	    TN(test_passt),
+	    TN(test_limit_from_guest),
+	    TN(test_limit_to_guest),
+	    TN(test_limit_waits),
+	    cmocka_unit_test(test_own_frames),
 	    TN(test_spoofing),
 	};
 

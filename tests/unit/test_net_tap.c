@@ -547,6 +547,38 @@ static void test_mac(void **state)
 	assert_int_equal(vdrv_config(&r->d, 10, 2), 1500);
 }
 
+/* A checksum that the host is to put where the sender's address stands: it would change it. */
+static void test_checksum_in_address(void **state)
+{
+	struct virtio_net_stats s;
+	struct rig *r = *state;
+	uint8_t *h;
+	size_t n;
+
+	if (!r)
+		skip();
+	start(r, CSUM);
+	h = fake_mem(&r->fp, TX_GPA, 2000);
+	for (unsigned offset = 5; offset <= 14; offset++) {
+		uint16_t head;
+		uint32_t used;
+
+		memset(h, 0, VNET_HDR);
+		h[0] = 1;
+		le16_store(h + 8, (uint16_t)offset);
+		n = frame_build(h + VNET_HDR, FRAME_TCP6, frame_host_mac, frame_guest_mac, 100,
+				true);
+		assert_true(vring_add(&r->d.rings[1],
+				      &(struct vbuf){TX_GPA, (uint32_t)(VNET_HDR + n), false}, 1,
+				      false) >= 0);
+		vdrv_kick(&r->d, 1);
+		assert_true(vdrv_wait(&r->d, 1, 1));
+		assert_true(vring_take(&r->d.rings[1], &head, &used));
+		virtio_net_stats(r->dev, &s);
+		assert_int_equal(s.tx_spoofed, MIN(offset - 4, 9));
+	}
+}
+
 /* Offloads that are turned off at run time: what waits in the tap from before is not delivered. */
 static void test_offloads_off(void **state)
 {
@@ -655,6 +687,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_pairs, setup_three, teardown),
 	    T(test_filter),
 	    T(test_mac),
+	    T(test_checksum_in_address),
 	    T(test_offloads_off),
 	    T(test_link),
 	    T(test_deleted),
