@@ -49,7 +49,7 @@ struct machine_disk {
 	unsigned queues; /* 0: one for each CPU, up to 4 */
 	bool write_through;
 	uint64_t bytes_per_s, ops_per_s; /* limits; 0: none */
-	struct machine_mount mount; /* of disks beside the root */
+	struct machine_mount mount;	 /* of disks beside the root */
 };
 
 enum vsock_backend {
