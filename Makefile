@@ -36,7 +36,7 @@ DEVICES := bus platform \
 	legacy/uart legacy/uart_tx legacy/i8042 legacy/rtc legacy/pvpanic legacy/acpi_pm \
 	pci/pci_dev pci/pci_host pci/msix \
 	virtio/virtq virtio/virtio virtio/virtio_pci virtio/virtio_pci_common virtio/virtio_mmio virtio/virtio_loop \
-	virtio/blk virtio/blk_request virtio/blk_stats virtio/rng \
+	virtio/blk virtio/blk_request virtio/blk_limit virtio/blk_stats virtio/rng \
 	virtio/vsock virtio/vsock_conn virtio/vsock_stream virtio/vsock_rx virtio/vsock_host virtio/vsock_own virtio/vsock_wait virtio/vhost virtio/vhost_vsock virtio/vhost_net virtio/link_news \
 	virtio/tap virtio/net virtio/net_ctrl virtio/net_rx virtio/net_tx \
 	virtio/net_port virtio/net_spoof virtio/net_limit
@@ -78,7 +78,7 @@ TESTS_DISK    := test_raw test_raw_open test_raw_fault test_qcow2_fault test_qco
 	test_qcow2_cache test_qcow2_refcount test_qcow2_map test_qcow2_repair test_qcow2_tools test_qcow2_data_file
 TESTS_DISK    += test_copy test_create_file test_raw_tools
 TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify test_virtio_hostile \
-	test_blk test_blk_requests test_blk_queues test_blk_raw test_rng test_vsock test_vsock_own test_vsock_hostile test_vhost_vsock test_vhost_net test_vhost_net_refused test_net test_net_tap test_net_socket
+	test_blk test_blk_requests test_blk_queues test_blk_limit test_blk_raw test_rng test_vsock test_vsock_own test_vsock_hostile test_vhost_vsock test_vhost_net test_vhost_net_refused test_net test_net_tap test_net_socket
 TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pci \
 	$(TESTS_VIRTIO)
 TESTS_VMM     := test_config test_cid test_vsock_port test_unpack test_kernel test_kernel_bad test_initramfs test_cpuid test_acpi

@@ -48,7 +48,8 @@ struct machine_disk {
 	char serial[21];
 	unsigned queues; /* 0: one for each CPU, up to 4 */
 	bool write_through;
-	struct machine_mount mount; /* of disks beside the root */
+	uint64_t bytes_per_s, ops_per_s; /* limits; 0: none */
+	struct machine_mount mount;	 /* of disks beside the root */
 };
 
 enum vsock_backend {

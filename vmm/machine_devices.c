@@ -131,6 +131,8 @@ static int disk_build(struct machine *m, unsigned n, struct err *err)
 	struct virtio_blk_config config = {
 	    .queues = disk->queues ? disk->queues : MIN(m->config->cpus, DISK_QUEUES_DEFAULT),
 	    .write_through = disk->write_through,
+	    .bytes_per_s = disk->bytes_per_s,
+	    .ops_per_s = disk->ops_per_s,
 	};
 	struct virtio_dev *dev;
 	int res;

@@ -57,7 +57,7 @@ _SCHEMA = {
         DiskImageType| DISK_IMAGE_RAW=0, DISK_IMAGE_QCOW2=1
         DiskImage: path=1 string, mount_point=2 string, fstype=3 string, flags=4 uint64, data=5 string,
             writable=6 bool, do_mount=7 bool, image_type=8 DiskImageType, direct=100 bool, serial=101 string,
-            mkfs_if_blank=102 bool
+            mkfs_if_blank=102 bool, bytes_per_s=103 uint64, ops_per_s=104 uint64
         VmState| VM_STATE_UNKNOWN=0, VM_STATE_STARTING=1, VM_STATE_RUNNING=2, VM_STATE_STOPPING=3, VM_STATE_PAUSED=100
         VmInfo: ipv4_address=1 fixed32, pid=2 int32, cid=3 int64, state=100 VmState, name=101 string, cpus=102 uint32,
             memory_bytes=103 uint64, disk_paths=104 *string, agent_ready=105 bool

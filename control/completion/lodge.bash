@@ -26,7 +26,7 @@ _lodge_disk() { # WORD, with ROOT=1 the keys of the root too
 	local last=${1##*,} before=
 	[[ $1 == *,* ]] && before=${1%,*},
 	local keys=(path= format= backing=on backing_format= data_file= ro=on direct=on discard=off cache=writethrough
-		serial= queues=)
+		serial= queues= bytes_per_s= ops_per_s=)
 	if [[ $ROOT ]]; then
 		keys+=(fstype= partition= label=)
 	else

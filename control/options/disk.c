@@ -137,6 +137,30 @@ static int disk_set_queues(void *target, const char *value, struct err *err)
 	return 0;
 }
 
+static int set_rate(uint64_t *field, const char *value, struct err *err)
+{
+	uint64_t rate;
+
+	if (parse_size(value, &rate) || !rate)
+		return err_set(
+		    err, EINVAL,
+		    "'%s' is no rate; say for example 500 or 20M, or leave it out for no "
+		    "limit",
+		    value);
+	*field = rate;
+	return 0;
+}
+
+static int disk_set_bytes_per_s(void *target, const char *value, struct err *err)
+{
+	return set_rate(&((struct disk_target *)target)->disk->bytes_per_s, value, err);
+}
+
+static int disk_set_ops_per_s(void *target, const char *value, struct err *err)
+{
+	return set_rate(&((struct disk_target *)target)->disk->ops_per_s, value, err);
+}
+
 static int disk_set_mount(void *target, const char *value, struct err *err)
 {
 	struct disk_target *t = target;
@@ -247,6 +271,9 @@ static const struct option_setting disk_keys[] = {
     {"cache", "writeback|writethrough", disk_set_cache, "write cache the guest sees (writeback)"},
     {"serial", "TEXT", disk_set_serial, "serial number, up to 20 characters"},
     {"queues", "N", disk_set_queues, "request queues, 1 to 8 (one for each CPU, up to 4)"},
+    {"bytes_per_s", "SIZE", disk_set_bytes_per_s,
+     "most that is read and written a second (no limit)"},
+    {"ops_per_s", "N", disk_set_ops_per_s, "most requests a second (no limit)"},
     {"mount", "DIR", disk_set_mount, "the agent mounts it there before the start is done"},
     {"fstype", "TYPE", disk_set_fstype, "file system for mount (ext4)"},
     {"mount_flags", "NAME+...", disk_set_mount_flags, "noatime, nodev, nosuid, noexec, ro, ..."},

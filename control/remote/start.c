@@ -180,6 +180,10 @@ static int check_disk(const struct machine_disk *disk, bool is_root, struct err 
 		key = "direct";
 	else if (is_root && *disk->serial)
 		key = "serial";
+	else if (is_root && disk->bytes_per_s)
+		key = "bytes_per_s";
+	else if (is_root && disk->ops_per_s)
+		key = "ops_per_s";
 	if (!key)
 		return 0;
 	return err_set(err, EINVAL, "%s path=%s: the key %s is not for a server's VMs", option,
@@ -237,6 +241,8 @@ static int put_disk(struct start_request *q, struct machine_disk *disk, struct e
 	image->image_type = image_type(disk);
 	image->direct = disk->image.direct;
 	image->serial = disk->serial;
+	image->bytes_per_s = disk->bytes_per_s;
+	image->ops_per_s = disk->ops_per_s;
 	if (disk->mount.target) {
 		image->do_mount = true;
 		image->mount_point = disk->mount.target;

@@ -196,6 +196,8 @@ static int add_disk(const VmTools__Concierge__DiskImage *in, struct machine_conf
 		return res;
 	disk->image.read_only = !in->writable;
 	disk->image.direct = in->direct;
+	disk->bytes_per_s = in->bytes_per_s;
+	disk->ops_per_s = in->ops_per_s;
 	config->ndisks++;
 	return 0;
 }

@@ -212,8 +212,19 @@ static const struct virtio_dev_ops blk_ops = {
     .free = blk_free,
 };
 
+/* The debt of before a reset. */
+static void blk_starting(struct virtio_loop *vl)
+{
+	struct virtio_blk *blk = container_of(vl, struct virtio_blk, vl);
+	const uint64_t now_ns = loop_now_ns();
+
+	if (blk->limit.on)
+		blk_hold_back(blk, NULL, blk_limit_wait_ns(&blk->limit, now_ns), now_ns);
+}
+
 static const struct virtio_loop_ops blk_loop_ops = {
     .take = blk_take,
+    .starting = blk_starting,
 };
 
 static uint64_t blk_features(const struct image_info *info, unsigned queues)
@@ -296,6 +307,7 @@ int virtio_blk_new(const struct virtio_blk_config *config, const struct platform
 	blk->dev.features = blk_features(blk->info, config->queues);
 	blk->write_through = config->write_through;
 	blk->writeback = !config->write_through;
+	blk_limit_init(&blk->limit, config->bytes_per_s, config->ops_per_s);
 	memcpy(blk->serial, config->serial, strnlen(config->serial, sizeof(blk->serial)));
 
 	r = image_attach(img, loop, err);

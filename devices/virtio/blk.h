@@ -25,6 +25,10 @@ struct virtio_blk_config {
 	unsigned queues;     /* 1..VIRTIO_BLK_QUEUES_MAX */
 	uint16_t queue_size; /* 0: 256 */
 	bool write_through;  /* starts with the write cache off */
+
+	/* Limits of all queues together, 0: none. Bytes are those of reads and writes; each request
+	 * is an operation. What a guest has not used is saved up for 100 ms. */
+	uint64_t bytes_per_s, ops_per_s;
 };
 
 enum virtio_blk_op {

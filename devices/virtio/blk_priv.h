@@ -9,6 +9,7 @@
 #define DEVICES_VIRTIO_BLK_PRIV_H
 
 #include "devices/virtio/blk.h"
+#include "devices/virtio/blk_limit.h"
 #include "devices/virtio/virtio_loop.h"
 
 /* Feature bits, virtio 1.2 §5.2.3 */
@@ -101,10 +102,14 @@ struct virtio_blk {
 	void *pool_map;
 	size_t pool_map_bytes;
 	struct blk_counters counters;
+	struct blk_limit limit; /* outlives a reset: a driver cannot clear a debt by one */
 };
 
 /* blk_request.c */
 int blk_take(struct virtio_loop_queue *q, const struct virtq_chain *chain);
+/* Takes no more for `wait_ns`; 0: goes on. `q` as for virtio_loop_hold_back(). */
+void blk_hold_back(struct virtio_blk *blk, const struct virtio_loop_queue *q, uint64_t wait_ns,
+		   uint64_t now_ns);
 
 /* Request types, §5.2.6 */
 enum {

@@ -333,6 +333,33 @@ static void start_get_id(struct blk_request *r, const struct virtq_chain *chain)
 	request_end(r, BLK_S_OK);
 }
 
+/* ---- limits ---- */
+
+void blk_hold_back(struct virtio_blk *blk, const struct virtio_loop_queue *q, uint64_t wait_ns,
+		   uint64_t now_ns)
+{
+	uint64_t until_ns;
+
+	if (!wait_ns)
+		return;
+	if (!ck_add(now_ns, wait_ns, &until_ns))
+		until_ns = UINT64_MAX;
+	virtio_loop_hold_back(&blk->vl, q, until_ns);
+}
+
+/* Also for what will be refused: a guest must not keep the loop busy with that. */
+static void spend(struct blk_request *r, const struct virtq_chain *chain)
+{
+	struct virtio_blk *blk = r->blk;
+	uint64_t bytes = 0;
+
+	if (r->type == BLK_T_IN)
+		bytes = chain->write_bytes - 1;
+	else if (r->type == BLK_T_OUT)
+		bytes = chain->read_bytes - sizeof(struct blk_header);
+	blk_hold_back(blk, r->q, blk_limit_spend(&blk->limit, bytes, r->taken_ns), r->taken_ns);
+}
+
 /* ---- start ---- */
 
 int blk_take(struct virtio_loop_queue *q, const struct virtq_chain *chain)
@@ -356,6 +383,8 @@ int blk_take(struct virtio_loop_queue *q, const struct virtq_chain *chain)
 	r->nranges = r->range = 0;
 	r->data_bytes = 0;
 	blk_count_taken(blk, r);
+	if (blk->limit.on)
+		spend(r, chain);
 	/* The used length counts from the first writable byte (§2.7.8.2); the status is the last.
 	 */
 	r->written_ok = r->written_failed = chain->write_bytes == 1;

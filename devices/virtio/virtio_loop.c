@@ -99,7 +99,7 @@ void virtio_loop_break(struct virtio_loop *vl)
 
 static bool takes(const struct virtio_loop *vl)
 {
-	return !vl->broken && !virtio_loop_paused(vl);
+	return !vl->broken && !virtio_loop_paused(vl) && !vl->held_back;
 }
 
 int virtio_loop_pull(struct virtio_loop_queue *q, struct virtq_chain *chain)
@@ -159,7 +159,7 @@ static void serve(struct virtio_loop_queue *q)
 		}
 		return;
 	}
-	while (budget && !vl->broken && (r = virtq_pop(q->vq, &chain)) == 1) {
+	while (budget && !vl->broken && !vl->held_back && (r = virtq_pop(q->vq, &chain)) == 1) {
 		budget--;
 		hold(vl);
 		r = vl->ops->take(q, &chain);
@@ -261,13 +261,34 @@ static void pause_fn(struct loop_msg *m)
 /* Takes what has come meanwhile. */
 static void go_on(struct virtio_loop *vl)
 {
+	const unsigned first = vl->first;
+
 	for (unsigned i = 0; vl->running && !vl->stopping && i < vl->dev->nqueues; i++) {
-		struct virtio_loop_queue *q = &vl->queues[i];
+		struct virtio_loop_queue *q = &vl->queues[(first + i) % vl->dev->nqueues];
 
 		q->hungry = true; /* it may have asked in vain meanwhile */
 		if (q->vq)
 			serve(q);
 	}
+}
+
+static void hold_back_over(struct loop_timer *t)
+{
+	struct virtio_loop *vl = container_of(t, struct virtio_loop, hold_back);
+
+	vl->held_back = false;
+	go_on(vl);
+}
+
+void virtio_loop_hold_back(struct virtio_loop *vl, const struct virtio_loop_queue *q,
+			   uint64_t until_ns)
+{
+	if (vl->stopping)
+		return;
+	vl->held_back = true;
+	if (q)
+		vl->first = (q->index + 1) % vl->dev->nqueues;
+	loop_timer_arm(vl->loop, &vl->hold_back, until_ns);
 }
 
 static void resume_fn(struct loop_msg *m)
@@ -310,6 +331,8 @@ static void stop_fn(struct loop_msg *m)
 	hold(vl); /* so that the last unhold() is the one below, not one in the middle */
 	vl->stopping = true;
 	loop_unspin(vl->loop, &vl->spinner);
+	loop_timer_disarm(vl->loop, &vl->hold_back);
+	vl->held_back = false;
 	for (unsigned i = 0; i < vl->dev->nqueues; i++) {
 		if (vl->queues[i].vq)
 			loop_unwatch(&vl->queues[i].watch);
@@ -330,6 +353,7 @@ void virtio_loop_init(struct virtio_loop *vl, const struct virtio_loop_ops *ops,
 	    .stop.fn = stop_fn,
 	    .pause.fn = pause_fn,
 	    .resume.fn = resume_fn,
+	    .hold_back.fn = hold_back_over,
 	    .spinner = {.look = look, .settle = settle},
 	    .lock = PTHREAD_MUTEX_INITIALIZER,
 	    .cond = PTHREAD_COND_INITIALIZER,

@@ -11,7 +11,8 @@
  *  1. `held` counts what still needs the queues: watched doorbells, chains that the device has not
  *     pushed, notifications that are deferred, and what the device holds by itself.
  *     virtio_loop_stop() returns when it is 0 and leaves nothing behind that would touch a queue.
- *  2. While stopping, broken or paused no chain is taken. What waits is taken when it goes on.
+ *  2. While stopping, broken, paused or held back no chain is taken. What waits is taken when it
+ *     goes on.
  *     A device that pulls asks virtio_loop_paused() before it uses a chain that it has.
  *  3. The loop's thread takes no lock that a caller of virtio_loop_stop() may hold.
  *
@@ -84,6 +85,9 @@ struct virtio_loop {
 	bool paused;
 	struct virtio_loop_job *job; /* waits until nothing is in flight, or runs */
 	bool job_runs;
+	struct loop_timer hold_back; /* armed while held_back */
+	bool held_back;
+	unsigned first;			/* the queue that is served first when it goes on */
 	void (*pause_quiet)(void *ctx); /* of the message `pause`, with its context */
 	void *quiet_ctx;
 	void (*quiet)(void *ctx); /* not yet told */
@@ -151,6 +155,15 @@ void virtio_loop_again(struct virtio_loop_queue *q);
 
 /* The driver broke the device's own rules: NEEDS_RESET, and nothing more is taken. */
 void virtio_loop_break(struct virtio_loop *vl);
+
+/*
+ * Takes no chains before `until_ns` (loop_now_ns()), of any queue; those that were taken go on.
+ * What waits then is taken from the queue after `q` on, so that none has the first turn each time;
+ * `q` may be NULL. For rate limits: called on the loop's thread, also from take() and starting().
+ * Again moves the time; a stop ends it.
+ */
+void virtio_loop_hold_back(struct virtio_loop *vl, const struct virtio_loop_queue *q,
+			   uint64_t until_ns);
 
 /* Something of the device's that a stop must wait for, and its end. */
 void virtio_loop_hold(struct virtio_loop *vl);

@@ -140,7 +140,7 @@ static void disk_keys(void **state)
 	(void)state;
 	parse(&p, "--kernel", "k", "--disk",
 	      "path=a,,b=c,format=raw,ro=on,direct=on,discard=off,cache=writethrough,"
-	      "serial=S-1,queues=8",
+	      "serial=S-1,queues=8,bytes_per_s=20M,ops_per_s=500",
 	      "--root", "path=r,format=raw,fstype=xfs,partition=2,ro=on", "--disk",
 	      "format=raw,path=/dev/x", NULL);
 	assert_int_equal(p.rc, 0);
@@ -162,11 +162,15 @@ static void disk_keys(void **state)
 	assert_true(d->write_through);
 	assert_string_equal(d->serial, "S-1");
 	assert_int_equal(d->queues, 8);
+	assert_int_equal(d->bytes_per_s, 20 << 20);
+	assert_int_equal(d->ops_per_s, 500);
 
 	d = &p.options.machine.disks[2];
 	assert_string_equal(d->image.path, "/dev/x");
 	assert_false(d->image.no_discard);
 	assert_false(d->write_through);
+	assert_int_equal(d->bytes_per_s, 0);
+	assert_int_equal(d->ops_per_s, 0);
 	run_options_fini(&p.options);
 }
 
@@ -190,6 +194,10 @@ static void wrong_disks(void **state)
 		       "path=x,format=raw,serial=123456789012345678901");
 	assert_refused("printable ASCII", BOOT, "--disk", "path=x,format=raw,serial=a b");
 	assert_refused("number from 1 to 8", BOOT, "--disk", "path=x,queues=9");
+	assert_refused("bytes_per_s: '0' is no rate", BOOT, "--disk", "path=x,bytes_per_s=0");
+	assert_refused("bytes_per_s: '99999999T' is no rate", BOOT, "--disk",
+		       "path=x,bytes_per_s=99999999T");
+	assert_refused("ops_per_s: '-1' is no rate", BOOT, "--disk", "path=x,ops_per_s=-1");
 	assert_refused("key=value", BOOT, "--disk", "path=x,format=raw,");
 	assert_refused("key=value", BOOT, "--disk", "");
 	assert_refused("given twice", BOOT, "--root", "path=q,format=raw");
