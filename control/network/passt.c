@@ -173,20 +173,32 @@ static int take_frame(int fd)
 	       f.arp.ea_hdr.ar_op == htons(ARPOP_REPLY);
 }
 
+/* What it says at every start, where there is no syslog or it was root. */
+static bool is_noise(const char *line)
+{
+	return !strncmp(line, "Failed to send ", strlen("Failed to send ")) ||
+	       !strncmp(line, "Don't run as root", strlen("Don't run as root"));
+}
+
 /* passt's words in one line. */
 static int fail(const char *words, struct err *err)
 {
-	char line[ERR_MSG_MAX - 64];
+	char line[ERR_MSG_MAX - 128] = "";
 	size_t n = 0;
 
-	for (const char *c = words; *c && n < sizeof(line) - 2; c++) {
-		if (*c != '\n')
-			line[n++] = *c;
-		else if (c[1])
-			n += (size_t)snprintf(line + n, sizeof(line) - n, "; ");
+	for (const char *at = words; *at && n < sizeof(line);) {
+		int length = (int)strcspn(at, "\n");
+
+		if (length && !is_noise(at))
+			n += (size_t)snprintf(line + n, sizeof(line) - n, "%s%.*s", n ? "; " : "",
+					      length, at);
+		at += length;
+		at += *at == '\n';
 	}
-	line[n] = 0;
-	return err_set(err, EIO, "passt: %s", n ? line : "it has ended without a word");
+	return err_set(err, EIO, "passt: %s%s", n ? line : "it has ended without a word",
+		       strstr(line, "external") || strstr(line, "External")
+			   ? " (the host needs a default route)"
+			   : "");
 }
 
 /* It says much that is no reason: only its end is, and then all it said. */

@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -294,6 +295,9 @@ int rules_open(const struct machine_net *net, const char *tap, uint32_t host_add
 	add(c, "list chain %s %s " LAST_CHAIN "\n", nat ? "inet" : "netdev", c->table);
 	if (!all_fits(c))
 		return err_set(err, E2BIG, "too many rules for nft");
+	/* newer kernels take a hook on an interface that is yet to come */
+	if (!res && !if_nametoindex(tap))
+		res = err_set(err, ENODEV, "there is no such interface");
 	if (!res && nat)
 		res = set_switches(net, tap, err);
 	if (!res)

@@ -36,9 +36,9 @@ struct rules;
  *net->addresses.guest is known, of another address, and then all IPv4 from another but DHCP from
  *0.0.0.0, and frames with a VLAN tag
  *
- * Nothing to do: 0, and *ret is NULL. -ENOENT: no nft; -EPERM: no CAP_NET_ADMIN; -EINVAL: nat or
- * forwards without the guest's address, or a name that nft cannot read; -EIO: what nft said.
- * Waits for nft for up to 10 s.
+ * Nothing to do: 0, and *ret is NULL. -ENOENT: no nft; -ENODEV: no such tap; -EPERM: no
+ *CAP_NET_ADMIN, or another process has rules of it; -EINVAL: nat or forwards without the guest's
+ *address, or a name that nft cannot read; -EIO: what nft said. Waits for nft for up to 10 s.
  */
 int rules_open(const struct machine_net *net, const char *tap, uint32_t host_address, bool guard,
 	       struct rules **ret, struct err *err);

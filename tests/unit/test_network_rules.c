@@ -362,6 +362,8 @@ static void test_guard(void **state)
 		assert_int_equal(arp_from(good, bad, address, ""), dropped);
 		assert_int_equal(arp_from(good, good, other, ""), dropped);
 		assert_int_equal(arp_from(good, good, other, "81000000"), dropped);
+		/* without a guard, the host believes the last of them */
+		assert_int_equal(arp_from(good, good, address, ""), 0);
 		assert_int_equal(spoofed("192.0.2.9", "100.115.92.1"), on ? 1 : 2);
 		rules_free(rules);
 	}
@@ -424,13 +426,17 @@ static void test_refused(void **state)
 {
 	struct machine_net net = net_of_guest();
 	struct err err = ERR_INIT;
-	struct rules *rules = NULL;
+	struct rules *rules = NULL, *first;
 
 	(void)state;
 	need_space();
-	assert_int_equal(rules_open(&net, "nosuch0", 0, true, &rules, &err), -EIO);
-	assert_non_null(strstr(err.msg, "rules of nosuch0: nft: Error: "));
+	first = open_rules(&net, true);
+	assert_int_equal(rules_open(&net, "tap0", 0, true, &rules, &err), -EPERM);
+	assert_non_null(strstr(err.msg, "rules of tap0: nft: Error: "));
 	assert_null(strchr(err.msg, '\n'));
+	rules_free(first);
+	err = (struct err)ERR_INIT;
+	assert_int_equal(rules_open(&net, "nosuch0", 0, true, &rules, &err), -ENODEV);
 	err = (struct err)ERR_INIT;
 	assert_int_equal(rules_open(&net, "a\";b", 0, true, &rules, &err), -EINVAL);
 	err = (struct err)ERR_INIT;
