@@ -1,38 +1,190 @@
-/* See network.h. Of the kinds, taps by name so far. */
+/* See network.h. */
 #include "control/network/network.h"
 
+#include "base/checked.h"
+#include "base/cleanup.h"
+#include "base/netlink.h"
+#include "control/network/pool.h"
+
+#include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
+
+#define NAME_TRIES 16 /* for a tap of a bridge */
 
 struct network {
 	struct tap tap;
 };
 
-/* Locally administered, and no group's. */
-static int make_mac(uint8_t mac[6], struct err *err)
+/* ---- the guest's hardware address: locally administered, and no group's ---- */
+
+static int random_bytes(void *buf, size_t n, struct err *err)
 {
-	if (getrandom(mac, 6, 0) != 6)
-		return err_sys(err, errno, "network: random numbers");
-	mac[0] = (uint8_t)((mac[0] & 0xfc) | 2);
-	return 0;
+	return getrandom(buf, n, 0) == (ssize_t)n ? 0
+						  : err_sys(err, errno, "network: random numbers");
 }
+
+/* From the guest's address where the host chose it, so that it is the same for the same address. */
+static int make_mac(struct machine_net *net, struct err *err)
+{
+	static const uint8_t none[6];
+	const uint32_t a = net->addresses.guest;
+	int res;
+
+	if (memcmp(net->mac, none, sizeof(none)) != 0)
+		return 0;
+	if (net->kind == NET_POOL) {
+		const uint8_t mac[6] = {
+		    2, 0, (uint8_t)(a >> 24), (uint8_t)(a >> 16), (uint8_t)(a >> 8), (uint8_t)a};
+
+		memcpy(net->mac, mac, sizeof(mac));
+		return 0;
+	}
+	res = random_bytes(net->mac, sizeof(net->mac), err);
+	net->mac[0] = (uint8_t)((net->mac[0] & 0xfc) | 2);
+	return res;
+}
+
+/* ---- the host's interfaces ---- */
+
+static int find(struct netlink *nl, const char *name, int *ret_index, bool *ret_is_bridge,
+		struct err *err)
+{
+	int res = netlink_link_find(nl, name, ret_index, ret_is_bridge);
+
+	if (res == -ENODEV)
+		return err_set(err, ENOENT, "network: there is no interface %s", name);
+	return res ? err_sys(err, -res, "network: interface %s", name) : 0;
+}
+
+/* The tap gets an address (0: none) and a bridge (0: none), and is set up. */
+static int set_up(struct netlink *nl, const struct machine_net *net, const struct tap *tap,
+		  uint32_t address, int bridge, struct err *err)
+{
+	struct net_address a = {.family = AF_INET, .prefix_bits = net->addresses.prefix};
+	int index, res;
+	bool is_bridge;
+
+	address = htonl(address);
+	memcpy(a.bytes, &address, sizeof(address));
+	res = netlink_link_find(nl, tap->name, &index, &is_bridge);
+	if (!res && address)
+		res = netlink_address_add(nl, index, &a);
+	if (!res)
+		res = netlink_link_up(nl, index, net->mtu, bridge);
+	return res ? err_sys(err, -res, "network: tap %s cannot be set up", tap->name) : 0;
+}
+
+/* ---- kinds ---- */
+
+static int open_pool(struct network *n, struct netlink *nl, struct machine_net *net,
+		     struct err *err)
+{
+	int res = pool_take(net, &n->tap, err);
+
+	return res ? res : set_up(nl, net, &n->tap, net->addresses.gateway, 0, err);
+}
+
+/* One of a name that nothing has. */
+static int open_any_tap(struct network *n, const struct machine_net *net, struct err *err)
+{
+	int res = -EBUSY;
+
+	for (unsigned i = 0; i < NAME_TRIES && res == -EBUSY; i++) {
+		char name[IFNAMSIZ];
+		uint32_t number;
+
+		res = random_bytes(&number, sizeof(number), err);
+		if (res)
+			return res;
+		snprintf(name, sizeof(name), "lodge%08x", number);
+		*err = (struct err)ERR_INIT;
+		res = tap_open(name, net->queues ? net->queues : 1, true, &n->tap, err);
+	}
+	return res;
+}
+
+static int open_bridge(struct network *n, struct netlink *nl, const struct machine_net *net,
+		       struct err *err)
+{
+	bool is_bridge;
+	int bridge, res = find(nl, net->name, &bridge, &is_bridge, err);
+
+	if (!res && !is_bridge)
+		return err_set(err, EINVAL,
+			       "network: %s is no bridge; make one: ip link add NAME type bridge",
+			       net->name);
+	if (!res)
+		res = open_any_tap(n, net, err);
+	return res ? res : set_up(nl, net, &n->tap, 0, bridge, err);
+}
+
+/* One that was there is as its owner wants it. */
+static int open_tap(struct network *n, struct netlink *nl, const struct machine_net *net,
+		    struct err *err)
+{
+	struct err none = ERR_INIT;
+	int index, res;
+	bool is_bridge, was_there = !find(nl, net->name, &index, &is_bridge, &none);
+
+	res = tap_open(net->name, net->queues ? net->queues : 1, false, &n->tap, err);
+	return res || was_there ? res : set_up(nl, net, &n->tap, 0, 0, err);
+}
+
+static int open_fd(struct network *n, const struct machine_net *net, struct err *err)
+{
+	autofd int fd = fcntl(net->fd, F_DUPFD_CLOEXEC, 0);
+	int res;
+
+	if (fd < 0)
+		return err_sys(err, errno, "network: fd %d", net->fd);
+	res = tap_adopt(fd, &n->tap, err);
+	if (!res)
+		fd = -1; /* the tap's */
+	return res;
+}
+
+static int open_kind(struct network *n, struct netlink *nl, struct machine_net *net,
+		     struct err *err)
+{
+	switch (net->kind) {
+	case NET_POOL:
+		return open_pool(n, nl, net, err);
+	case NET_TAP:
+		return open_tap(n, nl, net, err);
+	case NET_BRIDGE:
+		return open_bridge(n, nl, net, err);
+	case NET_FD:
+		return open_fd(n, net, err);
+	default:
+		return err_set(err, ENOTSUP, "network: this kind is not there yet");
+	}
+}
+
+/* ---- */
 
 int network_open(struct machine_net *net, struct network **ret_network, struct err *err)
 {
-	static const uint8_t none[6];
-	struct network *n;
+	struct network *n = calloc(1, sizeof(*n));
+	struct netlink nl;
 	int res;
 
-	if (net->kind != NET_TAP)
-		return err_set(err, ENOTSUP, "network: only tap=NAME is there so far");
-	n = calloc(1, sizeof(*n));
 	if (!n)
 		return err_set(err, ENOMEM, "network: out of memory");
-	res = tap_open(net->name, net->queues ? net->queues : 1, &n->tap, err);
-	if (!res && !memcmp(net->mac, none, sizeof(none)))
-		res = make_mac(net->mac, err);
+	res = netlink_open(&nl);
+	if (res) {
+		free(n);
+		return err_sys(err, -res, "network: rtnetlink");
+	}
+	res = open_kind(n, &nl, net, err);
+	netlink_close(&nl);
+	if (!res)
+		res = make_mac(net, err);
 	if (res) {
 		network_free(n);
 		return res;

@@ -16,7 +16,6 @@
 #include <linux/io_uring.h>
 #include <linux/kvm.h>
 #include <linux/sched.h>
-#include <linux/if_tun.h>
 #include <linux/vhost.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>

@@ -15,6 +15,7 @@
  * Invariants
  *  1. A vector that is live has no pending bit for longer than a raise or an unmasking takes.
  *  2. A live vector's message is with the platform.
+ *  3. Only while a vector is live does the function's ops->msix_direct() have its eventfd.
  *
  * Threads: `lock` for the table and for changes of what is live; pci_msix_raise() takes no lock.
  * `live` and `pending` are two flags of which each side sets one and then reads the other, raising:
@@ -45,6 +46,7 @@ struct msix_vector {
 };
 
 struct pci_msix {
+	struct pci_dev *dev;
 	const struct platform *plat;
 	const char *name; /* of the function */
 	unsigned bar;
@@ -82,6 +84,7 @@ int pci_dev_add_msix(struct pci_dev *dev, const struct platform *plat, unsigned 
 	m = calloc(1, sizeof(*m));
 	if (!m)
 		return err_sys(err, ENOMEM, "%s: MSI-X", dev->name);
+	m->dev = dev;
 	m->plat = plat;
 	m->name = dev->name;
 	m->bar = bar;
@@ -153,6 +156,26 @@ void pci_msix_raise(struct pci_dev *dev, unsigned vector)
 	}
 }
 
+static void set_live_locked(struct pci_msix *m, unsigned vector, bool live)
+{
+	struct msix_vector *v = &m->vectors[vector];
+
+	if (atomic_exchange(&v->live, live) != live && m->dev->ops->msix_direct)
+		m->dev->ops->msix_direct(m->dev, vector, live ? v->irq.fd : -1);
+}
+
+void pci_msix_direct(struct pci_dev *dev, unsigned vector, void (*fn)(void *ctx, int irq_fd),
+		     void *ctx)
+{
+	struct pci_msix *m = dev->msix;
+	int fd = -1;
+
+	AUTOLOCK(&m->lock);
+	if (vector < m->nvectors && atomic_load(&m->vectors[vector].live))
+		fd = m->vectors[vector].irq.fd;
+	fn(ctx, fd);
+}
+
 /* Follows a change of the table entry or of message control. */
 static void vector_update_locked(struct pci_msix *m, unsigned vector)
 {
@@ -163,7 +186,7 @@ static void vector_update_locked(struct pci_msix *m, unsigned vector)
 	};
 
 	if (!m->on || m->fmask || (v->entry[PCI_MSIX_ENTRY_CTRL] & PCI_MSIX_ENTRY_MASKED)) {
-		atomic_store(&v->live, false);
+		set_live_locked(m, vector, false);
 		return;
 	}
 	if (!v->is_set || msg.addr != v->msg.addr || msg.data != v->msg.data) {
@@ -171,7 +194,7 @@ static void vector_update_locked(struct pci_msix *m, unsigned vector)
 
 		v->is_set = !r;
 		if (r) {
-			atomic_store(&v->live, false);
+			set_live_locked(m, vector, false);
 			log_limited(&m->refused, LOG_LEVEL_WARN,
 				    "%s: message of vector %u is refused: %s", m->name, vector,
 				    strerror(-r));
@@ -180,7 +203,7 @@ static void vector_update_locked(struct pci_msix *m, unsigned vector)
 		v->msg = msg;
 	}
 	/* Partner: pending bit and load of `live` in pci_msix_raise(). */
-	atomic_store(&v->live, true);
+	set_live_locked(m, vector, true);
 	if (pending_take(m, vector))
 		irq_raise(&v->irq);
 }
@@ -189,7 +212,7 @@ static void vector_off_locked(struct pci_msix *m, unsigned vector)
 {
 	struct msix_vector *v = &m->vectors[vector];
 
-	atomic_store(&v->live, false);
+	set_live_locked(m, vector, false);
 	if (!v->is_set)
 		return;
 	/* Before the message goes: a raise that comes too late for it sees the count change. */

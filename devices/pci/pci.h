@@ -41,6 +41,10 @@ struct pci_dev_ops {
 	 * the read takes `config` and after the write changed it. */
 	void (*config_read)(struct pci_dev *dev, unsigned offset, unsigned size);
 	void (*config_written)(struct pci_dev *dev, unsigned offset, unsigned size);
+	/* Optional: whoever raises `vector` may signal eventfd `irq_fd` in place of
+	 * pci_msix_raise(); -1: not any more, when this returns. The lock of the MSI-X table is
+	 * held. */
+	void (*msix_direct)(struct pci_dev *dev, unsigned vector, int irq_fd);
 };
 
 struct pci_bar {
@@ -90,6 +94,13 @@ int pci_dev_add_msix(struct pci_dev *dev, const struct platform *plat, unsigned 
  * is off. Vectors out of range (PCI_NO_VECTOR) do nothing.
  */
 void pci_msix_raise(struct pci_dev *dev, unsigned vector);
+
+/*
+ * Calls `fn` with the eventfd of `vector`, as msix_direct() does and apart from it; -1 also for
+ * vectors out of range.
+ */
+void pci_msix_direct(struct pci_dev *dev, unsigned vector, void (*fn)(void *ctx, int irq_fd),
+		     void *ctx);
 
 /* Frees what pci_dev_* allocated; the struct itself is the caller's. */
 void pci_dev_fini(struct pci_dev *dev);

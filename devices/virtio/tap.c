@@ -46,10 +46,12 @@ static int prepare(struct tap *tap, int fd, struct err *err)
 	return 0;
 }
 
-static int refused(const char *name, unsigned queues, int code, struct err *err)
+static int refused(const char *name, unsigned queues, bool exclusive, int code, struct err *err)
 {
 	const char *kind = queues > 1 ? " multi_queue" : "";
 
+	if (code == EBUSY && exclusive)
+		return err_set(err, code, "network: there is an interface %s; name another", name);
 	switch (code) {
 	case EPERM:
 	case EACCES:
@@ -75,10 +77,12 @@ static int refused(const char *name, unsigned queues, int code, struct err *err)
 	}
 }
 
-static int open_queue(struct tap *tap, const char *name, unsigned queues, struct err *err)
+static int open_queue(struct tap *tap, const char *name, unsigned queues, bool exclusive,
+		      struct err *err)
 {
 	struct ifreq ifr = {
-	    .ifr_flags = (short)(TAP_FLAGS | (queues > 1 ? IFF_MULTI_QUEUE : 0)),
+	    .ifr_flags = (short)(TAP_FLAGS | (queues > 1 ? IFF_MULTI_QUEUE : 0) |
+				 (exclusive ? IFF_TUN_EXCL : 0)),
 	};
 	int *fd = &tap->fds[tap->queues];
 
@@ -88,12 +92,13 @@ static int open_queue(struct tap *tap, const char *name, unsigned queues, struct
 	tap->queues++;
 	memcpy(ifr.ifr_name, name, strlen(name));
 	if (ioctl(*fd, TUNSETIFF, &ifr))
-		return refused(name, queues, errno, err);
+		return refused(name, queues, exclusive, errno, err);
 	memcpy(tap->name, ifr.ifr_name, sizeof(tap->name));
 	return prepare(tap, *fd, err);
 }
 
-int tap_open(const char *name, unsigned queues, struct tap *ret_tap, struct err *err)
+int tap_open(const char *name, unsigned queues, bool exclusive, struct tap *ret_tap,
+	     struct err *err)
 {
 	struct tap tap;
 	int r = 0;
@@ -109,7 +114,7 @@ int tap_open(const char *name, unsigned queues, struct tap *ret_tap, struct err 
 	tap_init(&tap);
 	tap.multi = queues > 1;
 	for (unsigned i = 0; i < queues && !r; i++)
-		r = open_queue(&tap, name, queues, err);
+		r = open_queue(&tap, name, queues, exclusive && !i, err);
 	if (r) {
 		tap_close(&tap);
 		return r;
@@ -118,28 +123,35 @@ int tap_open(const char *name, unsigned queues, struct tap *ret_tap, struct err 
 	return 0;
 }
 
-/* A datagram socket? */
-static bool is_socket(int fd)
+/* SOCK_*, or -1: it is no socket. */
+static int socket_type(int fd)
 {
 	socklen_t len = sizeof(int);
 	int type;
 
-	return !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) &&
-	       (type == SOCK_SEQPACKET || type == SOCK_DGRAM);
+	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) ? -1 : type;
+}
+
+static int adopt_flags(int fd, int flags, struct err *err)
+{
+	if (fcntl(fd, F_SETFL, flags | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC))
+		return err_sys(err, errno, "network: fd %d", fd);
+	return 0;
 }
 
 int tap_adopt(int fd, struct tap *ret_tap, struct err *err)
 {
 	struct ifreq ifr = {0};
 	struct tap tap;
-	int flags = fcntl(fd, F_GETFL), r;
+	const int flags = fcntl(fd, F_GETFL), type = socket_type(fd);
+	int r;
 
 	if (flags < 0)
 		return err_sys(err, errno, "network: fd %d", fd);
 	tap_init(&tap);
 	tap.fds[0] = fd;
 	tap.queues = 1;
-	tap.socket = is_socket(fd);
+	tap.socket = type == SOCK_SEQPACKET || type == SOCK_DGRAM;
 	if (!tap.socket) {
 		if (ioctl(fd, TUNGETIFF, &ifr))
 			return err_set(err, EINVAL,
@@ -154,9 +166,28 @@ int tap_adopt(int fd, struct tap *ret_tap, struct err *err)
 		if (r)
 			return r;
 	}
-	if (fcntl(fd, F_SETFL, flags | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC))
+	r = adopt_flags(fd, flags, err);
+	if (!r)
+		*ret_tap = tap;
+	return r;
+}
+
+int tap_adopt_stream(int fd, struct tap *ret_tap, struct err *err)
+{
+	const int flags = fcntl(fd, F_GETFL);
+	int r;
+
+	if (flags < 0)
 		return err_sys(err, errno, "network: fd %d", fd);
-	*ret_tap = tap;
+	if (socket_type(fd) != SOCK_STREAM)
+		return err_set(err, EINVAL, "network: fd %d is no stream socket", fd);
+	r = adopt_flags(fd, flags, err);
+	if (r)
+		return r;
+	tap_init(ret_tap);
+	ret_tap->fds[0] = fd;
+	ret_tap->queues = 1;
+	ret_tap->socket = ret_tap->stream = true;
 	return 0;
 }
 
@@ -178,7 +209,7 @@ int tap_set_queue(const struct tap *tap, unsigned queue, bool on)
 {
 	struct ifreq ifr = {.ifr_flags = on ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE};
 
-	if (!tap->multi)
+	if (!tap->multi || !queue)
 		return 0;
 	return ioctl(tap->fds[queue], TUNSETQUEUE, &ifr) ? -errno : 0;
 }

@@ -3,7 +3,8 @@
  * bytes, little-endian (linux/if_tun.h, Documentation/networking/tuntap.rst).
  *
  * A datagram socket (SOCK_SEQPACKET or SOCK_DGRAM) may stand in its place: packets with the same
- * header go through it one by one, and what only a tap can do (offloads, filter) is left out.
+ * header go through it one by one, and what only a tap can do (offloads, filter) is left out. Or a
+ * stream socket, as of passt(1): each frame behind its length, 32 bits big-endian, and no header.
  *
  * Threads: opened by one thread; afterwards the device's loop uses it.
  */
@@ -22,7 +23,8 @@
 struct tap {
 	int fds[TAP_QUEUES_MAX]; /* O_NONBLOCK; -1 from `queues` on */
 	unsigned queues;	 /* 0: not open */
-	bool socket;		 /* no tap but a datagram socket */
+	bool socket;		 /* no tap but a socket */
+	bool stream;		 /* and that one of a stream */
 	bool multi;		 /* queues can be detached */
 	bool uso;		 /* the kernel takes UDP segmentation */
 	char name[IFNAMSIZ];	 /* "" for a socket */
@@ -38,23 +40,33 @@ struct tap {
 
 /*
  * Opens `queues` queues of interface `name`, which is made, and goes again with the last of them,
- * where there is none and the process may (CAP_NET_ADMIN). -EPERM, -EBUSY, -EINVAL (the interface
- * is of another kind): the message says what to do.
+ * where there is none and the process may (CAP_NET_ADMIN). `exclusive`: only where there is none, so
+ * that two who choose the same name never share. -EPERM, -EBUSY (exclusive: there is one; else
+ * another process has all queues), -EINVAL (the interface is of another kind): the message says what
+ * to do.
  */
-int tap_open(const char *name, unsigned queues, struct tap *ret_tap, struct err *err);
+int tap_open(const char *name, unsigned queues, bool exclusive, struct tap *ret_tap,
+	     struct err *err);
 
 /* Takes `fd` over on success, one queue. -EINVAL: it is no tap with IFF_VNET_HDR and IFF_NO_PI, and
  * no datagram socket. */
 int tap_adopt(int fd, struct tap *ret_tap, struct err *err);
+
+/* Likewise a connected stream socket. -EINVAL: it is none. */
+int tap_adopt_stream(int fd, struct tap *ret_tap, struct err *err);
 void tap_close(struct tap *tap); /* what is not open is accepted */
 
 /* 0 or -errno; 0 for what a socket cannot do. */
 int tap_set_offloads(const struct tap *tap, unsigned offloads);
-int tap_set_queue(const struct tap *tap, unsigned queue, bool on); /* idempotent is the caller's */
+
+/* Idempotent is the caller's. Nothing for queue 0, which stays: without any, the interface takes no
+ * offloads and no filter. */
+int tap_set_queue(const struct tap *tap, unsigned queue, bool on);
 
 /*
- * Passes packets for these addresses only; those of a group that do not fit pass all. `n` 0: all
- * packets. TAP_MACS_MAX at most.
+ * Passes packets for these addresses only. `n` 0: all packets. TAP_MACS_MAX at most. The kernel
+ * compares with the first 8; further ones of groups it hashes, so others of the same hash pass as
+ * well; with one of an interface behind those 8 it passes all packets. So: interfaces first.
  */
 #define TAP_MACS_MAX 66
 int tap_set_filter(const struct tap *tap, const uint8_t (*macs)[6], unsigned n, bool allmulti);

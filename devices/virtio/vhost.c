@@ -108,7 +108,47 @@ int vhost_set_base(const struct vhost *vhost, unsigned ring, uint16_t base)
 	return vhost_call(vhost, VHOST_SET_VRING_BASE, &state);
 }
 
-int vhost_rings_set(const struct vhost_rings *rings, const struct vhost *vhost, unsigned ring,
+static int set_call_locked(const struct vhost_rings *rings, unsigned queue)
+{
+	const int irq_fd = rings->routes[queue].irq_fd;
+	struct vhost_vring_file file = {
+	    .index = rings->routes[queue].ring,
+	    .fd = irq_fd >= 0 ? irq_fd : rings->calls[queue].fd,
+	};
+
+	return vhost_call(rings->routes[queue].vhost, VHOST_SET_VRING_CALL, &file);
+}
+
+void vhost_rings_irq(struct vhost_rings *rings, unsigned queue, int irq_fd)
+{
+	if (queue >= rings->n)
+		return;
+	AUTOLOCK(&rings->lock);
+	if (rings->routes[queue].irq_fd == irq_fd)
+		return;
+	rings->routes[queue].irq_fd = irq_fd;
+	/* A ring that took one eventfd takes another; what the first has is not lost. */
+	if (rings->routes[queue].vhost)
+		set_call_locked(rings, queue);
+}
+
+static int route(struct vhost_rings *rings, unsigned queue, const struct vhost *vhost,
+		 unsigned ring)
+{
+	AUTOLOCK(&rings->lock);
+	rings->routes[queue].vhost = vhost;
+	rings->routes[queue].ring = ring;
+	return set_call_locked(rings, queue);
+}
+
+void vhost_rings_unset(struct vhost_rings *rings)
+{
+	AUTOLOCK(&rings->lock);
+	for (unsigned i = 0; i < rings->n; i++)
+		rings->routes[i].vhost = NULL;
+}
+
+int vhost_rings_set(struct vhost_rings *rings, const struct vhost *vhost, unsigned ring,
 		    const struct virtq *vq)
 {
 	const unsigned queue = virtq_index(vq);
@@ -130,9 +170,8 @@ int vhost_rings_set(const struct vhost_rings *rings, const struct vhost *vhost, 
 	file.fd = rings->vl->dev->kick_fd[queue];
 	if (!r)
 		r = vhost_call(vhost, VHOST_SET_VRING_KICK, &file);
-	file.fd = rings->calls[queue].fd;
 	if (!r)
-		r = vhost_call(vhost, VHOST_SET_VRING_CALL, &file);
+		r = route(rings, queue, vhost, ring);
 	file.fd = rings->error.fd;
 	if (!r)
 		r = vhost_call(vhost, VHOST_SET_VRING_ERR, &file);
@@ -185,6 +224,7 @@ void vhost_rings_stop(struct vhost_rings *rings)
 	for (unsigned i = 0; i < rings->n; i++)
 		loop_unwatch(&rings->calls[i].watch);
 	loop_unwatch(&rings->error.watch);
+	vhost_rings_unset(rings);
 }
 
 void vhost_rings_kick(const struct vhost_rings *rings, unsigned first, unsigned n)
@@ -207,7 +247,10 @@ int vhost_rings_init(struct vhost_rings *rings, struct virtio_loop *vl, unsigned
 {
 	int r;
 
-	*rings = (struct vhost_rings){.vl = vl, .failed = failed_fn};
+	*rings =
+	    (struct vhost_rings){.vl = vl, .failed = failed_fn, .lock = PTHREAD_MUTEX_INITIALIZER};
+	for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
+		rings->routes[i].irq_fd = -1;
 	r = make_signal(rings, &rings->error, err);
 	while (rings->n < n && !r) {
 		r = make_signal(rings, &rings->calls[rings->n], err);
@@ -223,5 +266,6 @@ void vhost_rings_fini(struct vhost_rings *rings)
 	for (unsigned i = 0; i < rings->n; i++)
 		cleanup_fd(&rings->calls[i].fd);
 	cleanup_fd(&rings->error.fd);
+	pthread_mutex_destroy(&rings->lock);
 	*rings = (struct vhost_rings){0};
 }

@@ -4,11 +4,13 @@
  *
  * A `struct vhost` is one descriptor of such a kernel device, with rings from 0. vhost_rings are
  * the signals of all rings of a virtio device, whatever descriptors they belong to: ring i is its
- * queue i. The kernel takes doorbells from dev->kick_fd; its interrupts go through the device's
- * loop, so that the transport can mask them.
+ * queue i. The kernel takes doorbells from dev->kick_fd. Its interrupts go straight to the
+ * transport's eventfd where and while that has one (virtio_dev_ops.queue_irq), else through the
+ * device's loop, so that the transport can mask them.
  *
  * Threads: vhost_* calls: any, one at a time for each ring, of the process that opened it.
- * vhost_rings: made by one thread; start and stop on the loop's.
+ * vhost_rings: made by one thread; start and stop on the loop's; `lock`, below all others, for
+ * where interrupts go.
  */
 #ifndef DEVICES_VIRTIO_VHOST_H
 #define DEVICES_VIRTIO_VHOST_H
@@ -73,6 +75,13 @@ struct vhost_rings {
 	void (*failed)(struct virtio_loop *vl);
 	struct vhost_signal calls[VIRTIO_QUEUES_MAX]; /* the kernel has used something */
 	struct vhost_signal error;		      /* it cannot go on with a ring */
+
+	pthread_mutex_t lock;
+	struct {
+		const struct vhost *vhost; /* that serves the queue; NULL: it is not set up */
+		unsigned ring;
+		int irq_fd; /* the transport's; -1: none */
+	} routes[VIRTIO_QUEUES_MAX];
 };
 
 /*
@@ -87,9 +96,16 @@ void vhost_rings_fini(struct vhost_rings *rings); /* also of one that is zeroed 
 void vhost_rings_start(struct vhost_rings *rings);
 void vhost_rings_stop(struct vhost_rings *rings);
 
-/* Gives ring `ring` of `vhost` all that it needs to serve `vq` from its beginning. */
-int vhost_rings_set(const struct vhost_rings *rings, const struct vhost *vhost, unsigned ring,
+/* Gives ring `ring` of `vhost`, which stays where it is until the stop, all that it needs to serve
+ * `vq` from its beginning. */
+int vhost_rings_set(struct vhost_rings *rings, const struct vhost *vhost, unsigned ring,
 		    const struct virtq *vq);
+
+/* Of no ring is the kernel told anything more, until it is set again; a stop does that as well. */
+void vhost_rings_unset(struct vhost_rings *rings);
+
+/* As virtio_dev_ops.queue_irq. */
+void vhost_rings_irq(struct vhost_rings *rings, unsigned queue, int irq_fd);
 
 /* For what the driver offered while the kernel did not listen. */
 void vhost_rings_kick(const struct vhost_rings *rings, unsigned first, unsigned n);

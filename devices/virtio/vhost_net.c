@@ -15,20 +15,16 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "devices/virtio/link_news.h"
 #include "devices/virtio/net_priv.h"
 
 #include <errno.h>
-#include <linux/netlink.h>
-#include <linux/rtnetlink.h>
 #include <linux/vhost.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
-#define PAIR_RINGS 2  /* receive and transmit */
-#define NEWS_BATCH 64 /* messages about interfaces before others have their turn */
+#define PAIR_RINGS 2 /* receive and transmit */
 
 struct served_pair {
 	struct vhost vhost;
@@ -51,9 +47,7 @@ struct vhost_net_dev {
 	struct loop_msg resume;
 	void (*quiet)(void *ctx);
 	void *quiet_ctx;
-	int news_fd; /* tells when interfaces change */
-	struct loop_op news;
-	bool listening;
+	struct link_news news;
 };
 
 static struct vhost_net_dev *vhost_net_of(struct net *net)
@@ -220,7 +214,7 @@ static const struct net_path vhost_path = {
 
 static bool tap_is_gone(const struct vhost_net_dev *d)
 {
-	/* the first queue: one that is detached looks the same as one whose tap is gone */
+	/* one that is detached looks like one whose tap is gone; the first never is */
 	struct pollfd p = {.fd = d->net.tap.fds[0]};
 
 	return poll(&p, 1, 0) == 1 && (p.revents & (POLLERR | POLLHUP));
@@ -228,51 +222,16 @@ static bool tap_is_gone(const struct vhost_net_dev *d)
 
 static bool look_after_tap(struct vhost_net_dev *d)
 {
-	/* without a pair the first queue is detached */
-	if (!d->net.pairs_on || !tap_is_gone(d))
+	if (!tap_is_gone(d))
 		return false;
 	net_gone(&d->net);
 	apply(d);
 	return true;
 }
 
-static void listen_for_news(struct vhost_net_dev *d)
+static void news_came(struct link_news *news)
 {
-	d->listening = true;
-	virtio_loop_hold(&d->net.vl);
-	loop_poll(d->net.vl.loop, &d->news, d->news_fd, POLLIN);
-}
-
-static void news_came(struct loop_op *op, int res)
-{
-	struct vhost_net_dev *d = container_of(op, struct vhost_net_dev, news);
-	char start[64]; /* of a message; the rest is dropped */
-	ssize_t n = 0;
-
-	d->listening = false;
-	if (!d->net.vl.stopping && res >= 0) {
-		/* Of whatever interface, and also where some were lost (ENOBUFS): look. */
-		for (unsigned i = 0; i < NEWS_BATCH && (n >= 0 || errno == ENOBUFS); i++)
-			n = read(d->news_fd, start, sizeof(start));
-		if (!look_after_tap(d))
-			listen_for_news(d);
-	}
-	virtio_loop_unhold(&d->net.vl);
-}
-
-/*
- * A tap that is deleted shows POLLERR, but wakes up only those who wait for packets as well, which
- * would make this thread look at every packet. So the host's news of interfaces are waited for.
- */
-static int open_news(struct vhost_net_dev *d, struct err *err)
-{
-	const struct sockaddr_nl addr = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK};
-
-	d->news_fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
-	if (d->news_fd < 0 || bind(d->news_fd, (const struct sockaddr *)&addr, sizeof(addr)))
-		return err_sys(err, errno,
-			       "network: no news of interfaces (rtnetlink); use backend=builtin");
-	return 0;
+	look_after_tap(container_of(news, struct vhost_net_dev, news));
 }
 
 /* ---- on the loop ---- */
@@ -289,8 +248,7 @@ static void starting(struct virtio_loop *vl)
 
 	vhost_rings_start(&d->rings);
 	net_begin(&d->net);
-	if (!atomic_load(&d->net.gone))
-		listen_for_news(d);
+	link_news_start(&d->news);
 }
 
 static void stopping(struct virtio_loop *vl)
@@ -299,8 +257,7 @@ static void stopping(struct virtio_loop *vl)
 
 	net_set_pairs(&d->net, 0);
 	vhost_rings_stop(&d->rings);
-	if (d->listening)
-		loop_cancel(vl->loop, &d->news);
+	link_news_stop(&d->news);
 }
 
 static void ready(struct virtio_loop_queue *q)
@@ -386,6 +343,7 @@ static int activate(struct virtio_dev *dev, uint64_t features, struct virtq *con
 			r = set_pair(d, i, features, queues);
 	}
 	if (r) {
+		vhost_rings_unset(&d->rings);
 		net_deactivated(net);
 		return r;
 	}
@@ -417,6 +375,11 @@ static void vhost_resume(struct virtio_dev *dev)
 	virtio_loop_resume(&d->net.vl);
 }
 
+static void queue_irq(struct virtio_dev *dev, unsigned index, int irq_fd)
+{
+	vhost_rings_irq(&vhost_net_of(net_of(dev))->rings, index, irq_fd);
+}
+
 static void drop(struct virtio_dev *dev)
 {
 	struct net *net = net_of(dev);
@@ -425,7 +388,7 @@ static void drop(struct virtio_dev *dev)
 	for (unsigned i = 0; i < VIRTIO_NET_PAIRS_MAX; i++)
 		vhost_close(&d->pairs[i].vhost);
 	vhost_rings_fini(&d->rings);
-	cleanup_fd(&d->news_fd);
+	link_news_close(&d->news);
 	net_fini(net);
 	pthread_mutex_destroy(&d->lock);
 	free(d);
@@ -438,6 +401,7 @@ static const struct virtio_dev_ops ops = {
     .reset = reset,
     .pause = vhost_pause,
     .resume = vhost_resume,
+    .queue_irq = queue_irq,
     .free = drop,
 };
 
@@ -455,11 +419,14 @@ static int check(const struct tap *tap, const struct vhost_net *vhost, struct er
 static int init(struct vhost_net_dev *d, const struct virtio_net_config *config,
 		const struct tap *tap, struct loop *loop, struct err *err)
 {
+	struct err why = ERR_INIT;
 	int r = net_init(&d->net, config, tap, &ops, &loop_ops, &vhost_path, loop, err);
 
 	if (!r)
 		r = vhost_rings_init(&d->rings, &d->net.vl, PAIR_RINGS * tap->queues, gave_up, err);
-	return r ? r : open_news(d, err);
+	if (!r && link_news_open(&d->news, &d->net.vl, news_came, &why))
+		log_warn("%s; the end of tap %s will not be noticed", why.msg, tap->name);
+	return r;
 }
 
 int virtio_vhost_net_new(const struct virtio_net_config *config, struct tap *tap,
@@ -476,8 +443,7 @@ int virtio_vhost_net_new(const struct virtio_net_config *config, struct tap *tap
 		return err_set(err, ENOMEM, "network: out of memory");
 	pthread_mutex_init(&d->lock, NULL);
 	d->mem = plat->mem;
-	d->news_fd = -1;
-	d->news.done = news_came;
+	d->news.fd = -1;
 	d->resume.fn = resumed;
 	for (unsigned i = 0; i < VIRTIO_NET_PAIRS_MAX; i++)
 		d->pairs[i].vhost.fd = -1;

@@ -47,8 +47,7 @@ void vhost_net_close(struct vhost_net *vhost); /* what is not open is accepted *
 /*
  * Takes `tap` and `vhost` over on success; a queue pair for each of the tap's queues. `loop`, which
  * does not run yet, serves the control queue. -EINVAL: a number is out of range, `vhost` has other
- * than the tap's number of pairs, or the tap is a socket; -ENOMEM, -EMFILE; others where the host
- * does not tell of interfaces that go (rtnetlink).
+ * than the tap's number of pairs, or the tap is a socket; -ENOMEM, -EMFILE.
  */
 int virtio_vhost_net_new(const struct virtio_net_config *config, struct tap *tap,
 			 struct vhost_net *vhost, const struct platform *plat, struct loop *loop,

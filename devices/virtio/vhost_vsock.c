@@ -111,8 +111,10 @@ static int activate(struct virtio_dev *dev, uint64_t features, struct virtq *con
 		r = vhost_rings_set(&d->rings, &d->vhost, i, queues[i]);
 	if (!r)
 		r = set_running(&d->vhost, 1);
-	if (r)
+	if (r) {
+		vhost_rings_unset(&d->rings);
 		return r;
+	}
 	virtio_loop_start(&d->vl, ours);
 	vhost_rings_kick(&d->rings, 0, VHOST_RINGS);
 	return 0;
@@ -145,6 +147,11 @@ static void vhost_resume(struct virtio_dev *dev)
 	virtio_loop_resume(&d->vl);
 }
 
+static void queue_irq(struct virtio_dev *dev, unsigned index, int irq_fd)
+{
+	vhost_rings_irq(&vhost_of(dev)->rings, index, irq_fd);
+}
+
 static void drop(struct virtio_dev *dev)
 {
 	struct vhost_dev *d = vhost_of(dev);
@@ -163,6 +170,7 @@ static const struct virtio_dev_ops ops = {
     .reset = reset,
     .pause = vhost_pause,
     .resume = vhost_resume,
+    .queue_irq = queue_irq,
     .free = drop,
 };
 

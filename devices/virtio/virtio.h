@@ -74,6 +74,14 @@ struct virtio_dev_ops {
 	void (*pause)(struct virtio_dev *dev, void (*quiet)(void *ctx), void *ctx);
 	void (*resume)(struct virtio_dev *dev);
 
+	/*
+	 * Optional, also while it is not active: interrupts of queue `index` may be raised by
+	 * signalling eventfd `irq_fd`, as a backend in the kernel can, in place of
+	 * virtio_raise_queue(); -1: not any more, when this returns. vCPU thread, under locks of
+	 * the transport: nothing of it is to be called.
+	 */
+	void (*queue_irq)(struct virtio_dev *dev, unsigned index, int irq_fd);
+
 	/* The device is going: free it. Comes after reset(). */
 	void (*free)(struct virtio_dev *dev);
 };

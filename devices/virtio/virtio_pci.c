@@ -231,12 +231,55 @@ static void config_written(struct pci_dev *pci, unsigned offset, unsigned size)
 		bar_write(pci, BAR, at, len, le32_load(pci->config + p->window + CAP_DATA));
 }
 
+/* ---- vectors ---- */
+
+/* The table's lock is held, which changes of queue_vector are made under as well. */
+static void direct_locked(const struct virtio_pci *p, unsigned index, int irq_fd)
+{
+	struct virtio_dev *dev = p->t.dev;
+
+	if (dev->ops->queue_irq)
+		dev->ops->queue_irq(dev, index, irq_fd);
+}
+
+static void msix_direct(struct pci_dev *pci, unsigned vector, int irq_fd)
+{
+	const struct virtio_pci *p = vpci_of(pci);
+
+	for (unsigned i = 0; i < p->t.dev->nqueues; i++) {
+		if (atomic_load(&p->queue_vector[i]) == vector)
+			direct_locked(p, i, irq_fd);
+	}
+}
+
+struct vector_change {
+	struct virtio_pci *p;
+	unsigned index;
+	uint16_t vector;
+};
+
+static void change_locked(void *ctx, int irq_fd)
+{
+	const struct vector_change *c = ctx;
+
+	atomic_store(&c->p->queue_vector[c->index], c->vector);
+	direct_locked(c->p, c->index, irq_fd);
+}
+
+void virtio_pci_set_queue_vector(struct virtio_pci *p, unsigned index, uint16_t vector)
+{
+	struct vector_change c = {.p = p, .index = index, .vector = vector};
+
+	pci_msix_direct(&p->pci, vector, change_locked, &c);
+}
+
 static const struct pci_dev_ops pci_ops = {
     .bar_read = bar_read,
     .bar_write = bar_write,
     .bar_mapped = bar_mapped,
     .config_read = config_read,
     .config_written = config_written,
+    .msix_direct = msix_direct,
 };
 
 /* ---- transport ---- */
@@ -260,8 +303,12 @@ static void pci_reset(struct virtio_transport *t)
 	struct virtio_pci *p = container_of(t, struct virtio_pci, t);
 
 	atomic_store(&p->config_vector, PCI_NO_VECTOR);
-	for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
-		atomic_store(&p->queue_vector[i], PCI_NO_VECTOR);
+	for (unsigned i = 0; i < t->dev->nqueues; i++) {
+		if (p->pci.msix)
+			virtio_pci_set_queue_vector(p, i, PCI_NO_VECTOR);
+		else /* it is being made */
+			atomic_store(&p->queue_vector[i], PCI_NO_VECTOR);
+	}
 }
 
 static void pci_free(struct virtio_transport *t)

@@ -80,9 +80,9 @@ uint64_t virtio_pci_common_read(struct virtio_pci *p, uint64_t offset, unsigned 
 }
 
 /* §4.1.5.1.2: a vector that does not exist reads back as NO_VECTOR. */
-static void set_vector(const struct virtio_pci *p, _Atomic uint16_t *reg, uint64_t value)
+static uint16_t known_vector(const struct virtio_pci *p, uint64_t value)
 {
-	atomic_store(reg, value < p->vectors ? (uint16_t)value : PCI_NO_VECTOR);
+	return value < p->vectors ? (uint16_t)value : PCI_NO_VECTOR;
 }
 
 /* A ring's address: whole, or either half (§4.1.3.1). */
@@ -149,7 +149,7 @@ void virtio_pci_common_write(struct virtio_pci *p, uint64_t offset, unsigned siz
 		virtio_set_driver_features(t, (uint32_t)value);
 		break;
 	case ACCESS(2, COMMON(config_msix_vector)):
-		set_vector(p, &p->config_vector, value);
+		atomic_store(&p->config_vector, known_vector(p, value));
 		break;
 	case ACCESS(1, COMMON(device_status)):
 		virtio_set_status(t, (uint8_t)value);
@@ -159,7 +159,7 @@ void virtio_pci_common_write(struct virtio_pci *p, uint64_t offset, unsigned siz
 		break;
 	case ACCESS(2, COMMON(queue_msix_vector)):
 		if (virtio_queue(t))
-			set_vector(p, &p->queue_vector[r->queue_sel], value);
+			virtio_pci_set_queue_vector(p, r->queue_sel, known_vector(p, value));
 		break;
 	default:
 		write_queue_locked(t, offset, size, value);

@@ -20,6 +20,9 @@ struct virtio_pci {
 	bool has_doorbell[VIRTIO_QUEUES_MAX];
 };
 
+/* virtio_pci.c: `vector` is one that exists, or PCI_NO_VECTOR. */
+void virtio_pci_set_queue_vector(struct virtio_pci *p, unsigned index, uint16_t vector);
+
 /* virtio_pci_common.c: any access, offset below 4 KiB; takes the transport's lock. */
 #define VIRTIO_PCI_COMMON_BYTES 0x3c
 

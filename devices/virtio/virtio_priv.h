@@ -10,7 +10,8 @@
  *  3. The device's loop thread never takes `lock`: a vCPU thread holds it while it waits for the
  *     loop in a reset. What the loop thread needs (isr, needs_reset, vectors) is atomic.
  *
- * Lock order: the PCI host's lock, `lock`. Below `lock` nothing is taken but the device's own.
+ * Lock order: the PCI host's lock, `lock`, the MSI-X table's. Below them nothing is taken but the
+ * device's own.
  */
 #ifndef DEVICES_VIRTIO_VIRTIO_PRIV_H
 #define DEVICES_VIRTIO_VIRTIO_PRIV_H

@@ -2,7 +2,7 @@
 #include "guest/agent/calls.h"
 
 #include "base/checked.h"
-#include "guest/agent/netlink.h"
+#include "base/netlink.h"
 #include "proto/agent.pb-c.h"
 
 #include <arpa/inet.h>
@@ -209,8 +209,8 @@ static int set_interface(int index, const request_t *r, struct err *err)
 	if (res)
 		return err_sys(err, -res, "netlink");
 	if (lo)
-		(void)netlink_link_up(&nl, lo, 0);
-	res = netlink_link_up(&nl, index, r->mtu);
+		(void)netlink_link_up(&nl, lo, 0, 0);
+	res = netlink_link_up(&nl, index, r->mtu, 0);
 	if (res)
 		res = err_sys(err, -res, "bringing it up");
 	if (!res)

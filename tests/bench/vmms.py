@@ -2,6 +2,7 @@
 import os
 import shutil
 
+MAC = "02:00:00:00:00:99"  # the same for all: the host remembers it
 COMMON = "console=ttyS0 quiet panic=-1"
 
 
@@ -54,7 +55,7 @@ def qemu_vsock(kernel, initrd, cid):
 
 def lodge_net(kernel, root, init, tap, backend):
     return ["build/lodge", "run", "--kernel", kernel, "--initramfs", "none", "--root", f"path={root},format=raw,ro=on",
-            "--memory", "256M", "--init", init, "--log", "error", "--net", f"tap={tap},backend={backend},spoof=on"]
+            "--memory", "256M", "--init", init, "--log", "error", "--net", f"tap={tap},backend={backend},spoof=on,mac={MAC}"]
 
 
 def qemu_net(kernel, root, init, tap, vhost):
@@ -63,13 +64,13 @@ def qemu_net(kernel, root, init, tap, vhost):
             "-display", "none", "-no-reboot", "-serial", "stdio", "-kernel", kernel,
             "-append", f"{COMMON} reboot=t root=/dev/vda ro init={init}", "-global", "virtio-mmio.force-legacy=false",
             "-drive", f"id=d,file={root},format=raw,if=none,readonly=on", "-device", "virtio-blk-device,drive=d",
-            "-netdev", f"tap,id=n,ifname={tap},script=no,downscript=no,vhost={vhost}", "-device", "virtio-net-device,netdev=n"]
+            "-netdev", f"tap,id=n,ifname={tap},script=no,downscript=no,vhost={vhost}", "-device", f"virtio-net-device,netdev=n,mac={MAC}"]
 
 
 def kvmtool_net(kernel, root, init, tap):
     command = kvmtool(kernel, "", f"root=/dev/vda ro init={init}", 256)
     command[command.index("-i"):command.index("-i") + 2] = []
-    return command + ["-d", f"{root},ro", "-n", f"mode=tap,tapif={tap},vhost=0"]
+    return command + ["-d", f"{root},ro", "-n", f"mode=tap,tapif={tap},guest_mac={MAC}"]
 
 
 def qemu_microvm_acpi(*args, **kwargs):

@@ -82,6 +82,7 @@ def alive(pid):
 
 class Server:
     """One `lodge vmm` or `lodge serve`; ends, and must leave nothing, at the end of `with`."""
+    before = []  # what runs it
 
     def __init__(self, kind, *args):
         self.kind = kind
@@ -107,7 +108,7 @@ class Server:
         if self.kind == "serve":
             where += ["--runtime-dir", str(self.runtime)]
         self.log = open(self.dir / "log", "ab")
-        self.process = subprocess.Popen([B / "lodge", self.kind, "--socket", self.socket, *where, *self.args],
+        self.process = subprocess.Popen([*self.before, B / "lodge", self.kind, "--socket", self.socket, *where, *self.args],
                                         stderr=self.log, stdin=subprocess.DEVNULL)
         until("the server answers", self.answers)
 

@@ -30,7 +30,7 @@ struct rig {
 	uint8_t packet[70000];
 };
 
-static int setup_tap(void **state, bool refuses)
+static int setup(void **state)
 {
 	static struct rig r;
 	const struct virtio_net_config c = {.mac = {2, 1, 2, 3, 4, 5}, .mtu = 1400};
@@ -40,7 +40,6 @@ static int setup_tap(void **state, bool refuses)
 	memset(&r, 0, sizeof(r));
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
 	assert_int_equal(tap_adopt(fds[0], &tap, NULL), 0);
-	tap.multi = refuses; /* a socket cannot attach queues */
 	r.peer = fds[1];
 	fake_platform_init(&r.fp, 8 * MIB);
 	loop_thread_new(&r.lt, LOOP_AUTO);
@@ -55,16 +54,6 @@ static int setup_tap(void **state, bool refuses)
 		r.packet[i] = i < HDR ? 0 : (uint8_t)(i * 7 + i / 251);
 	*state = &r;
 	return 0;
-}
-
-static int setup(void **state)
-{
-	return setup_tap(state, false);
-}
-
-static int setup_refusing(void **state)
-{
-	return setup_tap(state, true);
 }
 
 static int teardown(void **state)
@@ -197,36 +186,12 @@ static void test_link_and_end(void **state)
 	assert_int_equal(vdrv_config(&r->d, 6, 2), 0);
 }
 
-/* The driver lives, without a link; so does the next. */
-static void test_tap_refuses(void **state)
-{
-	struct rig *r = *state;
-
-	for (unsigned i = 0; i < 3; i++) {
-		assert_true(vdrv_wait_config(&r->d));
-		assert_int_equal(vdrv_config(&r->d, 6, 2), 0);
-		assert_int_equal(vdrv_status(&r->d), 0xf);
-		virtio_net_set_link(r->dev, i & 1);
-		assert_int_equal(vdrv_config(&r->d, 6, 2), 0);
-		vdrv_reset(&r->d);
-		assert_int_equal(vdrv_config(&r->d, 6, 2), i & 1);
-		virtio_net_set_link(r->dev, true);
-		r->d.heap = 0x10000;
-		assert_true(vdrv_start(&r->d, ALL, 3, 0));
-	}
-}
-
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-	    T(test_config),
-	    T(test_receive_merged),
-	    T(test_transmit),
-	    T(test_bad_headers),
-	    T(test_short_chain),
-	    T(test_link_and_end),
-	    cmocka_unit_test_setup_teardown(test_tap_refuses, setup_refusing, teardown),
+	    T(test_config),	 T(test_receive_merged), T(test_transmit),
+	    T(test_bad_headers), T(test_short_chain),	 T(test_link_and_end),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

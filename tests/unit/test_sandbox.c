@@ -10,8 +10,10 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <linux/audit.h>
+#include <linux/if_tun.h>
 #include <linux/kvm.h>
 #include <linux/seccomp.h>
+#include <linux/vhost.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -249,6 +251,36 @@ static void test_ioctls_by_role(void **state)
 	}
 }
 
+/* Who serves a queue, and where packets go. */
+static void test_ioctls_of_the_network(void **state)
+{
+	static const struct {
+		uint32_t request;
+		unsigned roles;
+	} table[] = {
+	    {VHOST_SET_MEM_TABLE, 1u << THREAD_VCPU},
+	    {VHOST_SET_VRING_CALL, 1u << THREAD_VCPU},
+	    {VHOST_SET_VRING_BASE, ~(1u << THREAD_WORKER)},
+	    {VHOST_GET_VRING_BASE, 1u << THREAD_IO | 1u << THREAD_SOCKETS},
+	    {VHOST_NET_SET_BACKEND, ~(1u << THREAD_WORKER | 1u << THREAD_VCPU)},
+	    {TUNSETOFFLOAD, 1u << THREAD_IO | 1u << THREAD_SOCKETS},
+	    {TUNSETQUEUE, 1u << THREAD_IO | 1u << THREAD_SOCKETS},
+	    {TUNSETTXFILTER, 1u << THREAD_IO | 1u << THREAD_SOCKETS},
+	    {VHOST_SET_OWNER, 0},
+	    {VHOST_SET_LOG_BASE, 0},
+	    {TUNSETIFF, 0},
+	    {TUNSETPERSIST, 0},
+	    {TUNSETOWNER, 0},
+	};
+
+	(void)state;
+	for (unsigned role = 0; role < NTHREAD_ROLES; role++) {
+		for (size_t i = 0; i < ARRAY_LEN(table); i++)
+			assert_int_equal(may(role, __NR_ioctl, 5, table[i].request, 0),
+					 table[i].roles >> role & 1);
+	}
+}
+
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 static void test_arguments_are_looked_at(void **state)
 {
@@ -381,6 +413,7 @@ int main(void)
 		cmocka_unit_test(test_nobody_reaches_out),
 		cmocka_unit_test(test_sockets_are_streams_of_vsock),
 		cmocka_unit_test(test_ioctls_by_role),
+		cmocka_unit_test(test_ioctls_of_the_network),
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 		cmocka_unit_test(test_arguments_are_looked_at),
 #endif

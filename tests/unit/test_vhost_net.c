@@ -1,162 +1,5 @@
-/* vhost-net on a kernel that only records what it is told, and in part on a real tap. */
-#include "base/bytes.h"
-#include "devices/virtio/vhost_net.h"
-#include "tests/unit/fake_vhost_net.h"
-#include "tests/unit/loop_barrier.h"
-#include "tests/unit/loop_thread.h"
-
-#include <fcntl.h>
-#include <linux/rtnetlink.h>
-#include <poll.h>
-#include <sched.h>
-#include <sys/eventfd.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-#define MMIO_GPA  0xd0000000
-#define GSI	  4
-#define HEAP	  0x10000
-#define CTRL_GPA  (4 * MIB)
-#define HOLE_GPA  0x100000000
-#define MRG	  (UINT64_C(1) << 15)
-#define MQ	  (UINT64_C(1) << 22)
-#define MAC_READ  0x03020102
-#define ALL	  (UINT64_MAX & ~(UINT64_C(1) << 33))
-#define FOR_VHOST (VDRV_V1 | VDRV_EVENT | VDRV_INDIRECT | MRG)
-
-static const struct virtio_net_config config = {.mac = {2, 1, 2, 3, 4, 5}};
-
-struct fixture {
-	struct fake_platform fp;
-	struct loop_thread lt;
-	struct virtio_dev *dev;
-	struct virtio_transport *t;
-	struct vdrv d;
-	unsigned pairs;
-	int tap_fds[FAKE_PAIRS];
-};
-
-/* What takes no call of a tap but to be closed. */
-static struct tap make_tap(unsigned queues)
-{
-	struct tap tap = {.queues = queues, .name = "fake"};
-
-	for (unsigned i = 0; i < TAP_QUEUES_MAX; i++) {
-		tap.fds[i] = i < queues ? open("/dev/null", O_RDWR | O_CLOEXEC) : -1;
-		assert_true(i >= queues || tap.fds[i] >= 0);
-	}
-	return tap;
-}
-
-static void build(struct fixture *f, struct tap *tap)
-{
-	struct vhost_net v = VHOST_NET_INIT;
-
-	f->pairs = tap->queues;
-	memcpy(f->tap_fds, tap->fds, sizeof(f->tap_fds));
-	fake_platform_init_hole(&f->fp, 8 * MIB, HOLE_GPA, MIB);
-	loop_thread_new(&f->lt, LOOP_AUTO);
-	assert_int_equal(vhost_net_open("/dev/null", f->pairs, fake_ioctl, &v, NULL), 0);
-	assert_int_equal(
-	    virtio_vhost_net_new(&config, tap, &v, &f->fp.plat, f->lt.loop, &f->dev, NULL), 0);
-	assert_int_equal(v.n, 0);
-	assert_int_equal(tap->queues, 0);
-	assert_int_equal(virtio_mmio_new(&f->fp.plat, MMIO_GPA, GSI, f->dev, &f->t, NULL), 0);
-	vdrv_init_mmio(&f->d, &f->fp, MMIO_GPA, GSI, HEAP);
-	loop_thread_start(&f->lt);
-}
-
-static int setup_pairs(void **state, unsigned pairs)
-{
-	static struct fixture f;
-	struct tap tap = make_tap(pairs);
-
-	memset(&f, 0, sizeof(f));
-	fake_vhost_init();
-	build(&f, &tap);
-	*state = &f;
-	return 0;
-}
-
-static int setup_one(void **state)
-{
-	return setup_pairs(state, 1);
-}
-
-static int setup_three(void **state)
-{
-	return setup_pairs(state, 3);
-}
-
-static int teardown(void **state)
-{
-	struct fixture *f = *state;
-
-	virtio_transport_free(f->t);
-	for (unsigned i = 0; i < f->pairs; i++) {
-		assert_int_equal(fcntl(kernel.pairs[i].fd, F_GETFD), -1);
-		assert_int_equal(fcntl(f->tap_fds[i], F_GETFD), -1);
-		if (!kernel.fail)
-			assert_false(fake_served(i));
-	}
-	loop_thread_free(&f->lt);
-	fake_platform_fini(&f->fp);
-	return 0;
-}
-
-static bool start(struct fixture *f, uint64_t wanted)
-{
-	const unsigned queues = wanted & MQ ? 2 * f->pairs + 1 : 3;
-	bool r;
-
-	f->d.heap = HEAP;
-	r = vdrv_start(&f->d, wanted, queues, 64);
-	loop_rounds(f->lt.loop);
-	return r;
-}
-
-/* The status in configuration space. */
-static bool link_is_up(struct fixture *f)
-{
-	return vdrv_config(&f->d, 6, 2) & 1;
-}
-
-/* A command of the control queue, which is queue `q`; its answer. */
-static uint8_t control(struct fixture *f, unsigned q, uint8_t class, uint8_t code, const void *data,
-		       uint32_t len)
-{
-	const struct vbuf b[] = {{CTRL_GPA, 2 + len, false}, {CTRL_GPA + 64, 1, true}};
-	uint8_t *p = fake_mem(&f->fp, CTRL_GPA, 65);
-	uint16_t head;
-	uint32_t used;
-
-	p[0] = class;
-	p[1] = code;
-	memcpy(p + 2, data, len);
-	p[64] = 0x55;
-	assert_true(vring_add(&f->d.rings[q], b, 2, false) >= 0);
-	vdrv_kick(&f->d, q);
-	assert_true(vdrv_wait(&f->d, q, 1));
-	assert_true(vring_take(&f->d.rings[q], &head, &used));
-	return p[64];
-}
-
-static uint8_t set_pairs(struct fixture *f, unsigned n)
-{
-	uint8_t data[2];
-
-	le16_store(data, (uint16_t)n);
-	return control(f, 2 * f->pairs, 4, 0, data, 2);
-}
-
-/* Was it rung since the last call? */
-static bool rung(int eventfd)
-{
-	struct pollfd p = {.fd = eventfd, .events = POLLIN};
-	eventfd_t n;
-
-	return poll(&p, 1, 0) == 1 && !eventfd_read(eventfd, &n);
-}
+/* vhost-net on a kernel that only records: set-up, signals, reset, pause, link. */
+#include "tests/unit/vhost_net_rig.h"
 
 /* ---- set-up ---- */
 
@@ -312,6 +155,89 @@ static void test_interrupts_pass(void **state)
 	}
 }
 
+/* Where the entry of a queue's vector is masked. */
+static void mask(struct fixture *f, unsigned queue, bool masked)
+{
+	const gpa_t table = f->d.common + 0x4000;
+
+	fake_guest_write(&f->fp, DOORBELL_MMIO, table + 16 * (queue + 1) + 12, 4, masked);
+}
+
+/* The eventfd that the platform connects to the guest is the kernel's, but while it is masked. */
+static void test_interrupts_go_straight(void **state)
+{
+	struct fixture *f = *state;
+	int straight[6], fd;
+
+	assert_true(start(f, ALL));
+	for (unsigned i = 0; i < 6; i++) {
+		straight[i] = fake_ring_of(i / 2, i & 1).call;
+		for (unsigned k = 0; k < i; k++)
+			assert_int_not_equal(straight[i], straight[k]);
+		vdrv_queue_irqs(&f->d, i);
+		assert_int_equal(eventfd_write(straight[i], 1), 0);
+		assert_int_equal(vdrv_queue_irqs(&f->d, i), 1); /* the loop has no part in it */
+	}
+	for (unsigned n = 0; n < 20; n++) {
+		mask(f, 3, true);
+		fd = fake_ring_of(1, 1).call;
+		assert_int_not_equal(fd, straight[3]);
+		assert_int_equal(fake_ring_of(1, 0).call, straight[2]);
+		assert_int_equal(eventfd_write(fd, 1), 0);
+		loop_rounds(f->lt.loop);
+		assert_int_equal(vdrv_queue_irqs(&f->d, 3), 0);
+		mask(f, 3, false);
+		assert_int_equal(vdrv_queue_irqs(&f->d, 3), 1);
+		assert_int_equal(fake_ring_of(1, 1).call, straight[3]);
+		/* what comes late at the first */
+		assert_int_equal(eventfd_write(fd, 1), 0);
+		loop_rounds(f->lt.loop);
+		assert_int_equal(vdrv_queue_irqs(&f->d, 3), 1);
+	}
+}
+
+static void test_interrupts_follow_the_vector(void **state)
+{
+	struct fixture *f = *state;
+	int own, calls;
+
+	assert_true(start(f, ALL));
+	calls = fake_ring_of(0, 0).call;
+	assert_int_equal(vdrv_queue_vector(&f->d, 0, 2), 2);
+	assert_int_equal(fake_ring_of(0, 0).call, fake_ring_of(0, 1).call);
+	assert_int_equal(vdrv_queue_vector(&f->d, 0, 0xffff), 0xffff);
+	own = fake_ring_of(0, 0).call;
+	assert_int_not_equal(own, calls);
+	assert_int_not_equal(own, fake_ring_of(0, 1).call);
+	assert_int_equal(vdrv_queue_vector(&f->d, 0, 1), 1);
+	assert_int_equal(fake_ring_of(0, 0).call, calls);
+	/* while nothing is set up, nothing is told; the next driver has no vector at first */
+	vdrv_reset(&f->d);
+	calls = (int)fake_calls();
+	mask(f, 0, true);
+	mask(f, 0, false);
+	assert_int_equal(fake_calls(), calls);
+	assert_true(start(f, ALL));
+	mask(f, 0, true);
+	assert_int_equal(fake_ring_of(0, 0).call, own);
+}
+
+static void test_no_interrupts_of_a_failure(void **state)
+{
+	struct fixture *f = *state;
+	unsigned calls;
+
+	fake_vhost_fail(VHOST_SET_VRING_ERR, 1, EFAULT);
+	start(f, ALL);
+	assert_int_equal(vdrv_status(&f->d) & 0x40, 0x40);
+	fake_vhost_fail(0, -1, 0);
+	calls = fake_calls();
+	mask(f, 0, true);
+	mask(f, 0, false);
+	assert_int_equal(vdrv_queue_vector(&f->d, 0, 2), 2);
+	assert_int_equal(fake_calls(), calls);
+}
+
 static void test_kernel_gives_up(void **state)
 {
 	struct fixture *f = *state;
@@ -341,20 +267,6 @@ static void test_reset_stops_it(void **state)
 		for (unsigned k = 0; k < 3; k++)
 			assert_false(fake_served(k));
 	}
-}
-
-static void do_pause(struct fixture *f)
-{
-	struct news quiet = NEWS_INIT;
-
-	assert_true(virtio_transport_pause(f->t, news_tell, &quiet));
-	news_wait(&quiet);
-}
-
-static void do_resume(struct fixture *f)
-{
-	virtio_transport_resume(f->t);
-	loop_rounds(f->lt.loop);
 }
 
 /* The kernel's place in the rings is read when it has stopped, and told before it goes on. */
@@ -502,246 +414,11 @@ static void test_link_and_pairs_at_once(void **state)
 		assert_int_equal(fake_served(i), i < 2);
 }
 
-/* ---- refusals ---- */
-
-static void test_refused_set_up(void **state)
-{
-	static const unsigned long requests[] = {
-	    VHOST_SET_FEATURES,	  VHOST_SET_MEM_TABLE,	VHOST_SET_VRING_NUM,  VHOST_SET_VRING_BASE,
-	    VHOST_SET_VRING_ADDR, VHOST_SET_VRING_KICK, VHOST_SET_VRING_CALL, VHOST_SET_VRING_ERR,
-	};
-	struct fixture *f = *state;
-
-	for (size_t i = 0; i < 2 * ARRAY_LEN(requests); i++) {
-		const unsigned long request = requests[i / 2];
-		const bool of_ring =
-		    request != VHOST_SET_FEATURES && request != VHOST_SET_MEM_TABLE;
-
-		fake_vhost_fail(request, of_ring ? (int)(i & 1) : -1, EFAULT);
-		start(f, ALL);
-		assert_int_equal(vdrv_status(&f->d) & 0x40, 0x40);
-		for (unsigned k = 0; k < 3; k++)
-			assert_false(fake_served(k));
-		fake_vhost_fail(0, -1, 0);
-	}
-	assert_true(start(f, ALL));
-	assert_int_equal(vdrv_status(&f->d), 0xf);
-	assert_true(fake_served(0));
-}
-
-/* The driver lives, without a link, and the next one has it again. */
-static void test_refused_backend(void **state)
-{
-	struct fixture *f = *state;
-
-	for (int ring = 0; ring < 2; ring++) {
-		fake_vhost_fail(VHOST_NET_SET_BACKEND, ring, EBADFD);
-		assert_true(start(f, ALL));
-		assert_int_equal(vdrv_status(&f->d), 0xf);
-		assert_false(fake_served(0));
-		assert_false(link_is_up(f));
-		fake_vhost_fail(0, -1, 0);
-		virtio_net_set_link(f->dev, true);
-		assert_false(link_is_up(f));
-		assert_true(start(f, ALL));
-		assert_true(link_is_up(f));
-		assert_true(fake_served(0));
-	}
-}
-
-static void test_refused_pair(void **state)
-{
-	struct fixture *f = *state;
-
-	assert_true(start(f, ALL));
-	fake_vhost_fail(VHOST_NET_SET_BACKEND, 1, ENOMEM);
-	assert_int_equal(set_pairs(f, 2), 1);
-	assert_true(fake_served(0));
-	assert_false(fake_served(1));
-	assert_true(link_is_up(f));
-	fake_vhost_fail(0, -1, 0);
-	assert_int_equal(set_pairs(f, 2), 0);
-	assert_true(fake_served(1));
-}
-
-static void test_refused_pause_and_resume(void **state)
-{
-	static const unsigned long requests[] = {
-	    VHOST_GET_VRING_BASE,
-	    VHOST_SET_VRING_BASE,
-	    VHOST_NET_SET_BACKEND,
-	};
-	struct fixture *f = *state;
-
-	for (size_t i = 0; i < ARRAY_LEN(requests); i++) {
-		assert_true(start(f, ALL));
-		assert_true(fake_served(0));
-		fake_vhost_fail(requests[i], -1, EFAULT);
-		do_pause(f);
-		do_resume(f);
-		assert_false(fake_served(0));
-		assert_false(link_is_up(f));
-		fake_vhost_fail(0, -1, 0);
-	}
-	fake_vhost_fail(VHOST_NET_SET_BACKEND, -1, EFAULT);
-	assert_true(start(f, ALL));
-	fake_vhost_fail(0, -1, 0);
-	assert_true(start(f, ALL));
-	virtio_net_set_link(f->dev, false);
-	fake_vhost_fail(VHOST_NET_SET_BACKEND, -1, EFAULT);
-	virtio_net_set_link(f->dev, true);
-	assert_false(link_is_up(f));
-	fake_vhost_fail(0, -1, 0);
-}
-
-/* A kernel that does not let go of the rings is made to. */
-static void test_kernel_does_not_stop(void **state)
-{
-	struct fixture *f = *state;
-
-	assert_true(start(f, ALL));
-	kernel.fail_unbind = true;
-	fake_vhost_fail(VHOST_NET_SET_BACKEND, 1, EIO);
-	vdrv_reset(&f->d);
-	assert_int_equal(fcntl(kernel.pairs[0].fd, F_GETFD), -1);
-	assert_int_not_equal(fcntl(kernel.pairs[1].fd, F_GETFD), -1);
-	start(f, ALL);
-	assert_int_equal(vdrv_status(&f->d) & 0x40, 0x40);
-}
-
-static void test_opening_fails(void **state)
-{
-	struct vhost_net v = VHOST_NET_INIT;
-	struct err err = ERR_INIT;
-	(void)state;
-
-	fake_vhost_init();
-	assert_int_equal(vhost_net_open("/no/such", 1, fake_ioctl, &v, &err), -ENOENT);
-	assert_non_null(strstr(err.msg, "modprobe vhost_net"));
-	assert_int_equal(vhost_net_open("/dev/null", 0, fake_ioctl, &v, NULL), -EINVAL);
-	assert_int_equal(vhost_net_open("/dev/null", 8, fake_ioctl, &v, NULL), -EINVAL);
-	err = (struct err)ERR_INIT;
-	kernel.features = VDRV_V1;
-	assert_int_equal(vhost_net_open("/dev/null", 1, fake_ioctl, &v, &err), -EOPNOTSUPP);
-	assert_non_null(strstr(err.msg, "backend=builtin"));
-	fake_vhost_fail(VHOST_SET_OWNER, -1, EBUSY);
-	assert_int_equal(vhost_net_open("/dev/null", 2, fake_ioctl, &v, NULL), -EBUSY);
-	assert_int_equal(v.n, 0);
-	fake_vhost_init();
-	assert_int_equal(vhost_net_open("/dev/null", 7, fake_ioctl, &v, NULL), 0);
-	assert_int_equal(v.n, 7);
-	vhost_net_close(&v);
-	assert_int_equal(v.n, 0);
-	for (unsigned i = 0; i < 7; i++)
-		assert_int_equal(fcntl(kernel.pairs[i].fd, F_GETFD), -1);
-}
-
-/* What is refused stays the caller's. */
-static void test_making_fails(void **state)
-{
-	struct fixture *f = *state;
-	const struct virtio_net_config bad = {.mac = {1, 1, 2, 3, 4, 5}};
-	struct vhost_net v = VHOST_NET_INIT;
-	struct tap tap = make_tap(2);
-	struct virtio_dev *dev = NULL;
-	struct err err = ERR_INIT;
-	struct stat_fds {
-		int zero;
-	} before = {fcntl(0, F_GETFD)};
-
-	kernel.npairs = 0;
-	assert_int_equal(vhost_net_open("/dev/null", 1, fake_ioctl, &v, NULL), 0);
-#define NEW(c) virtio_vhost_net_new(c, &tap, &v, &f->fp.plat, f->lt.loop, &dev, &err)
-	assert_int_equal(NEW(&config), -EINVAL);
-	vhost_net_close(&v);
-	assert_int_equal(vhost_net_open("/dev/null", 2, fake_ioctl, &v, NULL), 0);
-	assert_int_equal(NEW(&bad), -EINVAL);
-	tap.socket = true;
-	err = (struct err)ERR_INIT;
-	assert_int_equal(NEW(&config), -EINVAL);
-	assert_non_null(strstr(err.msg, "backend=builtin"));
-#undef NEW
-	assert_null(dev);
-	assert_int_equal(fcntl(0, F_GETFD), before.zero);
-	assert_int_equal(v.n, 2);
-	assert_int_equal(tap.queues, 2);
-	for (unsigned i = 0; i < 2; i++) {
-		assert_int_not_equal(fcntl(v.pairs[i].fd, F_GETFD), -1);
-		assert_int_not_equal(fcntl(tap.fds[i], F_GETFD), -1);
-	}
-	vhost_net_close(&v);
-	tap_close(&tap);
-}
-
-/* ---- a real tap ---- */
-
-static void delete_interface(const char *name)
-{
-	struct {
-		struct nlmsghdr head;
-		struct ifinfomsg info;
-	} m = {
-	    .head = {.nlmsg_len = sizeof(m),
-		     .nlmsg_type = RTM_DELLINK,
-		     .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK},
-	    .info = {.ifi_index = (int)if_nametoindex(name)},
-	};
-	struct {
-		struct nlmsghdr head;
-		struct nlmsgerr error;
-	} answer;
-	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-
-	assert_true(fd >= 0 && m.info.ifi_index > 0);
-	assert_int_equal(send(fd, &m, sizeof(m), 0), sizeof(m));
-	assert_true(recv(fd, &answer, sizeof(answer), 0) >= (ssize_t)sizeof(answer));
-	assert_int_equal(answer.error.error, 0);
-	close(fd);
-}
-
-static void test_tap_deleted(void **state)
-{
-	static struct fixture f;
-	const uint8_t on = 1;
-	void *s = &f;
-	struct tap tap;
-
-	(void)state;
-	/* a network of our own, where this process may make one */
-	if ((unshare(CLONE_NEWNET) && unshare(CLONE_NEWUSER | CLONE_NEWNET)) ||
-	    tap_open("vhost0", 2, &tap, NULL)) {
-		skip();
-		return;
-	}
-	memset(&f, 0, sizeof(f));
-	fake_vhost_init();
-	build(&f, &tap);
-	assert_true(start(&f, ALL));
-	assert_int_equal(set_pairs(&f, 2), 0);
-	assert_int_equal(control(&f, 4, 0, 1, &on, 1), 0); /* all of a group */
-	assert_int_equal(set_pairs(&f, 1), 0);
-	assert_int_equal(set_pairs(&f, 2), 0);
-	assert_true(link_is_up(&f));
-	vdrv_config_irqs(&f.d);
-	delete_interface("vhost0");
-	assert_true(vdrv_wait_config(&f.d));
-	assert_false(link_is_up(&f));
-	loop_rounds(f.lt.loop);
-	assert_false(fake_served(0));
-	assert_false(fake_served(1));
-	assert_int_equal(vdrv_status(&f.d), 0xf);
-	virtio_net_set_link(f.dev, true);
-	assert_false(link_is_up(&f));
-	start(&f, ALL);
-	assert_false(link_is_up(&f));
-	assert_false(fake_served(0));
-	teardown(&s);
-}
-
 int main(void)
 {
 #define T1(f) cmocka_unit_test_setup_teardown(f, setup_one, teardown)
 #define T3(f) cmocka_unit_test_setup_teardown(f, setup_three, teardown)
+#define TP(f) cmocka_unit_test_setup_teardown(f, setup_pci, teardown)
 	const struct CMUnitTest tests[] = {
 	    T1(test_one_pair),
 	    T3(test_several_pairs),
@@ -751,6 +428,9 @@ int main(void)
 	    T1(test_same_features_as_built_in),
 	    T1(test_kernel_without_mergeable_buffers),
 	    T3(test_interrupts_pass),
+	    TP(test_interrupts_go_straight),
+	    TP(test_interrupts_follow_the_vector),
+	    TP(test_no_interrupts_of_a_failure),
 	    T3(test_kernel_gives_up),
 	    T3(test_reset_stops_it),
 	    T3(test_pause_keeps_the_place),
@@ -758,14 +438,6 @@ int main(void)
 	    T3(test_link),
 	    T1(test_link_while_paused_or_off),
 	    T3(test_link_and_pairs_at_once),
-	    T3(test_refused_set_up),
-	    T1(test_refused_backend),
-	    T3(test_refused_pair),
-	    T1(test_refused_pause_and_resume),
-	    T3(test_kernel_does_not_stop),
-	    cmocka_unit_test(test_opening_fails),
-	    T1(test_making_fails),
-	    cmocka_unit_test(test_tap_deleted),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,11 @@
 /*
- * Network interfaces by rtnetlink (rtnetlink(7)): as much as a guest needs to be reached.
+ * Network interfaces by rtnetlink (rtnetlink(7)): as much as a host and its guest need to reach
+ * each other.
  *
  * All calls block; each returns 0 or -errno as the kernel gives it. Threads: none of its own.
  */
-#ifndef GUEST_AGENT_NETLINK_H
-#define GUEST_AGENT_NETLINK_H
+#ifndef BASE_NETLINK_H
+#define BASE_NETLINK_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -23,13 +24,17 @@ struct netlink {
 int netlink_open(struct netlink *nl);
 void netlink_close(struct netlink *nl);
 
-/* Up, and its MTU unless 0. */
-int netlink_link_up(struct netlink *nl, int index, unsigned mtu);
+/* The interface's index, and whether it is a bridge. -ENODEV: there is none. */
+int netlink_link_find(struct netlink *nl, const char *name, int *ret_index, bool *ret_is_bridge);
+
+/* Up; its MTU, and the bridge that it is a port of, unless 0. */
+int netlink_link_up(struct netlink *nl, int index, unsigned mtu, int bridge);
 
 int netlink_address_add(struct netlink *nl, int index, const struct net_address *address);
 int netlink_address_delete(struct netlink *nl, int index, const struct net_address *address);
 
-/* Calls `found` for each address of the interface whose scope is wider than the link. */
+/* Calls `found` for each address of the interface whose scope is wider than the link; `index` 0:
+ * for each of any interface and scope. */
 int netlink_addresses(struct netlink *nl, int index,
 		      void (*found)(void *ctx, const struct net_address *address), void *ctx);
 

@@ -1,5 +1,5 @@
-/* rtnetlink. See guest/agent/netlink.h. */
-#include "guest/agent/netlink.h"
+/* rtnetlink. See base/netlink.h. */
+#include "base/netlink.h"
 
 #include <errno.h>
 #include <linux/netlink.h>
@@ -99,7 +99,60 @@ static int transact(struct netlink *nl, struct request *r, take_fn *take, void *
 	return res;
 }
 
-int netlink_link_up(struct netlink *nl, int index, unsigned mtu)
+/* ---- interfaces ---- */
+
+struct found_link {
+	int index;
+	bool is_bridge;
+};
+
+static bool is_bridge(const struct rtattr *info)
+{
+	size_t left = RTA_PAYLOAD(info);
+
+	for (const struct rtattr *at = RTA_DATA(info); RTA_OK(at, left); at = RTA_NEXT(at, left)) {
+		if (at->rta_type == IFLA_INFO_KIND)
+			return !strncmp(RTA_DATA(at), "bridge", RTA_PAYLOAD(at));
+	}
+	return false;
+}
+
+static int take_link(const struct nlmsghdr *h, void *ctx)
+{
+	const struct ifinfomsg *m = NLMSG_DATA(h);
+	struct found_link *l = ctx;
+	size_t left = IFLA_PAYLOAD(h);
+
+	if (h->nlmsg_type != RTM_NEWLINK)
+		return 1;
+	l->index = m->ifi_index;
+	for (const struct rtattr *at = IFLA_RTA(m); RTA_OK(at, left); at = RTA_NEXT(at, left)) {
+		if (at->rta_type == IFLA_LINKINFO)
+			l->is_bridge = is_bridge(at);
+	}
+	return 1;
+}
+
+int netlink_link_find(struct netlink *nl, const char *name, int *ret_index, bool *ret_is_bridge)
+{
+	char whole[IFNAMSIZ] = "";
+	struct found_link found = {0};
+	struct request r;
+	int res;
+
+	if (strlen(name) >= sizeof(whole))
+		return -ENODEV;
+	memcpy(whole, name, strlen(name));
+	begin(&r, RTM_GETLINK, NLM_F_ACK, sizeof(r.link));
+	r.link.ifi_family = AF_UNSPEC;
+	add(&r, IFLA_IFNAME, whole, strlen(whole) + 1);
+	res = transact(nl, &r, take_link, &found);
+	*ret_index = found.index;
+	*ret_is_bridge = found.is_bridge;
+	return !res && !found.index ? -ENODEV : res;
+}
+
+int netlink_link_up(struct netlink *nl, int index, unsigned mtu, int bridge)
 {
 	struct request r;
 
@@ -110,8 +163,12 @@ int netlink_link_up(struct netlink *nl, int index, unsigned mtu)
 	r.link.ifi_change = IFF_UP;
 	if (mtu)
 		add(&r, IFLA_MTU, &mtu, sizeof(mtu));
+	if (bridge)
+		add(&r, IFLA_MASTER, &bridge, sizeof(bridge));
 	return transact(nl, &r, NULL, NULL);
 }
+
+/* ---- addresses and routes ---- */
 
 static size_t address_bytes(const struct net_address *a)
 {
@@ -158,8 +215,9 @@ static int take_address(const struct nlmsghdr *h, void *ctx)
 	const uint8_t *bytes = NULL;
 	struct net_address a = {.family = m->ifa_family, .prefix_bits = m->ifa_prefixlen};
 
-	if (h->nlmsg_type != RTM_NEWADDR || (int)m->ifa_index != l->index ||
-	    m->ifa_scope >= RT_SCOPE_LINK || (a.family != AF_INET && a.family != AF_INET6))
+	if (h->nlmsg_type != RTM_NEWADDR ||
+	    (l->index && ((int)m->ifa_index != l->index || m->ifa_scope >= RT_SCOPE_LINK)) ||
+	    (a.family != AF_INET && a.family != AF_INET6))
 		return 1;
 	for (const struct rtattr *at = IFA_RTA(m); RTA_OK(at, left); at = RTA_NEXT(at, left)) {
 		if (RTA_PAYLOAD(at) < address_bytes(&a))
