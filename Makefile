@@ -54,7 +54,7 @@ CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_doctor \
 	$(addprefix agent/,connect guest guest_text boot pieces relay) \
 	$(addprefix disk/,args progress job options new_image backing create info check resize \
 		convert map rebase commit snapshot discard) \
-	$(addprefix network/,network networks pool) \
+	$(addprefix network/,child network networks passt pool resolv rules) \
 	$(addprefix doctor/,doctor sandbox kvm io memory) \
 	$(addprefix options/,options disk net vsock parse config_check) \
 	$(addprefix run/,exec guest) \
@@ -82,7 +82,7 @@ TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify tes
 TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pci \
 	$(TESTS_VIRTIO)
 TESTS_VMM     := test_config test_cid test_vsock_port test_unpack test_kernel test_kernel_bad test_initramfs test_cpuid test_acpi
-TESTS_CONTROL := test_access test_config_file test_agent_connect test_sandbox test_ttrpc_server test_ttrpc_client test_vm_console test_metrics_text test_parse test_options test_console test_doctor test_disk_args
+TESTS_CONTROL := test_access test_config_file test_agent_connect test_sandbox test_ttrpc_server test_ttrpc_client test_vm_console test_metrics_text test_parse test_options test_console test_doctor test_disk_args test_network_rules test_passt test_resolv
 
 # libFuzzer targets: tests/fuzz/<name>.c
 FUZZ := fuzz_virtq fuzz_blk fuzz_vsock fuzz_net fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
@@ -461,7 +461,7 @@ guest-tests:
 DEPS_BUILD := gcc make pkg-config musl-tools liburing-dev zlib1g-dev libzstd-dev liblz4-dev liblzma-dev \
 	libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
 DEPS_TEST  := libcmocka-dev clang libclang-rt-14-dev clang-format clang-tidy cppcheck shellcheck mandoc \
-	acpica-tools qemu-utils nftables passt cpio python3 python3-protobuf e2fsprogs busybox-static iproute2 \
+	acpica-tools qemu-utils nftables passt cpio python3 python3-protobuf e2fsprogs busybox-static iproute2 nftables passt \
 	golang-go protoc-gen-go golang-github-containerd-ttrpc-dev golang-google-protobuf-dev
 
 .PHONY: deps deps-build

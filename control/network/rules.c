@@ -1,0 +1,324 @@
+/* See control/network/rules.h. */
+#include "control/network/rules.h"
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "control/network/child.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+/* 16 forwards of 4 rules of at most 192 bytes, and less than 20 other lines */
+#define COMMANDS_MAX 16384
+#define WORDS_MAX    1024
+#define NFT_MS	     10000
+#define END_MS	     2000
+/* The process before us may have just ended, and its nft is about to. */
+#define OWNED_TRIES 20
+#define OWNED_MS    100
+/* The last command asks for a chain that there is not: that nft says so is the sign that it has
+ * read all before, on standard error, which no build of it buffers. */
+#define LAST_CHAIN "all-is-done"
+
+struct rules {
+	struct child nft;
+};
+
+struct commands {
+	const struct machine_net *net;
+	const char *tap;
+	char table[32];
+	char guest[INET_ADDRSTRLEN];
+	char text[COMMANDS_MAX];
+	size_t used;
+};
+
+__attribute__((format(printf, 2, 3))) static void add(struct commands *c, const char *fmt, ...)
+{
+	va_list args;
+	int n;
+
+	va_start(args, fmt);
+	n = vsnprintf(c->text + c->used, sizeof(c->text) - c->used, fmt, args);
+	va_end(args);
+	if (n > 0)
+		c->used += (size_t)n; /* checked by all_fits() */
+}
+
+static bool all_fits(const struct commands *c)
+{
+	return c->used < sizeof(c->text);
+}
+
+/* What nft reads as one word; interfaces may have names that it does not. */
+static int name_table(struct commands *c, const char *tap, struct err *err)
+{
+	static const char own[] = "lodge-";
+	const bool is_own = !strncmp(tap, own, sizeof(own) - 1);
+
+	if (!*tap || tap[strspn(tap, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				     "0123456789_.-")])
+		return err_set(err, EINVAL,
+			       "only interfaces named with letters, digits, "
+			       "'_', '.' and '-' can have rules");
+	c->tap = tap;
+	snprintf(c->table, sizeof(c->table), "%s%s", is_own ? "" : own, tap);
+	return 0;
+}
+
+static const char *ipv4(uint32_t address, char text[INET_ADDRSTRLEN])
+{
+	const struct in_addr in = {.s_addr = htonl(address)};
+
+	inet_ntop(AF_INET, &in, text, INET_ADDRSTRLEN);
+	return text;
+}
+
+static bool is_loopback(uint32_t address)
+{
+	return address >> 24 == 127;
+}
+
+/* At hook prerouting all but the guest itself, at output this host. */
+static void add_forward(struct commands *c, const struct net_forward *f)
+{
+	const char *proto = f->udp ? "udp" : "tcp";
+	char at[INET_ADDRSTRLEN], where[INET_ADDRSTRLEN + 16] = "fib daddr type local";
+
+	if (f->host_address)
+		snprintf(where, sizeof(where), "ip daddr %s", ipv4(f->host_address, at));
+	add(c,
+	    "add rule inet %s pre iifname != \"%s\" meta nfproto ipv4 %s %s dport %u dnat ip to "
+	    "%s:%u\n",
+	    c->table, c->tap, where, proto, f->host_port, c->guest, f->guest_port);
+	add(c, "add rule inet %s out meta nfproto ipv4 %s %s dport %u dnat ip to %s:%u\n", c->table,
+	    where, proto, f->host_port, c->guest, f->guest_port);
+}
+
+static void add_nat(struct commands *c, uint32_t host_address)
+{
+	char host[INET_ADDRSTRLEN], to[INET_ADDRSTRLEN + 16] = "masquerade";
+
+	if (host_address)
+		snprintf(to, sizeof(to), "snat ip to %s", ipv4(host_address, host));
+	add(c, "add table inet %s { flags owner ; }\n", c->table);
+	/* before the translation of answers, which may be to 127.0.0.1 */
+	add(c, "add chain inet %s raw { type filter hook prerouting priority -300 ; }\n", c->table);
+	add(c, "add rule inet %s raw iifname \"%s\" ip daddr 127.0.0.0/8 drop\n", c->table, c->tap);
+	add(c, "add rule inet %s raw iifname \"%s\" ip saddr 127.0.0.0/8 drop\n", c->table, c->tap);
+	add(c, "add chain inet %s pre { type nat hook prerouting priority -100 ; }\n", c->table);
+	add(c, "add chain inet %s out { type nat hook output priority -100 ; }\n", c->table);
+	add(c, "add chain inet %s post { type nat hook postrouting priority 100 ; }\n", c->table);
+	add(c, "add rule inet %s post oifname \"%s\" ip saddr 127.0.0.0/8 %s\n", c->table, c->tap,
+	    to);
+	if (c->net->nat)
+		add(c,
+		    "add rule inet %s post iifname \"%s\" oifname != \"%s\" ip saddr %s "
+		    "masquerade\n",
+		    c->table, c->tap, c->tap, c->guest);
+	for (unsigned i = 0; i < c->net->nforwards; i++)
+		add_forward(c, &c->net->forwards[i]);
+}
+
+static void add_guard(struct commands *c)
+{
+	const uint8_t *m = c->net->mac;
+	char mac[18];
+
+	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4],
+		 m[5]);
+	add(c, "add table netdev %s { flags owner ; }\n", c->table);
+	add(c,
+	    "add chain netdev %s in { type filter hook ingress device \"%s\" priority -500 ; }\n",
+	    c->table, c->tap);
+	add(c, "add rule netdev %s in ether saddr != %s drop\n", c->table, mac);
+	add(c, "add rule netdev %s in arp saddr ether != %s drop\n", c->table, mac);
+	if (!c->net->addresses.guest)
+		return;
+	/* the host takes the tag 0 off, and looks at what is below */
+	add(c, "add rule netdev %s in @ll,96,16 { 0x8100, 0x88a8, 0x9100 } drop\n", c->table);
+	add(c, "add rule netdev %s in arp saddr ip != { 0.0.0.0, %s } drop\n", c->table, c->guest);
+	add(c, "add rule netdev %s in ip saddr 0.0.0.0 udp dport 67 accept\n", c->table);
+	add(c, "add rule netdev %s in ip saddr != %s drop\n", c->table, c->guest);
+}
+
+/* `path` below /proc/sys/net/ipv4 becomes 1; *ret_changed: it was not. */
+static int set_switch(const char *path, bool *ret_changed, struct err *err)
+{
+	char full[128], now = 0;
+	autofd int fd = -1;
+
+	*ret_changed = false;
+	snprintf(full, sizeof(full), "/proc/sys/net/ipv4/%s", path);
+	fd = open(full, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || read(fd, &now, 1) != 1)
+		return err_sys(err, errno, "%s", full);
+	if (now != '0')
+		return 0;
+	close(fd);
+	fd = open(full, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, "1\n", 2) != 2)
+		return err_sys(err, errno, "%s cannot be set to 1", full);
+	*ret_changed = true;
+	return 0;
+}
+
+static int set_switches(const struct machine_net *net, const char *tap, struct err *err)
+{
+	bool local = false, forward = net->nat, changed;
+	char path[64];
+	int res = 0;
+
+	for (unsigned i = 0; i < net->nforwards; i++) {
+		const uint32_t host = net->forwards[i].host_address;
+
+		local |= !host || is_loopback(host);
+		forward |= !is_loopback(host);
+	}
+	if (forward) {
+		res = set_switch("ip_forward", &changed, err);
+		if (!res && changed)
+			log_info("network: net.ipv4.ip_forward is 1 now, for the guest's packets; "
+				 "it stays");
+	}
+	if (!res && local) {
+		snprintf(path, sizeof(path), "conf/%s/route_localnet", tap);
+		res = set_switch(path, &changed, err);
+	}
+	return res;
+}
+
+/* What nft says is "Error: WHAT", the command, and "^^^" below it. 1: nothing so far. */
+static int judge(const char *words, bool ended, struct err *err)
+{
+	const char *error = strstr(words, "Error: "), *line = error ? strchr(error, '\n') : NULL;
+	int what, command, code = EIO;
+
+	if (error && line && strstr(line, LAST_CHAIN))
+		if (!strncmp(line + 1, "list chain ", strlen("list chain ")))
+			return 0;
+	if (!ended && (!line || !strchr(line + 1, '\n')))
+		return 1;
+	if (!error || !line) {
+		what = (int)strcspn(words, "\n");
+		return err_set(err, EIO, "nft has ended: %.*s", what, words);
+	}
+	what = (int)strcspn(error, "\n");
+	command = (int)strcspn(line + 1, "\n");
+	if (strstr(error, "not permitted"))
+		code = EPERM;
+	return err_set(err, code, "nft: %.*s: %.*s", what, error, command, line + 1);
+}
+
+static int feed(const struct commands *c, struct rules *r, struct err *err)
+{
+	char words[WORDS_MAX] = "";
+	int res = 1;
+
+	if (send(r->nft.fd, c->text, c->used, MSG_NOSIGNAL) < 0 && errno != EPIPE)
+		return err_sys(err, errno, "nft");
+	while (res == 1) {
+		res = child_listen(&r->nft, words, sizeof(words), NFT_MS);
+		if (res < 0)
+			return err_sys(err, -res, "nft");
+		res = judge(words, !res, err);
+	}
+	return res;
+}
+
+static int attempt(const struct commands *c, struct rules **ret, struct err *err)
+{
+	static const char *const argv[] = {"nft", "-i", NULL};
+	struct rules *r = malloc(sizeof(*r));
+	int res;
+
+	if (!r)
+		return err_set(err, ENOMEM, "out of memory");
+	r->nft = (struct child){.fd = -1, .words = -1};
+	res = child_start(argv, "nftables", true, &r->nft, err);
+	if (!res)
+		res = feed(c, r, err);
+	if (res)
+		rules_free(r);
+	else
+		*ret = r;
+	return res;
+}
+
+static int open_rules(struct commands *c, struct rules **ret, struct err *err)
+{
+	for (int try = 1;; try++) {
+		struct err e = ERR_INIT;
+		int res = attempt(c, ret, &e);
+
+		if (!res)
+			return 0;
+		if (res != -EPERM || try == OWNED_TRIES || geteuid())
+			return err_set(err, e.code, "%s", e.msg);
+		poll(NULL, 0, OWNED_MS);
+	}
+}
+
+int rules_open(const struct machine_net *net, const char *tap, uint32_t host_address, bool guard,
+	       struct rules **ret, struct err *err)
+{
+	autofree struct commands *c = NULL;
+	const bool nat = net->nat || net->nforwards;
+	int res = 0;
+
+	if (!nat && !guard) {
+		*ret = NULL;
+		return 0;
+	}
+	if (nat && !net->addresses.guest)
+		return err_set(err, EINVAL,
+			       "nat and forwards need the guest's address: --net address=");
+	c = malloc(sizeof(*c));
+	if (!c)
+		return err_set(err, ENOMEM, "out of memory");
+	memset(c, 0, sizeof(*c));
+	c->net = net;
+	res = name_table(c, tap, err);
+	ipv4(net->addresses.guest, c->guest);
+	if (nat)
+		add_nat(c, host_address);
+	if (guard)
+		add_guard(c);
+	add(c, "list chain %s %s " LAST_CHAIN "\n", nat ? "inet" : "netdev", c->table);
+	if (!all_fits(c))
+		return err_set(err, E2BIG, "too many rules for nft");
+	/* newer kernels take a hook on an interface that is yet to come */
+	if (!res && !if_nametoindex(tap))
+		res = err_set(err, ENODEV, "there is no such interface");
+	if (!res && nat)
+		res = set_switches(net, tap, err);
+	if (!res)
+		res = open_rules(c, ret, err);
+	if (res)
+		err_prefix(err, "network: rules of %s", tap);
+	return res;
+}
+
+void rules_free(struct rules *rules)
+{
+	char words[WORDS_MAX] = "";
+
+	if (!rules)
+		return;
+	if (rules->nft.fd >= 0) {
+		/* it reads the end, and ends itself, which is our end */
+		shutdown(rules->nft.fd, SHUT_WR);
+		while (child_listen(&rules->nft, words, sizeof(words), END_MS) > 0)
+			;
+	}
+	child_close(&rules->nft);
+	free(rules);
+}
