@@ -3,22 +3,30 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "base/netlink.h"
+#include "control/network/passt.h"
 #include "control/network/pool.h"
+#include "control/network/resolv.h"
+#include "control/network/rules.h"
+#include "devices/virtio/vhost_net.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define NAME_TRIES 16 /* for a tap of a bridge */
 
 struct network {
 	struct tap tap;
+	struct rules *rules; /* NULL: none */
 };
 
 /* ---- the guest's hardware address: locally administered, and no group's ---- */
@@ -149,6 +157,30 @@ static int open_fd(struct network *n, const struct machine_net *net, struct err 
 	return res;
 }
 
+static int open_passt(struct network *n, struct machine_net *net, struct err *err)
+{
+	autofd int fd = -1;
+	int res = make_mac(net, err);
+
+	if (!res)
+		res = passt_open(net, &net->addresses, &fd, err);
+	if (!res)
+		res = tap_adopt_stream(fd, &n->tap, err);
+	if (!res)
+		fd = -1; /* the tap's */
+	return res;
+}
+
+/* May this process make taps? */
+static bool may_make_taps(void)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3] = {0};
+
+	return !syscall(SYS_capget, &header, caps) && caps[0].effective & 1u << CAP_NET_ADMIN &&
+	       !access(TAP_DEVICE, R_OK | W_OK);
+}
+
 static int open_kind(struct network *n, struct netlink *nl, struct machine_net *net,
 		     struct err *err)
 {
@@ -162,8 +194,39 @@ static int open_kind(struct network *n, struct netlink *nl, struct machine_net *
 	case NET_FD:
 		return open_fd(n, net, err);
 	default:
-		return err_set(err, ENOTSUP, "network: this kind is not there yet");
+		return open_passt(n, net, err);
 	}
+}
+
+/* ---- rules ---- */
+
+/* Would the host's kernel move the packets, if nothing of ours had to look at each? */
+static bool wants_guard(const struct machine_net *net, const struct tap *tap)
+{
+	return !net->may_spoof && net->backend != NET_BACKEND_BUILTIN && !tap->socket &&
+	       !net->rx_bytes_per_s && !net->rx_packets_per_s && !net->tx_bytes_per_s &&
+	       !net->tx_packets_per_s && !access(VHOST_NET_DEVICE, F_OK);
+}
+
+static int open_rules(struct network *n, struct machine_net *net, struct err *err)
+{
+	struct err why = ERR_INIT;
+
+	if (net->kind == NET_PASST)
+		return 0;
+	if (wants_guard(net, &n->tap)) {
+		net->guarded =
+		    !rules_open(net, n->tap.name, net->addresses.gateway, true, &n->rules, &why);
+		if (net->guarded)
+			return 0;
+		if (net->backend == NET_BACKEND_VHOST)
+			return err_set(err, why.code, "%s; or say spoof=on, or backend=builtin",
+				       why.msg);
+		log_info("%s; so lodge moves the packets, and looks at them", why.msg);
+	}
+	if (!net->nat && !net->nforwards)
+		return 0;
+	return rules_open(net, n->tap.name, net->addresses.gateway, false, &n->rules, err);
 }
 
 /* ---- */
@@ -181,10 +244,16 @@ int network_open(struct machine_net *net, struct network **ret_network, struct e
 		free(n);
 		return err_sys(err, -res, "network: rtnetlink");
 	}
+	if (net->kind == NET_AUTO)
+		net->kind = may_make_taps() ? NET_POOL : NET_PASST;
 	res = open_kind(n, &nl, net, err);
 	netlink_close(&nl);
 	if (!res)
 		res = make_mac(net, err);
+	if (!res && net->addresses.guest && !net->addresses.ndns)
+		net->addresses.ndns = resolv_read(net->addresses.dns);
+	if (!res)
+		res = open_rules(n, net, err);
 	if (res) {
 		network_free(n);
 		return res;
@@ -198,6 +267,7 @@ void network_free(struct network *network)
 {
 	if (!network)
 		return;
+	rules_free(network->rules);
 	tap_close(&network->tap);
 	free(network);
 }

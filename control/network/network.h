@@ -2,11 +2,14 @@
  * The host's side of a machine's interface: its tap and address, translation, forwarded ports, or a
  * passt(1).
  *
- *	pool   tap "lodge-XXXXXXXX" (the host's address of the /30, in hex), made exclusively: who
- *has the tap has the subnet. It goes with its last descriptor, so with the process. nat,   a table
- *of nftables that its owner takes along (table ... { flags owner; }): nft(8) holds forward  it, and
- *ends when the pipe to it is closed, so with the process. passt  a process at the other end of a
- *socketpair, which ends with that.
+ * pool: tap "lodge-XXXXXXXX" (the host's address of the /30, in hex), made exclusively: who has the
+ * tap has the subnet. It goes with its last descriptor, so with the process.
+ *
+ * nat, forward, and the guard against spoofing where vhost moves the packets: tables of nftables
+ *that their owner takes along; nft(8) holds them, and ends with our end of its socket, so with the
+ *process.
+ *
+ * passt: a process at the other end of a socket, which ends with that.
  *
  * So nothing is left however this process ends, also by SIGKILL, and nothing has to be cleaned up
  *by another.

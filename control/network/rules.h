@@ -25,20 +25,22 @@
 struct rules;
 
 /*
- * Puts in place what `net` asks for, with its interface `tap` there already:
+ * Puts in place what `net` asks for, with its interface `tap` there already.
  *
- *	nat	  what comes from net->addresses.guest by the tap leaves by other interfaces with
- *the host's address. Sets net.ipv4.ip_forward where it is 0, and leaves it so: others may rely on
- *it by then forwards  the host's ports become the guest's, for who comes from outside (ip_forward
- *as above), from another machine, and for the host itself, also at 127.0.0.1: then with
- *`host_address`, the host's in the guest's network (0: as masquerading has it) guard frames from
- *another MAC than net->mac are dropped, ARP that tells of another MAC or, where
- *net->addresses.guest is known, of another address, and then all IPv4 from another but DHCP from
- *0.0.0.0, and frames with a VLAN tag
+ * nat: what comes from net->addresses.guest by the tap leaves by other interfaces with the host's
+ * address. Sets net.ipv4.ip_forward where it is 0, and leaves it so: others may rely on it by then.
+ *
+ * forwards: the host's ports become the guest's, for who comes from outside (ip_forward as above),
+ * from another machine, and for the host itself, also at 127.0.0.1: then with `host_address`, the
+ * host's in the guest's network (0: as masquerading has it).
+ *
+ * guard: dropped are frames from another MAC than net->mac, ARP that tells of another MAC or, where
+ * net->addresses.guest is known, of another address, and then all IPv4 from another but DHCP from
+ * 0.0.0.0, and frames with a VLAN tag.
  *
  * Nothing to do: 0, and *ret is NULL. -ENOENT: no nft; -ENODEV: no such tap; -EPERM: no
- *CAP_NET_ADMIN, or another process has rules of it; -EINVAL: nat or forwards without the guest's
- *address, or a name that nft cannot read; -EIO: what nft said. Waits for nft for up to 10 s.
+ * CAP_NET_ADMIN, or another process has rules of it; -EINVAL: nat or forwards without the guest's
+ * address, or a name that nft cannot read; -EIO: what nft said. Waits for nft for up to 10 s.
  */
 int rules_open(const struct machine_net *net, const char *tap, uint32_t host_address, bool guard,
 	       struct rules **ret, struct err *err);

@@ -144,7 +144,7 @@ static const struct sandbox_rule rules[] = {
     ANY(recvmsg, C | S, "clients"),
     ANY(sendmsg, C | S, "clients"),
     ANY(sendto, C | S, "a console on a socket, the answer to a first line"),
-    ANY(recvfrom, S, "a first line"),
+    ANY(recvfrom, C | S, "a first line; the end of nft"),
     ANY(shutdown, C | S, "the end of a connection"),
     STREAM(socket, S, AF_UNIX, "vsock: a port of the host's"),
     STREAM(socket, C, AF_VSOCK, "vhost: a port of the guest's, as of its agent"),
