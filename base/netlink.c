@@ -5,6 +5,7 @@
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -140,9 +141,8 @@ int netlink_link_find(struct netlink *nl, const char *name, int *ret_index, bool
 	struct request r;
 	int res;
 
-	if (strlen(name) >= sizeof(whole))
+	if (snprintf(whole, sizeof(whole), "%s", name) >= (int)sizeof(whole))
 		return -ENODEV;
-	memcpy(whole, name, strlen(name));
 	begin(&r, RTM_GETLINK, NLM_F_ACK, sizeof(r.link));
 	r.link.ifi_family = AF_UNSPEC;
 	add(&r, IFLA_IFNAME, whole, strlen(whole) + 1);

@@ -175,7 +175,7 @@ static int net_ask(struct boot *b, const struct machine_net *net, struct err *er
 	    .done = net_configured,
 	    .ctx = b,
 	};
-	struct net_text t;
+	struct net_text t = {0};
 	char *address = t.address, *gateway = t.gateway, *dns[NET_DNS_MAX];
 	int res;
 

@@ -153,7 +153,7 @@ static int open_fd(struct network *n, const struct machine_net *net, struct err 
 		return err_sys(err, errno, "network: fd %d", net->fd);
 	res = tap_adopt(fd, &n->tap, err);
 	if (!res)
-		fd = -1; /* the tap's */
+		(void)steal_fd(&fd); /* the tap's */
 	return res;
 }
 
@@ -167,7 +167,7 @@ static int open_passt(struct network *n, struct machine_net *net, struct err *er
 	if (!res)
 		res = tap_adopt_stream(fd, &n->tap, err);
 	if (!res)
-		fd = -1; /* the tap's */
+		(void)steal_fd(&fd); /* the tap's */
 	return res;
 }
 

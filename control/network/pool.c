@@ -19,7 +19,7 @@
 #define DEFAULT_FIRST 4
 #define DEFAULT_END   128
 
-#define TAKEN_MAX 1024 /* addresses of the host that are looked at */
+#define TAKEN_MAX 1024 /* addresses of the host within the pool */
 
 struct pool {
 	uint32_t first, end; /* first address of the first /30, and behind the last */
@@ -44,6 +44,8 @@ static void take_note(void *ctx, const struct net_address *a)
 	memcpy(&address, a->bytes, sizeof(address));
 	address = ntohl(address);
 	mask = mask_of(a->prefix_bits);
+	if ((address | ~mask) < p->first || (p->end && (address & mask) >= p->end))
+		return;
 	p->taken[p->ntaken].first = address & mask;
 	p->taken[p->ntaken++].last = address | ~mask;
 }
@@ -94,13 +96,13 @@ static int pool_search(struct pool *p, struct machine_net *net, struct tap *ret_
 	struct netlink nl;
 	int res = netlink_open(&nl);
 
+	lay_out(p, address, prefix);
 	if (!res) {
 		res = netlink_addresses(&nl, 0, take_note, p);
 		netlink_close(&nl);
 	}
 	if (res)
 		return err_sys(err, -res, "network: the host's addresses");
-	lay_out(p, address, prefix);
 	for (uint32_t subnet = p->first; subnet != p->end; subnet += SUBNET_BYTES) {
 		res = overlaps(p, subnet) ? 1 : try_one(net, subnet, ret_tap, err);
 		if (res <= 0)

@@ -150,7 +150,7 @@ static int set_forward(void *target, const char *value, struct err *err)
 	while (n < ARRAY_LEN(parts) && (parts[n] = strsep(&at, ":")))
 		n++;
 	if (at || n < 3 || strlen(value) >= sizeof(text) ||
-	    (strcmp(parts[0], "tcp") && strcmp(parts[0], "udp")) ||
+	    (strcmp(parts[0], "tcp") != 0 && strcmp(parts[0], "udp") != 0) ||
 	    parse_port(parts[n - 2], &f.host_port) || parse_port(parts[n - 1], &f.guest_port))
 		return err_set(err, EINVAL,
 			       "'%s' is not tcp:PORT:PORT or udp:PORT:PORT, host's and guest's, "

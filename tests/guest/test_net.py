@@ -1,6 +1,9 @@
 """Interfaces of Linux guests: packets both ways, addresses, and what is left behind."""
+import contextlib
 import hashlib
+import json
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -8,7 +11,7 @@ import threading
 from harness import DEADLINE_S, check, environment, equal, run_tool, test
 
 from test_agent import shell, start
-from test_serve import serving
+from test_serve import serving, until
 
 MIB = 1 << 20
 
@@ -18,7 +21,7 @@ class Net:
 
     def __init__(self, context):
         number = int(os.path.basename(context.folder).lstrip("t"))
-        self.tap, self.host, self.guest = f"tap{number}", f"10.77.{number}.1", f"10.77.{number}.2"
+        self.number, self.tap, self.host, self.guest = number, f"tap{number}", f"10.77.{number}.1", f"10.77.{number}.2"
         self.words = f"tap={self.tap},address={self.guest}/24,gateway={self.host},dns={self.host}"
 
     def host_up(self):
@@ -80,15 +83,74 @@ def same_bytes_both_ways(server, name, address, size=16 * MIB):
     equal(got(), shell(server, name, "sha256sum /root/f").split()[0], "what the host got")
 
 
-@test(transport=["pci", "mmio"])
-def tap(context, transport):
+@test(transport=["pci", "mmio"], backend=["vhost", "builtin"])
+def tap(context, transport, backend):
     """An address by the agent, packets of TCP both ways, and a tap that goes with the VM."""
     net = Net(context)
     with serving(context) as server:
-        start(server, "a", debian(context), "--net", net.words, "--transport", transport)
+        start(server, "a", debian(context), "--net", f"{net.words},backend={backend}", "--transport", transport)
         net.host_up()
         check(net.guest in server.run("info", "a"), "its address is not in its information")
         run_tool("ping", "-c", "3", "-W", "20", net.guest)
         same_bytes_both_ways(server, "a", net.host)
+        equal(f"table netdev lodge-{net.tap}" in run_tool("nft", "list", "tables"), backend == "vhost", "the guard")
         server.run("stop", "a", "--timeout", 200)
-    check(net.tap not in interfaces(), "the tap has stayed")
+    nothing_is_left(net.tap)
+
+
+def nothing_is_left(tap):
+    check(tap not in interfaces(), "the tap has stayed")
+    until("no table of it", lambda: tap not in run_tool("nft", "list", "tables"))
+
+
+@contextlib.contextmanager
+def world(context):
+    """A network behind the host: gives the address of what is there."""
+    net = Net(context)
+    here, there, space = f"here{net.number}", f"there{net.number}", f"world{net.number}"
+    run_tool("ip", "netns", "add", space)
+    try:
+        run_tool("ip", "link", "add", here, "type", "veth", "peer", "name", there, "netns", space)
+        run_tool("ip", "address", "add", f"10.78.{net.number}.1/24", "dev", here)
+        run_tool("ip", "link", "set", here, "up")
+        run_tool("ip", "route", "replace", "default", "via", f"10.78.{net.number}.2", "metric", str(net.number + 1))
+        inside = ["ip", "netns", "exec", space]
+        run_tool(*inside, "ip", "address", "add", f"10.78.{net.number}.2/24", "dev", there)
+        run_tool(*inside, "ip", "link", "set", there, "up")
+        with subprocess.Popen([*inside, "socat", "TCP-LISTEN:5000,fork,reuseaddr", "SYSTEM:echo from $SOCAT_PEERADDR"]) as echo:
+            yield f"10.78.{net.number}.2", f"10.78.{net.number}.1"
+            echo.terminate()
+    finally:
+        run_tool("ip", "netns", "del", space)
+
+
+@test(how=["stopped", "killed"])
+def pool_and_nat(context, how):
+    """The guest reaches the world as the host, the world and the host its ports; and all that goes with it."""
+    net = Net(context)
+    port = 7000 + net.number
+    with world(context) as (there, here), serving(context) as server:
+        start(server, "a", debian(context), "--net",
+              f"pool,subnets=10.79.{net.number}.0/29,nat=on,forward=tcp:{port}:7777")
+        check(f"10.79.{net.number}.2" in server.run("info", "a"), "its address is not in its information")
+        equal(bash(server, "a", f"cat </dev/tcp/{there}/5000"), f"from {here}\n", "whom the world sees")
+        server.run("exec", "a", "--", "iperf3", "-s", "-D", "-p", "7777")
+        for address in ("127.0.0.1", here):
+            run_tool("iperf3", "-c", address, "-p", str(port), "-n", "1M")
+        run_tool("ip", "netns", "exec", f"world{net.number}", "iperf3", "-c", here, "-p", str(port), "-n", "1M")
+        tap = next(name for name in interfaces() if name.startswith("lodge-0a4f%02x" % net.number))
+        if how == "stopped":
+            server.run("stop", "a", "--timeout", 200)
+        else:
+            os.kill(json.loads(server.run("info", "a", "--json"))["pid"], signal.SIGKILL)
+            until("its end", lambda: not server.names())
+        nothing_is_left(tap)
+
+
+@test()
+def passt(context):
+    """Without a tap: the guest's connections are the host's."""
+    with world(context) as (there, here), serving(context) as server:
+        start(server, "a", debian(context), "--net", "passt")
+        equal(bash(server, "a", f"cat </dev/tcp/{there}/5000"), f"from {here}\n", "whom the world sees")
+        server.run("stop", "a", "--timeout", 200)
