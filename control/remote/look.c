@@ -56,7 +56,7 @@ static void list_table(const Lodge__V1__ListVmsResponse *reply)
 {
 	static const struct table_column columns[] = {
 	    {"NAME", false},  {"STATE", false}, {"PID", true},	    {"CPUS", true},
-	    {"MEMORY", true}, {"DISKS", true},	{"ADDRESS", false},
+	    {"MEMORY", true}, {"DISKS", true},	{"ADDRESS", true},
 	};
 	struct table t = TABLE_INIT(columns);
 
