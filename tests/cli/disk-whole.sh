@@ -13,7 +13,7 @@ writes() {
 # interrupted SIGNAL COMMAND...: sends the signal as soon as the command has a file of its own open that
 # has grown; its exit status is what is returned. One that was done before that is run again.
 interrupted() {
-	local signal=$1 pid i
+	local signal=$1 pid i status
 	shift
 	for ((i = 0; i < 20; i++)); do
 		env --default-signal=INT,HUP "$@" & # INT, which & alone would have ignored
@@ -21,11 +21,11 @@ interrupted() {
 		until writes $pid; do
 			kill -0 $pid 2>/dev/null || break
 		done
-		if kill -"$signal" $pid 2>/dev/null; then
-			wait $pid
-			return
-		fi
+		kill -"$signal" $pid 2>/dev/null
 		wait $pid
+		status=$?
+		[ $status = 0 ] || return $status
+		# it was too late: all was done
 		if [[ " $* " == *" --force "* ]]; then echo precious >"$d/b"; else rm -f "$d/b"; fi
 	done
 }
