@@ -55,7 +55,7 @@ static const char *address_text(const VmTools__Concierge__VmInfo *vm, char text[
 static void list_table(const Lodge__V1__ListVmsResponse *reply)
 {
 	static const struct table_column columns[] = {
-	    {"NAME", false},  {"STATE", false}, {"PID", true},	    {"CPUS", true},
+	    {"NAME", false},  {"STATE", false}, {"PID", true},	   {"CPUS", true},
 	    {"MEMORY", true}, {"DISKS", true},	{"ADDRESS", true},
 	};
 	struct table t = TABLE_INIT(columns);
