@@ -120,10 +120,19 @@ def world(context):
         run_tool(*inside, "ip", "address", "add", f"10.78.{net.number}.2/24", "dev", there)
         run_tool(*inside, "ip", "link", "set", there, "up")
         with subprocess.Popen([*inside, "socat", "TCP-LISTEN:5000,fork,reuseaddr", "SYSTEM:echo from $SOCAT_PEERADDR"]) as echo:
-            yield f"10.78.{net.number}.2", f"10.78.{net.number}.1"
-            echo.terminate()
+            try:
+                yield f"10.78.{net.number}.2", f"10.78.{net.number}.1"
+            finally:
+                echo.terminate()
     finally:
         run_tool("ip", "netns", "del", space)
+
+
+def reaches(address, port, *where):
+    """Until the server in the guest, which has just been started, is there."""
+    words = [*where, "timeout", "60", "iperf3", "-c", address, "-p", str(port), "-n", "1M"]
+    until(f"iperf3 to port {port} of {address}",
+          lambda: not subprocess.run(words, stdout=subprocess.DEVNULL, check=False).returncode)
 
 
 @test(how=["stopped", "killed"])
@@ -137,9 +146,9 @@ def pool_and_nat(context, how):
         check(f"10.79.{net.number}.2" in server.run("info", "a"), "its address is not in its information")
         equal(bash(server, "a", f"cat </dev/tcp/{there}/5000"), f"from {here}\n", "whom the world sees")
         server.run("exec", "a", "--", "iperf3", "-s", "-D", "-p", "7777")
-        for address in ("127.0.0.1", here):
-            run_tool("iperf3", "-c", address, "-p", str(port), "-n", "1M")
-        run_tool("ip", "netns", "exec", f"world{net.number}", "iperf3", "-c", here, "-p", str(port), "-n", "1M")
+        reaches("127.0.0.1", port)
+        reaches(here, port)
+        reaches(here, port, "ip", "netns", "exec", f"world{net.number}")
         tap = next(name for name in interfaces() if name.startswith("lodge-0a4f%02x" % net.number))
         if how == "stopped":
             server.run("stop", "a", "--timeout", 200)
