@@ -149,6 +149,19 @@ _lodge_disk_command() { # COMMAND PREVIOUS WORD
 	esac
 }
 
+_lodge_component() { # COMMAND PREVIOUS WORD
+	case $2 in
+	--kernel | --root | --modules | --component-root) _lodge_files "" "$3" ;;
+	--format) _lodge_words "" "$3" raw qcow2 ;;
+	--version) ;;
+	*)
+		_lodge_words "" "$3" --component-root --json --help
+		[[ $1 != install ]] ||
+			_lodge_words "" "$3" --kernel --root --format --modules --version --force --progress --quiet
+		;;
+	esac
+}
+
 _lodge_server_value() { # OPTION WORD
 	case $1 in
 	--socket | --runtime-dir | --storage-root | --config) _lodge_files "" "$2" ;;
@@ -256,7 +269,7 @@ _lodge_client() {
 
 _lodge() {
 	local commands=(run start stop list info wait events console exec shell cp guest pause resume resize top metrics serve vmm disk image
-		doctor help)
+		component doctor help)
 	local options=(--kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules --init --cpu
 		--console --transport --hugepages --prealloc --io --vsock --net --no-rng --stop-timeout --sandbox --exec --start-timeout --dry-run --log --help)
 	local server_options=(--socket --socket-mode --socket-group --allow-uid --allow-group --read-only-uid --read-only-group
@@ -288,6 +301,10 @@ _lodge() {
 		_lodge_words "" "$whole" create info check resize convert map rebase commit snapshot discard-unused
 	elif [[ ${COMP_WORDS[1]} == disk ]]; then
 		_lodge_disk_command "${COMP_WORDS[2]}" "$previous" "$whole"
+	elif [[ ${COMP_WORDS[1]} == component && i -eq 2 || ${COMP_WORDS[*]:1:2} == "help component" ]]; then
+		_lodge_words "" "$whole" list install
+	elif [[ ${COMP_WORDS[1]} == component ]]; then
+		_lodge_component "${COMP_WORDS[2]}" "$previous" "$whole"
 	elif [[ ${COMP_WORDS[1]} == doctor ]]; then
 		_lodge_words "" "$whole" --json --help
 	elif [[ ${COMP_WORDS[1]} == serve || ${COMP_WORDS[1]} == vmm ]]; then
