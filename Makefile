@@ -51,7 +51,7 @@ TTRPC := frame conn server call client
 CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_component cmd_doctor \
 	arguments background calls events kept_file metrics_text server_options signals unix_socket \
 	$(addprefix access/,access identity) \
-	$(addprefix agent/,connect guest guest_text boot pieces relay) \
+	$(addprefix agent/,connect guest guest_text boot termina pieces relay) \
 	$(addprefix component/,version component install copy_tree) \
 	$(addprefix disk/,args progress job options new_image backing create info check resize \
 		convert map rebase commit snapshot discard) \

@@ -27,6 +27,7 @@ static const struct magic {
     {"vfat", 0x36, "FAT1", 4, true},
     {"ntfs", 3, "NTFS    ", 8, true},
     {"exfat", 3, "EXFAT   ", 8, true},
+    {"an unfinished btrfs", 0x10040, "!BHRfS_M", 8, false}, /* of a mkfs that was cut */
     {"a qcow2 image", 0, "QFI\xfb", 4, false},
     {"a LUKS volume", 0, "LUKS\xba\xbe", 6, false},
     {"a volume of LVM", 0x218, "LVM2 001", 8, false},

@@ -68,11 +68,11 @@ _lodge_net() { # WORD
 	fi
 	before=${1%,*},
 	case $last in
-	nat=* | spoof=*) _lodge_words "$before${last%%=*}=" "${last#*=}" on off ;;
+	nat=* | spoof=* | containers=*) _lodge_words "$before${last%%=*}=" "${last#*=}" on off ;;
 	backend=*) _lodge_words "${before}backend=" "${last#*=}" auto vhost builtin ;;
 	forward=*) _lodge_words "${before}forward=" "${last#*=}" tcp: udp: ;;
 	*)
-		_lodge_words "$before" "$last" subnets= nat=on forward= address= gateway= dns= backend= mac= mtu= queues= \
+		_lodge_words "$before" "$last" subnets= nat=on containers=on forward= address= gateway= dns= backend= mac= mtu= queues= \
 			spoof=on rx_bytes_per_s= rx_packets_per_s= tx_bytes_per_s= tx_packets_per_s=
 		;;
 	esac
@@ -164,7 +164,7 @@ _lodge_component() { # COMMAND PREVIOUS WORD
 
 _lodge_server_value() { # OPTION WORD
 	case $1 in
-	--socket | --runtime-dir | --storage-root | --config) _lodge_files "" "$2" ;;
+	--socket | --runtime-dir | --storage-root | --component-root | --config) _lodge_files "" "$2" ;;
 	--io) _lodge_words "" "$2" auto io_uring epoll ;;
 	--sandbox) _lodge_words "" "$2" on off ;;
 	--log) _lodge_words "" "$2" error warn info debug ;;
@@ -233,7 +233,7 @@ _lodge_client() {
 	start)
 		_lodge_value "$2" "$3" && return
 		[[ $3 != -* ]] || _lodge_words "" "$3" "${common[@]}" --kernel --root --disk --cpus --memory --cmdline \
-			--initrd --initramfs --modules --init --transport --net --start-timeout --no-agent
+			--initrd --initramfs --modules --init --transport --net --start-timeout --no-agent --termina
 		;;
 	*)
 		if [[ $3 == -* ]]; then
@@ -273,7 +273,7 @@ _lodge() {
 	local options=(--kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules --init --cpu
 		--console --transport --hugepages --prealloc --io --vsock --net --no-rng --stop-timeout --sandbox --exec --start-timeout --dry-run --log --help)
 	local server_options=(--socket --socket-mode --socket-group --allow-uid --allow-group --read-only-uid --read-only-group
-		--storage-root --sandbox --io --log --help)
+		--storage-root --component-root --sandbox --io --log --help)
 	[[ ${COMP_WORDS[1]} == serve ]] && server_options+=(--config --check-config --runtime-dir --leave-vms --vm-cpus --vm-memory
 		--vm-transport --net)
 	[[ ${COMP_WORDS[1]} == vmm ]] && server_options+=(--socket-fd --idle-timeout --files-of)

@@ -88,7 +88,7 @@ static int read_names(DIR *dir, struct components *components, struct err *err)
 			return err_set(err, ENOMEM, "out of memory");
 		components->list = list;
 		memset(&list[components->n], 0, sizeof(*list));
-		snprintf(list[components->n].version, sizeof(list->version), "%s", e->d_name);
+		memcpy(list[components->n].version, e->d_name, strlen(e->d_name) + 1);
 		examine(dirfd(dir), &list[components->n++]);
 	}
 }
@@ -155,10 +155,12 @@ int component_check_rootfs(const char *path, const char **ret_fstype, struct err
 static int join(char **ret, const char *root, const char *version, const char *name,
 		struct err *err)
 {
-	if (asprintf(ret, "%s/" COMPONENT_NAME "/%s/%s", root, version, name) >= 0)
-		return 0;
-	*ret = NULL;
-	return err_set(err, ENOMEM, "out of memory");
+	char *path = NULL;
+
+	if (asprintf(&path, "%s/" COMPONENT_NAME "/%s/%s", root, version, name) < 0 || !path)
+		return err_set(err, ENOMEM, "out of memory");
+	*ret = path;
+	return 0;
 }
 
 static int name_paths(const char *root, const char *version, struct component_paths *paths,
@@ -168,7 +170,7 @@ static int name_paths(const char *root, const char *version, struct component_pa
 
 	if (!res)
 		res = join(&paths->rootfs, root, version, COMPONENT_ROOTFS, err);
-	if (res)
+	if (res || !paths->rootfs)
 		return res;
 	res = component_check_rootfs(paths->rootfs, &paths->fstype, err);
 	if (res)
@@ -179,7 +181,7 @@ static int name_paths(const char *root, const char *version, struct component_pa
 int component_find(const char *root, struct component_paths *ret_paths, struct err *err)
 {
 	struct component_paths paths = {0};
-	struct components components;
+	struct components components = {0};
 	const struct component *c;
 	int res = components_read(root, &components, err);
 

@@ -55,7 +55,7 @@ static void remove_tree(const char *path)
 static void remove_left(const struct work *w)
 {
 	const struct dirent *e;
-	DIR *dir = opendir(w->folder);
+	DIR *dir = w->folder ? opendir(w->folder) : NULL;
 
 	if (!dir)
 		return;
@@ -297,7 +297,7 @@ static int install_locked(struct work *w, struct err *err)
 		w->temporary = NULL;
 		res = err_set(err, ENOMEM, "out of memory");
 	}
-	if (!res)
+	if (!res && w->temporary)
 		res = copy_all(w, err);
 	if (!res)
 		res = give_name(w, err);

@@ -95,7 +95,9 @@ static int open_pool(struct network *n, struct netlink *nl, struct machine_net *
 {
 	int res = pool_take(net, &n->tap, err);
 
-	return res ? res : set_up(nl, net, &n->tap, net->addresses.gateway, 0, err);
+	if (!res)
+		res = set_up(nl, net, &n->tap, net->addresses.gateway, 0, err);
+	return res || !net->with_containers ? res : pool_take_containers(net, &n->tap, err);
 }
 
 /* One of a name that nothing has. */
@@ -246,6 +248,13 @@ int network_open(struct machine_net *net, struct network **ret_network, struct e
 	}
 	if (net->kind == NET_AUTO)
 		net->kind = may_make_taps() ? NET_POOL : NET_PASST;
+	if (net->with_containers && net->kind != NET_POOL) {
+		netlink_close(&nl);
+		free(n);
+		return err_set(err, EPERM,
+			       "network: containers need an interface of the pool, and so "
+			       "CAP_NET_ADMIN: be root");
+	}
 	res = open_kind(n, &nl, net, err);
 	netlink_close(&nl);
 	if (!res)

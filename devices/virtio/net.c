@@ -219,6 +219,8 @@ int net_init(struct net *net, const struct virtio_net_config *config, const stru
 	net->mtu = config->mtu;
 	net->may_spoof = config->may_spoof;
 	net->ipv4 = config->ipv4;
+	net->routed = config->routed;
+	net->routed_mask = config->routed_mask;
 	net_limit_init(&net->rx_limit, config->rx_bytes_per_s, config->rx_packets_per_s);
 	net_limit_init(&net->tx_limit, config->tx_bytes_per_s, config->tx_packets_per_s);
 	net->config_mac = le64_get(mac);

@@ -36,6 +36,8 @@ struct virtio_net_config {
 
 	bool may_spoof; /* the guest may send from any address, and change its own */
 	uint32_t ipv4;	/* the guest's, in host order, which it must keep to; 0: unknown */
+	uint32_t routed,
+	    routed_mask; /* a network behind it, whose addresses are as good; 0: none */
 
 	/* to the guest, and from it; 0: no limit. A tenth of a second's may come at once. */
 	uint64_t rx_bytes_per_s, rx_packets_per_s;

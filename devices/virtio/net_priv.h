@@ -126,7 +126,7 @@ struct net {
 	uint64_t config_mac;
 	unsigned mtu;
 	bool may_spoof;
-	uint32_t ipv4;
+	uint32_t ipv4, routed, routed_mask;
 	struct net_limit rx_limit, tx_limit; /* the built-in path's */
 	_Atomic uint64_t mac;		     /* the six bytes, the first lowest */
 	_Atomic uint16_t status;	     /* NET_S_* */
@@ -214,6 +214,10 @@ void net_tx_stop(struct net_pair *p);
 /* net_spoof.c: whether a frame that begins so names the guest as its sender, `ipv4` in host order
  * or 0: any. The bytes that say so, in front of which no checksum may be put; 0: it does not. */
 size_t net_frame_own(const uint8_t *head, size_t len, const uint8_t *mac, uint32_t ipv4);
+/* Likewise whether it is an IPv4 packet, from `mac`, that was sent from a network behind the guest.
+ */
+size_t net_frame_routed(const uint8_t *head, size_t len, const uint8_t *mac, uint32_t network,
+			uint32_t mask);
 
 /* net_limit.c: 0 per second: no limit. */
 void net_limit_init(struct net_limit *limit, uint64_t bytes_per_s, uint64_t packets_per_s);

@@ -93,3 +93,17 @@ size_t net_frame_own(const uint8_t *head, size_t len, const uint8_t *mac, uint32
 		return at;
 	}
 }
+
+size_t net_frame_routed(const uint8_t *head, size_t len, const uint8_t *mac, uint32_t network,
+			uint32_t mask)
+{
+	size_t at;
+
+	if (!mask || len < NET_ETH_MIN || memcmp(head + MAC_BYTES, mac, MAC_BYTES) != 0 ||
+	    ether_type(head, len, &at) != ETHER_IPV4 || len < at + IPV4_BYTES)
+		return 0;
+	if (head[at] >> 4 != 4 || (head[at] & 15) < IPV4_BYTES / 4 ||
+	    (be32_load(head + at + 12) & mask) != network)
+		return 0;
+	return at + IPV4_BYTES;
+}

@@ -87,12 +87,14 @@ static bool sender_good(const struct net *net, const struct net_tx *tx)
 {
 	const struct net_hdr *h = &tx->front.hdr;
 	const struct le64 mac = le64_put(net->config_mac);
+	const size_t len = MIN(tx->bytes, sizeof(tx->front.head));
 	size_t end;
 
 	if (net->may_spoof)
 		return true;
-	end =
-	    net_frame_own(tx->front.head, MIN(tx->bytes, sizeof(tx->front.head)), mac.b, net->ipv4);
+	end = net_frame_own(tx->front.head, len, mac.b, net->ipv4);
+	if (!end)
+		end = net_frame_routed(tx->front.head, len, mac.b, net->routed, net->routed_mask);
 	return end &&
 	       (!h->flags || (size_t)le16_get(h->csum_start) + le16_get(h->csum_offset) >= end);
 }

@@ -102,6 +102,7 @@ def environment(job):
         LODGE_GUEST_KERNEL=f"{GUEST}/vmlinuz",
         LODGE_GUEST_MODULES=f"{GUEST}/lib/modules/{version}",
         LODGE_GUEST_ROOT=f"{GUEST}/debian.img",
+        LODGE_GUEST_TERMINA=f"{GUEST}/termina.img",
     )
     if os.path.exists(f"{GUEST}/tiny/vmlinux"):
         env["LODGE_GUEST_TINY"] = f"{GUEST}/tiny"

@@ -42,14 +42,16 @@ guest_tiny() {
 
 # guest_disk_build DIR: DIR/guest.img, what L1 mounts at /lab/guest.
 guest_disk_build() {
-	local dir=$1 tree=$1/tree kernel root tiny
+	local dir=$1 tree=$1/tree kernel root termina tiny
 	kernel=$(debian_kernel)
 	root=$(guest_root)
+	termina=$(termina_root)
 	tiny=$(guest_tiny)
 	mkdir -p "$tree/tiny"
 	cp -a "$kernel"/{vmlinuz,config,lib} "$tree/"
 	ln -s lib/modules "$tree/modules"
 	cp --sparse=always "$root/debian.img" "$tree/debian.img"
+	cp --sparse=always "$termina/termina.img" "$tree/termina.img"
 	[ -z "$tiny" ] || cp "$tiny"/{bzImage,vmlinux,config} "$tree/tiny/"
 	step "making the disk of guest artefacts" \
 		mke2fs -q -t ext4 -O '^has_journal' -m 0 -L guest -d "$tree" "$dir/guest.img" "$LAB_GUEST_DISK_SIZE"
@@ -57,10 +59,11 @@ guest_disk_build() {
 }
 
 guest_disk() {
-	local kernel root tiny
+	local kernel root termina tiny
 	kernel=$(debian_kernel)
 	root=$(guest_root)
+	termina=$(termina_root)
 	tiny=$(guest_tiny)
-	cached guest-disk "$(hash_of "$LAB_GUEST_DISK_SIZE" "$kernel" "$root" "$tiny" \
+	cached guest-disk "$(hash_of "$LAB_GUEST_DISK_SIZE" "$kernel" "$root" "$termina" "$tiny" \
 		"$(declare -f guest_disk_build)")" guest_disk_build
 }
