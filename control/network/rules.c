@@ -30,6 +30,11 @@
 
 struct rules {
 	struct child nft;
+	char tap[IFNAMSIZ];
+	char *text; /* the commands */
+	size_t used;
+	bool in_place;
+	char words[WORDS_MAX]; /* of nft, since it was fed */
 };
 
 struct commands {
@@ -218,34 +223,46 @@ static int judge(const char *words, bool ended, struct err *err)
 	return err_set(err, code, "nft: %.*s: %.*s", what, error, command, line + 1);
 }
 
-static int feed(const struct commands *c, struct rules *r, struct err *err)
+static int feed(struct rules *r, struct err *err)
 {
-	char words[WORDS_MAX] = "";
-	int res = 1;
-
-	if (send(r->nft.fd, c->text, c->used, MSG_NOSIGNAL) < 0 && errno != EPIPE)
+	*r->words = 0;
+	if (send(r->nft.fd, r->text, r->used, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno != EPIPE)
 		return err_sys(err, errno, "nft");
+	return 0;
+}
+
+static int feed_and_wait(struct rules *r, struct err *err)
+{
+	int res = feed(r, err) ? -EIO : 1;
+
 	while (res == 1) {
-		res = child_listen(&r->nft, words, sizeof(words), NFT_MS);
+		res = child_listen(&r->nft, r->words, sizeof(r->words), NFT_MS);
 		if (res < 0)
 			return err_sys(err, -res, "nft");
-		res = judge(words, !res, err);
+		res = judge(r->words, !res, err);
 	}
+	r->in_place = !res;
 	return res;
 }
 
 static int attempt(const struct commands *c, struct rules **ret, struct err *err)
 {
 	static const char *const argv[] = {"nft", "-i", NULL};
-	struct rules *r = malloc(sizeof(*r));
+	struct rules *r = calloc(1, sizeof(*r));
 	int res;
 
-	if (!r)
+	if (r)
+		r->text = strdup(c->text);
+	if (!r || !r->text) {
+		free(r);
 		return err_set(err, ENOMEM, "out of memory");
-	r->nft = (struct child){.fd = -1, .words = -1};
+	}
+	r->nft = CHILD_NONE;
+	r->used = c->used;
+	snprintf(r->tap, sizeof(r->tap), "%s", c->tap);
 	res = child_start(argv, "nftables", true, &r->nft, err);
 	if (!res)
-		res = feed(c, r, err);
+		res = feed_and_wait(r, err);
 	if (res)
 		rules_free(r);
 	else
@@ -307,18 +324,88 @@ int rules_open(const struct machine_net *net, const char *tap, uint32_t host_add
 	return res;
 }
 
-void rules_free(struct rules *rules)
+/* ---- watching ---- */
+
+void rules_poll_fds(const struct rules *rules, int ret_fds[2])
+{
+	ret_fds[0] = rules->nft.keeper;
+	ret_fds[1] = rules->nft.words;
+}
+
+/* A new nft gets the commands; one that does not take them ends, and the next is tried. */
+static void begin_again(struct rules *r)
+{
+	struct err err = ERR_INIT;
+
+	if (feed(r, &err))
+		log_warn("network: rules of %s: %s", r->tap, err.msg);
+}
+
+static void judge_again(struct rules *r)
+{
+	struct err err = ERR_INIT;
+	int res = judge(r->words, false, &err);
+
+	if (res == 1)
+		return;
+	*r->words = 0;
+	if (!res) {
+		r->in_place = true;
+		log_warn("network: rules of %s are in place again", r->tap);
+		return;
+	}
+	log_warn("network: rules of %s: %s", r->tap, err.msg);
+	if (!r->in_place)
+		shutdown(r->nft.fd, SHUT_WR);
+}
+
+bool rules_look(struct rules *r)
+{
+	char ended[32];
+
+	switch (child_news(&r->nft, ended, sizeof(ended))) {
+	case CHILD_ENDED:
+		if (r->in_place)
+			log_warn("network: nft of %s has ended (%s), and its rules are gone; it is "
+				 "started again",
+				 r->tap, ended);
+		r->in_place = false;
+		break;
+	case CHILD_BEGUN:
+		begin_again(r);
+		break;
+	case CHILD_ALONE:
+		log_warn("network: nobody watches nft of %s any more", r->tap);
+		break;
+	case CHILD_NOTHING:
+		break;
+	}
+	if (child_hear(&r->nft, r->words, sizeof(r->words)))
+		judge_again(r);
+	return r->in_place;
+}
+
+void rules_end(struct rules *rules)
 {
 	char words[WORDS_MAX] = "";
 
+	if (rules->nft.fd < 0)
+		return;
+	child_end(&rules->nft);
+	/* it reads the end, and ends itself, which is our end */
+	shutdown(rules->nft.fd, SHUT_WR);
+	while (child_listen(&rules->nft, words, sizeof(words), END_MS) > 0)
+		;
+	cleanup_fd(&rules->nft.fd);
+	rules->nft.fd = -1;
+}
+
+void rules_free(struct rules *rules)
+{
 	if (!rules)
 		return;
-	if (rules->nft.fd >= 0) {
-		/* it reads the end, and ends itself, which is our end */
-		shutdown(rules->nft.fd, SHUT_WR);
-		while (child_listen(&rules->nft, words, sizeof(words), END_MS) > 0)
-			;
-	}
+	rules_end(rules);
 	child_close(&rules->nft);
+	free(rules->text);
 	free(rules);
 }

@@ -44,7 +44,20 @@ struct rules;
  */
 int rules_open(const struct machine_net *net, const char *tap, uint32_t host_address, bool guard,
 	       struct rules **ret, struct err *err);
-/* The rules are gone when it returns. NULL is accepted. */
+
+/*
+ * Watching. nft(8) is started again when it has ended, which takes the rules along; then they are
+ * put in place anew.
+ *
+ * rules_poll_fds(): readable when rules_look() has something to do. It says whether the rules are
+ * in place, does not wait, and logs what has happened.
+ */
+void rules_poll_fds(const struct rules *rules, int ret_fds[2]); /* -1: none any more */
+bool rules_look(struct rules *rules);
+
+/* The rules are gone when it returns. Only rules_free() follows. */
+void rules_end(struct rules *rules);
+/* Also that, before. NULL is accepted. */
 void rules_free(struct rules *rules);
 
 #endif

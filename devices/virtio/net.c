@@ -2,10 +2,12 @@
 #include "devices/virtio/net.h"
 
 #include "base/checked.h"
+#include "base/cleanup.h"
 #include "base/log.h"
 #include "devices/virtio/net_priv.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -115,6 +117,50 @@ void virtio_net_announce(struct virtio_dev *dev)
 
 	if (net_has(net, NET_F_GUEST_ANNOUNCE) && net_status(net, 0, NET_S_ANNOUNCE))
 		virtio_raise_config(dev);
+}
+
+/* ---- another stream ---- */
+
+void net_reconnect_step(struct net *net)
+{
+	struct virtio_net_reconnect *r = net->reconnect;
+	struct net_pair *p = net->pairs;
+
+	if (!r || p->rx.polling || p->tx.polling)
+		return;
+	net->reconnect = NULL;
+	cleanup_fd(&net->tap.fds[0]);
+	net->tap.fds[0] = r->fd;
+	net_port_init(&p->port, &net->tap, 0);
+	atomic_store(&net->gone, false);
+	if (!atomic_load(&net->unplugged) && net_status(net, 0, NET_S_LINK_UP))
+		virtio_raise_config(&net->dev);
+	virtio_net_announce(&net->dev);
+	virtio_loop_job_end(&r->job);
+	r->done(r);
+}
+
+static void reconnect_run(struct virtio_loop_job *job)
+{
+	struct virtio_net_reconnect *r = container_of(job, struct virtio_net_reconnect, job);
+	struct net *net = net_of(r->dev);
+
+	net->reconnect = r;
+	/* what still waits for the former */
+	loop_cancel(net->vl.loop, &net->pairs[0].rx.op);
+	loop_cancel(net->vl.loop, &net->pairs[0].tx.op);
+	net_reconnect_step(net);
+}
+
+void virtio_net_reconnect(struct virtio_dev *dev, struct virtio_net_reconnect *r, int fd)
+{
+	struct net *net = net_of(dev);
+
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	r->dev = dev;
+	r->fd = fd;
+	r->job = (struct virtio_loop_job){.run = reconnect_run};
+	virtio_loop_alone(&net->vl, &r->job);
 }
 
 void virtio_net_stats(struct virtio_dev *dev, struct virtio_net_stats *ret_stats)

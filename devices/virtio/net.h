@@ -13,7 +13,7 @@
  *
  * A packet whose header is wrong or asks for what was not negotiated is dropped and counted; chains
  * that cannot hold a packet take the device to NEEDS_RESET. When the tap goes away underneath, the
- * guest sees its link go down.
+ * guest sees its link go down; of a stream, until it has another.
  *
  * Threads: all queues on one loop.
  */
@@ -24,6 +24,7 @@
 #include "base/loop.h"
 #include "devices/virtio/tap.h"
 #include "devices/virtio/virtio.h"
+#include "devices/virtio/virtio_loop.h"
 
 #define VIRTIO_NET_PAIRS_MAX TAP_QUEUES_MAX
 #define VIRTIO_NET_MTU_MIN   68 /* §5.1.4.1 */
@@ -58,6 +59,20 @@ int virtio_net_new(const struct virtio_net_config *config, struct tap *tap, stru
 /* Link up or down, as of a cable. While it is down packets of both sides are dropped. Any thread
  * but the loop's. */
 void virtio_net_set_link(struct virtio_dev *dev, bool up);
+
+/*
+ * Puts `fd`, a stream socket, in place of a stream whose other end is gone, or will be soon: what
+ * was under way is lost, the link goes up again where nothing else keeps it down, and the network
+ * is told. Takes `fd` over. `done`, of the caller's, is called on the loop's thread; until then
+ * there is no other, and the device is not freed. Any thread.
+ */
+struct virtio_net_reconnect {
+	void (*done)(struct virtio_net_reconnect *r);
+	struct virtio_loop_job job; /* private, as all below */
+	struct virtio_dev *dev;
+	int fd;
+};
+void virtio_net_reconnect(struct virtio_dev *dev, struct virtio_net_reconnect *r, int fd);
 
 /* Asks the driver to tell the network where it is (§5.1.6.5.4), where it can. Any thread. */
 void virtio_net_announce(struct virtio_dev *dev);

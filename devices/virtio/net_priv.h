@@ -144,10 +144,11 @@ struct net {
 	bool macs_over; /* there were more */
 	struct iovec ctrl_iov[VIRTQ_SEGS_MAX];
 
-	_Atomic bool gone;	/* the tap is */
-	_Atomic bool refused;	/* the host did not give the driver what it needs */
-	_Atomic bool unplugged; /* by virtio_net_set_link() */
-	struct net_pair *pairs; /* of the built-in path */
+	_Atomic bool gone;			/* the tap is */
+	_Atomic bool refused;			/* the host did not give the driver what it needs */
+	_Atomic bool unplugged;			/* by virtio_net_set_link() */
+	struct net_pair *pairs;			/* of the built-in path */
+	struct virtio_net_reconnect *reconnect; /* under way; the loop's thread */
 };
 
 static inline struct net *net_of(struct virtio_dev *dev)
@@ -196,6 +197,9 @@ void net_config_write(struct virtio_dev *dev, unsigned offset, const void *buf, 
 bool net_status(struct net *net, uint16_t clear, uint16_t set);
 /* The tap is gone: the loop's thread. */
 void net_gone(struct net *net);
+
+/* An operation of the first pair has ended: the loop's thread. */
+void net_reconnect_step(struct net *net);
 
 /* net_ctrl.c */
 void net_ctrl_start(struct net *net); /* as negotiated */

@@ -227,6 +227,7 @@ static void polled(struct loop_op *op, int res)
 	p->tx.polling = false;
 	if (!vl->stopping)
 		net_tx_pump(p);
+	net_reconnect_step(p->net);
 	virtio_loop_unhold(vl);
 }
 

@@ -1,5 +1,6 @@
 """Interfaces of VMs: pool, names, defaults, and that nothing stays. Each server in a network namespace of its own."""
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -127,3 +128,91 @@ def test_refusals(server):
 
 
 test_refusals.kinds = ["vmm"]
+
+
+# ---- what works for a VM's network beside it
+
+def processes(server, name):
+    """Of the server's namespace, by what the kernel calls them; no zombies."""
+    mine = os.readlink(f"/proc/{server.process.pid}/ns/net")
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/stat") as stat:
+                words = stat.read()
+            if words[words.index("(") + 1:words.rindex(")")].startswith(name) and " Z " not in words and \
+                    os.readlink(f"/proc/{pid}/ns/net") == mine:
+                found.append(int(pid))
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return found
+
+
+def only(server, name, other_than=None):
+    """Waits for the one process of that name, and another than one that was."""
+    def found():
+        pids = processes(server, name)
+        return pids[0] if len(pids) == 1 and pids != [other_than] else None
+    return until(f"another {name}", found)
+
+
+def nothing_is_left(server):
+    for name in ("passt", "nft", "lodge-keeper"):
+        until(f"no {name}", lambda name=name: not processes(server, name))
+    until("no tap", lambda: not server.taps())
+    until("no rules", lambda: not server.host("nft", "list", "tables"))
+
+
+def need(*programs):
+    for program in programs:
+        if not shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin:/sbin"):
+            raise Skip(f"{program} is not installed")
+
+
+def test_nft_that_is_killed_comes_back_with_its_rules(server):
+    need("nft")
+    with server.client() as c:
+        vm = server.start(c, "a", "spin", networks=["pool,nat=on,forward=tcp:8022:22"])
+        rules = server.host("nft", "list", "ruleset")
+        assert "masquerade" in rules and "dnat ip to 100.115.92.6:22" in rules
+        nft = only(server, "nft")
+        for _ in range(3):
+            os.kill(nft, signal.SIGKILL)
+            nft = only(server, "nft", nft)
+            until("its rules", lambda: server.host("nft", "list", "ruleset") == rules)
+        until("a word in the log", lambda: "rules of lodge-64735c05 are in place again" in server.said())
+        assert "nft of lodge-64735c05 has ended (signal 9)" in server.said()
+        os.kill(only(server, "lodge-keeper"), signal.SIGKILL)
+        until("a word in the log", lambda: "nobody watches nft of lodge-64735c05" in server.said())
+        assert server.host("nft", "list", "ruleset") == rules and processes(server, "nft") == [nft]
+        os.kill(vm.pid, signal.SIGKILL)
+        nothing_is_left(server)
+
+
+def test_passt_that_is_killed_comes_back(server):
+    need("passt")
+    server.host("ip", "link", "add", "e0", "type", "veth", "peer", "name", "e1")
+    for words in ("address add 192.0.2.2/24 dev e0", "link set e0 up", "link set e1 up", "route add default via 192.0.2.1"):
+        server.host("ip", *words.split())
+    with server.client() as c:
+        vms = [server.start(c, name, "spin", networks=["passt"]) for name in ("a", "b")]
+        assert len(processes(server, "passt")) == 2
+        assert c.StopVm(name="a", force=True).success
+        passt = only(server, "passt")
+        os.kill(passt, signal.SIGKILL)
+        passt = only(server, "passt", passt)
+        until("a word in the log", lambda: "passt has ended (signal 9); it is started again" in server.said())
+        os.kill(passt, signal.SIGKILL)
+        only(server, "passt", passt)
+        os.kill(vms[1].pid, signal.SIGKILL)
+        nothing_is_left(server)
+
+
+def test_of_a_server_that_is_killed_with_its_vms(server):
+    need("nft")
+    with server.client() as c:
+        vm = server.start(c, "a", "spin", networks=["pool,nat=on"])
+        server.process.send_signal(signal.SIGSTOP)
+        os.kill(vm.pid, signal.SIGKILL)
+        nothing_is_left(server)
+        server.process.send_signal(signal.SIGCONT)
