@@ -63,7 +63,7 @@ CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_doctor \
 	$(addprefix storage/,storage edit service) \
 	$(addprefix terminal/,console escape tty) \
 	$(addprefix ttrpc/,$(TTRPC)) \
-	$(addprefix vm/,vm start_config console console_ring end metrics vmm_service vmm_vms vmm_guests vmm_disk)
+	$(addprefix vm/,vm start_config console console_ring end metrics vmm_service vmm_vms vmm_guests vmm_disk vmm_link)
 
 # the client that liblodge.a is as well, and the commands that ask a server
 CONTROL_CLIENT := client/client

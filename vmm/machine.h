@@ -83,7 +83,8 @@ void machine_resume(struct machine *machine);
 void machine_vcpu_stats(struct machine *machine, unsigned n, struct vcpu_stats *ret_stats);
 void machine_disk_stats(struct machine *machine, unsigned n, struct virtio_blk_stats *ret_stats);
 
-/* Of interface `n`, likewise; false: the host's kernel moves its packets, and counts them. */
+/* Of interface `n`, likewise; false: only whether the link is up, as the host's kernel moves its
+ * packets, and counts them. */
 bool machine_net_stats(struct machine *machine, unsigned n, struct virtio_net_stats *ret_stats);
 
 /* Link of interface `n`, as of a cable. Up: the network is told where the guest is. Conditions as

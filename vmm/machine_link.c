@@ -8,10 +8,8 @@
 
 bool machine_net_stats(struct machine *m, unsigned n, struct virtio_net_stats *ret_stats)
 {
-	if (m->net_links[n].by_kernel)
-		return false;
 	virtio_net_stats(m->net_devs[n], ret_stats);
-	return true;
+	return !m->net_links[n].by_kernel;
 }
 
 void machine_net_set_link(struct machine *m, unsigned n, bool up)

@@ -153,6 +153,8 @@ _SCHEMA = {
         ResumeVmResponse:
         ResizeVmDiskRequest: name=1 string, disk=2 uint32, size_bytes=3 uint64
         ResizeVmDiskResponse: old_size_bytes=1 uint64
+        SetVmLinkRequest: name=1 string, network=2 uint32, up=3 bool
+        SetVmLinkResponse:
         GetMetricsRequest: name=1 string
         GetMetricsResponse: vms=1 *VmMetrics
         GetMetricsTextResponse: text=1 string
@@ -167,7 +169,8 @@ _SCHEMA = {
         BlockOperationMetrics: operations=1 uint64, bytes=2 uint64, errors=3 uint64, latency=4 *uint64,
             latency_sum_ns=5 uint64
         NetworkMetrics: device=1 string, rx_packets=2 uint64, rx_bytes=3 uint64, rx_dropped=4 uint64,
-            tx_packets=5 uint64, tx_bytes=6 uint64, tx_dropped=7 uint64
+            tx_packets=5 uint64, tx_bytes=6 uint64, tx_dropped=7 uint64, tx_spoofed=8 uint64, link_up=9 bool,
+            tap=10 string
         ConsoleMetrics: out_bytes=1 uint64, in_bytes=2 uint64
         GetDiskImageInfoRequest: cryptohome_id=1 string, disk_path=2 string,
             storage_location=3 .vm_tools.concierge.StorageLocation, image_type=4 .vm_tools.concierge.DiskImageType
@@ -196,7 +199,7 @@ _SERVICES = """
     vm_tools.concierge VmConcierge: StartVm, StopVm, GetVmInfo, CreateDiskImage, DestroyDiskImage
     lodge.v1 Vms: GetServerInfo, ListVms, StopAllVms, WaitVm, WatchEvents WatchEventsRequest VmEvent,
         ReadConsole ReadConsoleRequest ConsoleOutput, AttachConsole ConsoleInput ConsoleOutput, PauseVm, ResumeVm,
-        ResizeVmDisk, GetMetrics, GetMetricsText GetMetricsRequest GetMetricsTextResponse, GetDiskImageInfo,
+        ResizeVmDisk, SetVmLink, GetMetrics, GetMetricsText GetMetricsRequest GetMetricsTextResponse, GetDiskImageInfo,
         ResizeDiskImage, CheckDiskImage
     lodge.v1 Guests: GetGuestFacts GetGuestFactsRequest .lodge.agent.v1.GetFactsResponse,
         MountInGuest MountInGuestRequest .lodge.agent.v1.MountResponse,

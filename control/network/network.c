@@ -418,20 +418,22 @@ void network_free(struct network *n)
 
 /* ---- what the kernel counts ---- */
 
-bool network_stats(struct network *n, struct virtio_net_stats *ret_stats)
+void network_stats(struct network *n, struct virtio_net_stats *stats)
 {
 	struct netlink_counters c;
 
 	if (n->stats.fd < 0 || netlink_link_counters(&n->stats, n->index, &c))
-		return false;
+		return;
 	/* what the tap receives, the guest has sent */
-	*ret_stats = (struct virtio_net_stats){
-	    .rx_packets = c.tx_packets,
-	    .rx_bytes = c.tx_bytes,
-	    .rx_dropped = c.tx_dropped,
-	    .tx_packets = c.rx_packets,
-	    .tx_bytes = c.rx_bytes,
-	    .tx_dropped = c.rx_dropped,
-	};
-	return true;
+	stats->rx_packets = c.tx_packets;
+	stats->rx_bytes = c.tx_bytes;
+	stats->rx_dropped = c.tx_dropped;
+	stats->tx_packets = c.rx_packets;
+	stats->tx_bytes = c.rx_bytes;
+	stats->tx_dropped = c.rx_dropped;
+}
+
+const char *network_tap(const struct network *n)
+{
+	return n->tap.name;
 }

@@ -51,8 +51,10 @@ struct network_events {
  */
 void network_watch(struct network *network, struct loop *loop, const struct network_events *events);
 
-/* What the host's kernel has counted at the tap, seen from the guest; false: it cannot be asked.
- * The loop's thread. */
-bool network_stats(struct network *network, struct virtio_net_stats *ret_stats);
+/* What the host's kernel has counted at the tap, seen from the guest, into *stats; nothing, where
+ * it cannot be asked. The loop's thread. */
+void network_stats(struct network *network, struct virtio_net_stats *stats);
+
+const char *network_tap(const struct network *network); /* its name; "": none */
 
 #endif

@@ -76,15 +76,15 @@ void networks_set_link(struct networks *networks, unsigned n, bool up)
 	apply(&networks->links[n]);
 }
 
-bool networks_link(const struct networks *networks, unsigned n)
+void networks_stats(const struct networks *networks, unsigned n, struct virtio_net_stats *ret_stats)
 {
-	return !networks->links[n].unplugged && !networks->links[n].broken;
+	if (!machine_net_stats(networks->links[n].machine, n, ret_stats) && networks->list[n])
+		network_stats(networks->list[n], ret_stats);
 }
 
-bool networks_stats(const struct networks *networks, unsigned n, struct virtio_net_stats *ret_stats)
+const char *networks_tap(const struct networks *networks, unsigned n)
 {
-	return machine_net_stats(networks->links[n].machine, n, ret_stats) ||
-	       (networks->list[n] && network_stats(networks->list[n], ret_stats));
+	return networks->list[n] ? network_tap(networks->list[n]) : "";
 }
 
 void networks_free(struct networks *networks)

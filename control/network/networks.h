@@ -31,11 +31,12 @@ void networks_watch(struct networks *networks, struct machine *machine, struct l
 
 /* The guest's end of interface `n`, as of a cable; below machine_config.nnets. */
 void networks_set_link(struct networks *networks, unsigned n, bool up);
-bool networks_link(const struct networks *networks, unsigned n);
 
-/* What has passed interface `n`; false: nobody counts. As machine_net_stats(). */
-bool networks_stats(const struct networks *networks, unsigned n,
+/* What has passed interface `n`; 0 where nobody counts. As machine_net_stats(). */
+void networks_stats(const struct networks *networks, unsigned n,
 		    struct virtio_net_stats *ret_stats);
+/* The name of its tap on the host; "": none. */
+const char *networks_tap(const struct networks *networks, unsigned n);
 
 /* After the machine; of one that was never opened, all zero, as well. */
 void networks_free(struct networks *networks);

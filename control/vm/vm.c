@@ -419,6 +419,11 @@ const struct machine_config *vm_config(const struct vm *vm)
 	return &vm->config;
 }
 
+struct networks *vm_networks(struct vm *vm)
+{
+	return &vm->networks;
+}
+
 struct guest *vm_guest(struct vm *vm)
 {
 	return &vm->guest;

@@ -166,7 +166,7 @@ void virtio_net_reconnect(struct virtio_dev *dev, struct virtio_net_reconnect *r
 void virtio_net_stats(struct virtio_dev *dev, struct virtio_net_stats *ret_stats)
 {
 	const struct net *net = net_of(dev);
-	struct virtio_net_stats s = {0};
+	struct virtio_net_stats s = {.link_up = net_link(net)};
 
 	for (unsigned i = 0; net->pairs && i < net_pairs(net); i++) {
 		const struct net_pair *p = &net->pairs[i];

@@ -47,6 +47,7 @@ struct virtio_net_stats {
 	uint64_t rx_packets, rx_bytes, rx_dropped; /* to the guest; bytes without our header */
 	uint64_t tx_packets, tx_bytes, tx_dropped;
 	uint64_t tx_spoofed; /* of tx_dropped: not from the guest's own address */
+	bool link_up;
 };
 
 /*

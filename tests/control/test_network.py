@@ -6,7 +6,7 @@ import socket
 import struct
 import subprocess
 
-from rig import Server, Skip, alive, need_kvm, until
+from rig import B, Server, Skip, alive, expect_rpc_error, need_kvm, until
 
 KINDS = ["serve"]
 POOL = 31  # of the default pool
@@ -128,6 +128,27 @@ def test_refusals(server):
 
 
 test_refusals.kinds = ["vmm"]
+
+
+def test_link_and_metrics(server):
+    with server.client() as c:
+        server.start(c, "a", "spin", networks=["pool", "pool"])
+        def nets():
+            return c.GetMetrics(name="a").vms[0].networks
+        assert [(n.device, n.tap, n.link_up) for n in nets()] == [("net0", "lodge-64735c05", True), ("net1", "lodge-64735c09", True)]
+        c.SetVmLink(name="a", network=1, up=False)
+        assert [n.link_up for n in nets()] == [True, False]
+        text = c.GetMetricsText().text
+        assert 'lodge_vm_network_link_up{vm="a",device="net1",tap="lodge-64735c09"} 0\n' in text, text
+        c.SetVmLink(name="a", network=1, up=True)
+        assert all(n.link_up for n in nets())
+        for code, fields in (("NOT_FOUND", dict(name="b")), ("NOT_FOUND", dict(name="a", network=2))):
+            expect_rpc_error(code, c.SetVmLink, **fields)
+        for words, status, said in ((["a", "down"], 0, ""), (["a", "net1", "down"], 0, ""), (["a", "net7", "up"], 2, "no interface"),
+                                    (["a", "on"], 2, "up|down"), (["a", "net3", "up"], 3, "has 2 interfaces")):
+            done = subprocess.run([B / "lodge", "link", "--socket", server.socket, *words], capture_output=True, text=True)
+            assert done.returncode == status and said in done.stderr, (words, done)
+        assert [n.link_up for n in nets()] == [False, False]
 
 
 # ---- what works for a VM's network beside it
