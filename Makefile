@@ -55,7 +55,7 @@ CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_doctor \
 	$(addprefix disk/,args progress job options new_image backing create info check resize \
 		convert map rebase commit snapshot discard) \
 	$(addprefix network/,child keeper network networks passt pool resolv rules) \
-	$(addprefix doctor/,doctor sandbox kvm io memory) \
+	$(addprefix doctor/,doctor sandbox kvm io memory programs) \
 	$(addprefix options/,options disk net vsock parse config_check) \
 	$(addprefix run/,exec guest) \
 	$(addprefix sandbox/,sandbox filter table root trap probe) \

@@ -53,7 +53,7 @@ _SCHEMA = {
         VirtualMachineSpec: kernel=1 string, rootfs=2 string, rootfs_type=100 DiskImageType, rootfs_writable=101 bool,
             rootfs_fstype=102 string, rootfs_partition=103 uint32, command_line=104 string, initrd=105 string,
             no_initramfs=106 bool, modules_dir=107 string, init=108 string, no_agent=109 bool,
-            rootfs_label=110 string
+            rootfs_label=110 string, rootfs_bytes_per_s=111 uint64, rootfs_ops_per_s=112 uint64
         DiskImageType| DISK_IMAGE_RAW=0, DISK_IMAGE_QCOW2=1
         DiskImage: path=1 string, mount_point=2 string, fstype=3 string, flags=4 uint64, data=5 string,
             writable=6 bool, do_mount=7 bool, image_type=8 DiskImageType, direct=100 bool, serial=101 string,

@@ -160,6 +160,18 @@ int child_start(const char *const argv[], const char *package, bool on_stdin,
 	return res;
 }
 
+bool child_find(const char *root, const char *name, char ret_path[PATH_MAX])
+{
+	char *path = strdup(SYSTEM_PATH), *rest = path, *folder;
+	bool found = false;
+
+	while (path && !found && (folder = strsep(&rest, ":")))
+		found = snprintf(ret_path, PATH_MAX, "%s%s/%s", root, folder, name) < PATH_MAX &&
+			!access(ret_path, X_OK);
+	free(path);
+	return found;
+}
+
 bool child_hear(const struct child *child, char *text, size_t size)
 {
 	bool heard = false;

@@ -19,6 +19,7 @@
 
 #include "base/err.h"
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -40,6 +41,9 @@ struct child {
  */
 int child_start(const char *const argv[], const char *package, bool on_stdin,
 		struct child *ret_child, struct err *err);
+
+/* Whether the system's folders below `root` ("": the host's) have such a program. */
+bool child_find(const char *root, const char *name, char ret_path[PATH_MAX]);
 
 /*
  * Waits until the program says something, `fd` can be read, or it ends, for at most `timeout_ms`.

@@ -133,6 +133,41 @@ static void add_nat(struct commands *c, uint32_t host_address)
 		add_forward(c, &c->net->forwards[i]);
 }
 
+/* As net_spoof.c has it. */
+static void add_guard_ipv6(struct commands *c)
+{
+	const struct net_addresses *a = &c->net->addresses;
+	const uint8_t *m = c->net->mac;
+	char saddr[(NET_IPV6_MAX + 1) * (INET6_ADDRSTRLEN + 2)], target[(NET_IPV6_MAX + 1) * 40];
+	int s, t;
+
+	/* the link-local one of its MAC: RFC 4291 appendix A */
+	s = snprintf(saddr, sizeof(saddr), "fe80::%02x%02x:%02xff:fe%02x:%02x%02x", m[0] ^ 2, m[1],
+		     m[2], m[3], m[4], m[5]);
+	t = snprintf(target, sizeof(target), "0xfe80000000000000%02x%02x%02xfffe%02x%02x%02x",
+		     m[0] ^ 2, m[1], m[2], m[3], m[4], m[5]);
+	for (unsigned i = 0; i < a->nipv6; i++) {
+		char text[INET6_ADDRSTRLEN];
+
+		inet_ntop(AF_INET6, a->ipv6[i].bytes, text, sizeof(text));
+		s += snprintf(saddr + s, sizeof(saddr) - (size_t)s, ", %s", text);
+		t += snprintf(target + t, sizeof(target) - (size_t)t, ", 0x");
+		for (unsigned k = 0; k < 16; k++)
+			t += snprintf(target + t, sizeof(target) - (size_t)t, "%02x",
+				      a->ipv6[i].bytes[k]);
+	}
+	add(c, "add rule netdev %s in ip6 saddr != { ::, %s } drop\n", c->table, saddr);
+	add(c, "add rule netdev %s in ip6 saddr :: meta l4proto != icmpv6 drop\n", c->table);
+	add(c, "add rule netdev %s in icmpv6 type { nd-router-advert, nd-redirect } drop\n",
+	    c->table);
+	add(c, "add rule netdev %s in icmpv6 type nd-neighbor-advert @th,64,128 != { %s } drop\n",
+	    c->table, target);
+	add(c,
+	    "add rule netdev %s in ip6 saddr :: icmpv6 type nd-neighbor-solicit @th,64,128 != { "
+	    "%s } drop\n",
+	    c->table, target);
+}
+
 static void add_guard(struct commands *c)
 {
 	const uint8_t *m = c->net->mac;
@@ -146,10 +181,13 @@ static void add_guard(struct commands *c)
 	    c->table, c->tap);
 	add(c, "add rule netdev %s in ether saddr != %s drop\n", c->table, mac);
 	add(c, "add rule netdev %s in arp saddr ether != %s drop\n", c->table, mac);
-	if (!c->net->addresses.guest)
+	if (!c->net->addresses.guest && !c->net->addresses.nipv6)
 		return;
 	/* the host takes the tag 0 off, and looks at what is below */
 	add(c, "add rule netdev %s in @ll,96,16 { 0x8100, 0x88a8, 0x9100 } drop\n", c->table);
+	add_guard_ipv6(c);
+	if (!c->net->addresses.guest)
+		return;
 	add(c, "add rule netdev %s in arp saddr ip != { 0.0.0.0, %s } drop\n", c->table, c->guest);
 	add(c, "add rule netdev %s in ip saddr 0.0.0.0 udp dport 67 accept\n", c->table);
 	add(c, "add rule netdev %s in ip saddr != %s drop\n", c->table, c->guest);

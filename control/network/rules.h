@@ -36,7 +36,8 @@ struct rules;
  *
  * guard: dropped are frames from another MAC than net->mac, ARP that tells of another MAC or, where
  * net->addresses.guest is known, of another address, and then all IPv4 from another but DHCP from
- * 0.0.0.0, and frames with a VLAN tag.
+ * 0.0.0.0, IPv6 from another than the given ones and the link-local one of the MAC, neighbour
+ * advertisements of others, router advertisements, redirects, and frames with a VLAN tag.
  *
  * Nothing to do: 0, and *ret is NULL. -ENOENT: no nft; -ENODEV: no such tap; -EPERM: no
  * CAP_NET_ADMIN, or another process has rules of it; -EINVAL: nat or forwards without the guest's

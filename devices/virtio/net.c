@@ -234,6 +234,9 @@ static int check_config(const struct virtio_net_config *config, const struct tap
 	if (mtu && (mtu < VIRTIO_NET_MTU_MIN || mtu > VIRTIO_NET_MTU_MAX))
 		return err_set(err, EINVAL, "network: MTU %u; use a number from %d to %d", mtu,
 			       VIRTIO_NET_MTU_MIN, VIRTIO_NET_MTU_MAX);
+	if (config->nipv6 > VIRTIO_NET_IPV6_MAX)
+		return err_set(err, EINVAL, "network: more than %d IPv6 addresses",
+			       VIRTIO_NET_IPV6_MAX);
 	if ((config->mac[0] & 1) || !memcmp(config->mac, none, 6))
 		return err_set(err, EINVAL,
 			       "network: the MAC address is no address of one interface; its first "
@@ -264,7 +267,7 @@ int net_init(struct net *net, const struct virtio_net_config *config, const stru
 	net->tap = *tap;
 	net->mtu = config->mtu;
 	net->may_spoof = config->may_spoof;
-	net->ipv4 = config->ipv4;
+	net_own_init(&net->own, config);
 	net_limit_init(&net->rx_limit, config->rx_bytes_per_s, config->rx_packets_per_s);
 	net_limit_init(&net->tx_limit, config->tx_bytes_per_s, config->tx_packets_per_s);
 	net->config_mac = le64_get(mac);

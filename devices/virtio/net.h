@@ -8,8 +8,9 @@
  * given so far, and, from the guest, of the headers: the copy is checked, and the copy is sent.
  * From a stream they are copied once.
  *
- * Unless it may, a guest sends from no other address than its own (MAC; ARP and IPv4 where the
- * address is known): such frames are dropped and counted.
+ * Unless it may, a guest sends from no other address than its own: MAC, and, where an address of it
+ * is known, IPv4 with ARP, and IPv6 with neighbour discovery (its known ones, and the link-local
+ * one of its MAC, RFC 4291 appendix A); it is no router. Other frames are dropped and counted.
  *
  * A packet whose header is wrong or asks for what was not negotiated is dropped and counted; chains
  * that cannot hold a packet take the device to NEEDS_RESET. When the tap goes away underneath, the
@@ -30,13 +31,19 @@
 #define VIRTIO_NET_MTU_MIN   68 /* §5.1.4.1 */
 #define VIRTIO_NET_MTU_MAX   65535
 
+#define VIRTIO_NET_IPV6_MAX 4
+
 struct virtio_net_config {
 	uint8_t mac[6];	     /* a unicast address, not zero */
 	unsigned mtu;	     /* 0: the driver's own choice */
 	uint16_t queue_size; /* 0: 256 */
 
 	bool may_spoof; /* the guest may send from any address, and change its own */
-	uint32_t ipv4;	/* the guest's, in host order, which it must keep to; 0: unknown */
+	/* The guest's, which it must keep to; IPv4 in host order, 0: unknown, and it may send from
+	 * any. IPv6 likewise, if IPv4 is unknown too. */
+	uint32_t ipv4;
+	uint8_t ipv6[VIRTIO_NET_IPV6_MAX][16];
+	unsigned nipv6;
 
 	/* to the guest, and from it; 0: no limit. A tenth of a second's may come at once. */
 	uint64_t rx_bytes_per_s, rx_packets_per_s;
