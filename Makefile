@@ -190,7 +190,7 @@ $(B)/control/sandbox/trap.o: | $(SYSCALL_NAMES)
 
 # ---- guest: what runs inside, static, embedded into the executable ------------------------------
 
-GUEST_INIT := main say conf modules label root agent handover
+GUEST_INIT := main say conf modules network label root agent handover
 
 # musl comes without the kernel's headers: link the three folders of the host's
 LINUX_INCLUDE := $(B)/linux-include

@@ -15,13 +15,11 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define NAME_TRIES 16 /* for a tap of a bridge */
@@ -203,16 +201,6 @@ static void open_stats(struct network *n)
 	}
 }
 
-/* May this process make taps? */
-static bool may_make_taps(void)
-{
-	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3] = {0};
-
-	return !syscall(SYS_capget, &header, caps) && caps[0].effective & 1u << CAP_NET_ADMIN &&
-	       !access(TAP_DEVICE, R_OK | W_OK);
-}
-
 static int open_kind(struct network *n, struct netlink *nl, struct machine_net *net,
 		     struct err *err)
 {
@@ -228,6 +216,26 @@ static int open_kind(struct network *n, struct netlink *nl, struct machine_net *
 	default:
 		return open_passt(n, net, err);
 	}
+}
+
+/* A pool's tap, or, where this process may not make one, passt. To try is the only way to know: in
+ * a user namespace there are rights that are none. */
+static int open_auto(struct network *n, struct netlink *nl, struct machine_net *net,
+		     struct err *err)
+{
+	const struct net_addresses wished = net->addresses;
+	struct err why = ERR_INIT;
+	int res;
+
+	net->kind = NET_POOL;
+	res = open_kind(n, nl, net, &why);
+	if (res != -EPERM && res != -EACCES && res != -ENOENT)
+		return res ? err_set(err, why.code, "%s", why.msg) : 0;
+	log_info("%s; so it is passt", why.msg);
+	tap_close(&n->tap);
+	net->addresses = wished;
+	net->kind = NET_PASST;
+	return open_kind(n, nl, net, err);
 }
 
 /* ---- rules ---- */
@@ -279,9 +287,7 @@ int network_open(struct machine_net *net, struct network **ret_network, struct e
 		free(n);
 		return err_sys(err, -res, "network: rtnetlink");
 	}
-	if (net->kind == NET_AUTO)
-		net->kind = may_make_taps() ? NET_POOL : NET_PASST;
-	res = open_kind(n, &nl, net, err);
+	res = net->kind == NET_AUTO ? open_auto(n, &nl, net, err) : open_kind(n, &nl, net, err);
 	if (!res && (net->kind == NET_POOL || net->kind == NET_TAP || net->kind == NET_BRIDGE))
 		open_stats(n);
 	netlink_close(&nl);
