@@ -183,6 +183,7 @@ static void vector_update_locked(struct pci_msix *m, unsigned vector)
 	struct msi_msg msg = {
 	    .addr = le64_load(v->entry),
 	    .data = le32_load(v->entry + 8),
+	    .requester = (uint32_t)m->dev->slot << 3,
 	};
 
 	if (!m->on || m->fmask || (v->entry[PCI_MSIX_ENTRY_CTRL] & PCI_MSIX_ENTRY_MASKED)) {

@@ -111,11 +111,12 @@ struct pci_host_config {
 	uint64_t mem32_len;
 	gpa_t mem64_gpa; /* window for 64-bit BARs */
 	uint64_t mem64_len;
+	bool ports; /* configuration mechanism #1 and the reset port of a PC as well */
 };
 
 #define PCI_ECAM_BYTES (UINT64_C(1) << 20)
 
-/* Makes the host bridge (slot 0) and registers 0xcf8/0xcfc and ECAM on the buses. */
+/* Makes the host bridge (slot 0) and registers ECAM, and 0xcf8/0xcfc, on the buses. */
 int pci_host_new(const struct platform *plat, const struct pci_host_config *config,
 		 struct pci_host **ret_host, struct err *err);
 void pci_host_free(struct pci_host *host);

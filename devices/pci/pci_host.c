@@ -354,7 +354,7 @@ int pci_host_new(const struct platform *plat, const struct pci_host_config *conf
 	pci_dev_init(&host->bridge, &bridge_ops, "PCI host bridge", &ids);
 	slot_fill_locked(host, 0, &host->bridge);
 
-	r = bus_add(plat->pio, &ports, err);
+	r = config->ports ? bus_add(plat->pio, &ports, err) : 0;
 	if (!r)
 		r = bus_add(plat->mmio, &ecam, err);
 	if (r) {
@@ -378,7 +378,8 @@ void pci_host_free(struct pci_host *host)
 {
 	if (!host)
 		return;
-	bus_remove(host->plat->pio, PORT_BASE, host);
+	if (host->config.ports)
+		bus_remove(host->plat->pio, PORT_BASE, host);
 	bus_remove(host->plat->mmio, host->config.ecam_gpa, host);
 	for (unsigned i = 0; i < PCI_SLOTS; i++)
 		if (host->slots[i].dev)

@@ -115,7 +115,7 @@ static void toy_init(struct toy *t, bool is_64)
 
 static int setup(void **state)
 {
-	const struct pci_host_config config = {ECAM, MEM32, MEM32_LEN, MEM64, MEM64_LEN};
+	const struct pci_host_config config = {ECAM, MEM32, MEM32_LEN, MEM64, MEM64_LEN, true};
 
 	(void)state;
 	fake_platform_init(&fp, 1 << 20);
