@@ -22,7 +22,10 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 LODGE = os.environ.get("LODGE_BINARY", os.path.join(TOP, "build/lodge"))
 GUEST_INIT = os.path.join(TOP, "build/tests/guest/guest-init")
 # Modules of a distribution's kernel that test guests need.
-MODULES = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_rng", "vmw_vsock_virtio_transport", "pvpanic_mmio", "button", "evdev", "rtc_cmos")
+MODULES = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_rng", "vmw_vsock_virtio_transport", "pvpanic_mmio", "button", "evdev",
+           "gpio_keys", "rtc_cmos", "rtc_pl031")
+# x86_64 or aarch64: the host's, and so the guest's
+MACHINE = os.uname().machine
 # No guest here has less memory, and nothing of lodge's own is as large.
 GUEST_MAPPING_MIN = 100 << 20
 # For tests that mean I/O errors to happen: the guest's kernel tells of them at level 3, and its lines
@@ -46,8 +49,34 @@ class Test:
     def __init__(self, name, function, arguments):
         self.name, self.function, self.arguments = name, function, arguments
 
+    def unfit(self):
+        """Why it is none for this machine, or None."""
+        for machine, reason, variants in getattr(self.function, "only", ()):
+            if machine != MACHINE and all(self.arguments[name] in values for name, values in variants.items()):
+                return f"{machine} only: {reason}"
+        return None
+
+    def run(self, context):
+        reason = self.unfit()
+        if reason:
+            raise Skip(reason)
+        self.function(context, **self.arguments)
+
 
 TESTS = []
+
+
+def only(machine, reason, **variants):
+    """Marks a test, or those of its variants with these values ({name: [value...]}), as one of this machine alone."""
+    def mark(function):
+        function.only = [*getattr(function, "only", ()), (machine, reason, variants)]
+        return function
+    return mark
+
+
+def by_machine(**values):
+    """That of the values which is this machine's: x86_64=..., aarch64=..."""
+    return values[MACHINE]
 
 
 def test(**variants):

@@ -3,7 +3,7 @@ import os
 import signal
 import time
 
-from harness import check, equal, test
+from harness import check, equal, only, test
 
 
 def last_words(vm):
@@ -12,6 +12,7 @@ def last_words(vm):
 
 
 @test(how=["", "reboot=k", "reboot=a"])
+@only("x86_64", "the keyboard controller and ACPI reset the machine; PSCI is the one way elsewhere", how=["reboot=k", "reboot=a"])
 def reboot(context, how):
     """Whichever way the kernel resets the machine."""
     vm = context.guest("reboot", cmdline=how).ends(3)
@@ -19,6 +20,7 @@ def reboot(context, how):
 
 
 @test()
+@only("x86_64", "no other processor gives up in a triple fault")
 def triple_fault(context):
     vm = context.guest("reboot", cmdline="reboot=t").ends(5)
     check("triple fault" in last_words(vm), f"lodge says {last_words(vm)!r}")
