@@ -74,6 +74,10 @@ def only(machine, reason, **variants):
     return mark
 
 
+# A distribution's system that is to be told of the power button, or to tell of its panic.
+NEEDS_ACPI = "Debian's cloud kernel knows the power key and pvpanic through ACPI alone"
+
+
 def by_machine(**values):
     """That of the values which is this machine's: x86_64=..., aarch64=..."""
     return values[MACHINE]
@@ -346,12 +350,20 @@ class Context:
         self.vms.append(vm)
         return vm
 
-    def guest(self, commands, *arguments, disks=(), cpus=1, memory="256M", cmdline="", **options):
+    def kernel(self, equipped=False):
+        """--kernel of a distribution and the --initrd with our init. `equipped`: the kernel must know the power key
+        and pvpanic, which Debian's cloud kernel does through ACPI alone; so on Arm it is the tiny one."""
+        if equipped and MACHINE == "aarch64":
+            return ["--kernel", os.path.join(environment("LODGE_GUEST_TINY"), "Image"),
+                    "--initrd", self.artefacts.initrd(modules=False)]
+        return ["--kernel", environment("LODGE_GUEST_KERNEL"), "--initrd", self.artefacts.initrd()]
+
+    def guest(self, commands, *arguments, disks=(), cpus=1, memory="256M", cmdline="", equipped=False, **options):
         """A guest that runs `commands` (init/guest.h) and powers off; `disks` are values of --disk."""
         words = f"loglevel=5 {cmdline} test={'+'.join(commands.split())}"
         disks = itertools.chain.from_iterable(("--disk", disk) for disk in disks)
-        return self.lodge("--kernel", environment("LODGE_GUEST_KERNEL"), "--initrd", self.artefacts.initrd(),
-                          "--cpus", cpus, "--memory", memory, "--cmdline", words, *disks, *arguments, **options)
+        return self.lodge(*self.kernel(equipped), "--cpus", cpus, "--memory", memory, "--cmdline", words, *disks,
+                          *arguments, **options)
 
     def close(self):
         for vm in self.vms:

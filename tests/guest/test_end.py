@@ -29,7 +29,7 @@ def triple_fault(context):
 @test(how=["panic", "exit:3"], cmdline=["panic=0", "panic=-1"])
 def panic(context, how, cmdline):
     """A kernel that stays there after its panic, and one that would reboot."""
-    vm = context.guest(how, cmdline=cmdline).ends(4)
+    vm = context.guest(how, cmdline=cmdline, equipped=True).ends(4)
     check("panic" in last_words(vm), f"lodge says {last_words(vm)!r}")
     vm.wait_for("Kernel panic")
 
@@ -70,7 +70,7 @@ def second_signal(context):
 @test()
 def power_button(context):
     """SIGTERM presses it; a guest that then switches off ends as such."""
-    vm = context.guest("button hello")
+    vm = context.guest("button hello", equipped=True)
     vm.wait_for("@ watching")
     os.kill(vm.pid, signal.SIGTERM)
     vm.ends(0)
