@@ -18,7 +18,8 @@ void uart_string(unsigned reg, unsigned size, bool in, unsigned count);
 /* What /proc/iomem calls the memory-mapped configuration space (ECAM). */
 extern const char config_iomem[];
 
-/* Whether configuration space is there through I/O ports as well, and nonsense written through them. */
+/* Whether configuration space is there through I/O ports as well, and nonsense written through
+ * them. */
 bool config_has_ports(void);
 void config_ports(unsigned slot, uint64_t *random);
 

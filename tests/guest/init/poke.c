@@ -1,10 +1,10 @@
 /*
  * Nonsense in every register that a guest's user space can reach: ports, configuration space, BARs.
  *
- *   ports:WRITES,SEED,STRINGS    (x86) reads every port, then writes nonsense to those of our devices;
- *                                STRINGS 1 (the default): also with REP INS and OUTS
+ *   ports:WRITES,SEED,STRINGS    x86: reads every port, then writes nonsense to those of our
+ *                                devices; STRINGS 1 (the default): also with REP INS and OUTS
  *   uart:WRITES,SEED,STRINGS     the serial port's registers; put back afterwards
- *   config:WRITES,SEED           configuration space, by ports (x86) and by ECAM; put back afterwards
+ *   config:WRITES,SEED           configuration space, by ECAM and on x86 by ports; put back later
  *   registers:vdb,WRITES,SEED    every register of a virtio device (or rng)
  *
  * Left out are only values that end the machine by design (reset, power off, panic) and the

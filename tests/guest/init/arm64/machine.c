@@ -59,7 +59,8 @@ int cmd_ports(const struct args *args)
 
 static volatile uint8_t *uart;
 
-/* The kernel may not know of the port (8250.nr_uarts=0): its node in the device tree is named by its address. */
+/* The kernel may not know of the port (8250.nr_uarts=0): its node in the device tree is named by
+ * its address. */
 int uart_open(void)
 {
 	static const char name[] = "serial@";
