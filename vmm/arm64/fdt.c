@@ -129,7 +129,7 @@ int arm64_fdt_build(const struct arch_boot *boot, uint64_t ram_bytes, void *buf,
 
 	dt_init(&dt, buf, cap);
 	fdt_root(&dt, &wiring);
-	res = fdt_chosen(&dt, boot, fdt_uart_path(boot, console));
+	res = fdt_chosen(&dt, boot, fdt_uart_path(boot, console), true);
 	if (res)
 		return res;
 	fdt_memory(&dt, ram_bytes);

@@ -23,6 +23,18 @@ int arch_config_check(const struct machine_config *config, struct err *err)
 	return 0;
 }
 
+bool arch_by_fdt(const struct machine_config *config)
+{
+	(void)config;
+	return true;
+}
+
+enum machine_transport arch_transport(const struct machine_config *config)
+{
+	(void)config;
+	return MACHINE_PCI;
+}
+
 unsigned arch_ram_layout(uint64_t bytes, struct arch_ram ret_ram[ARCH_RAM_MAX])
 {
 	ret_ram[0] = (struct arch_ram){ARM64_RAM, bytes};

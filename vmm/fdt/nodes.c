@@ -28,11 +28,11 @@ void fdt_root(struct dt *dt, const struct fdt_wiring *wiring)
 	dt_u32(dt, "interrupt-parent", wiring->phandle);
 }
 
-int fdt_chosen(struct dt *dt, const struct arch_boot *boot, const char *stdout_path)
+int fdt_chosen(struct dt *dt, const struct arch_boot *boot, const char *stdout_path, bool seeds)
 {
 	uint8_t seed[RNG_SEED_BYTES + sizeof(uint64_t)];
 
-	if (getrandom(seed, sizeof(seed), 0) != (ssize_t)sizeof(seed))
+	if (seeds && getrandom(seed, sizeof(seed), 0) != (ssize_t)sizeof(seed))
 		return -EIO;
 	dt_node(dt, "chosen");
 	dt_text(dt, "bootargs", boot->cmdline);
@@ -42,8 +42,10 @@ int fdt_chosen(struct dt *dt, const struct arch_boot *boot, const char *stdout_p
 	}
 	if (stdout_path)
 		dt_text(dt, "stdout-path", stdout_path);
-	dt_bytes(dt, "rng-seed", seed, RNG_SEED_BYTES);
-	dt_bytes(dt, "kaslr-seed", seed + RNG_SEED_BYTES, sizeof(uint64_t));
+	if (seeds) {
+		dt_bytes(dt, "rng-seed", seed, RNG_SEED_BYTES);
+		dt_bytes(dt, "kaslr-seed", seed + RNG_SEED_BYTES, sizeof(uint64_t));
+	}
 	dt_end(dt);
 	memset(seed, 0, sizeof(seed));
 	return 0;

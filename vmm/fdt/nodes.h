@@ -25,8 +25,9 @@ struct fdt_wiring {
 /* Properties of the root; every interrupt is the controller's. */
 void fdt_root(struct dt *dt, const struct fdt_wiring *wiring);
 
-/* Command line, initrd, seeds, the console. `stdout_path` may be NULL. */
-int fdt_chosen(struct dt *dt, const struct arch_boot *boot, const char *stdout_path);
+/* Command line, initrd, the console (`stdout_path` may be NULL), and with `seeds` what the kernel's
+ * random numbers begin with: for kernels that take them out of the tree. */
+int fdt_chosen(struct dt *dt, const struct arch_boot *boot, const char *stdout_path, bool seeds);
 
 void fdt_memory(struct dt *dt, uint64_t ram_bytes);
 
