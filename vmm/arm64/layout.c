@@ -49,6 +49,8 @@ void arch_pci_layout(uint64_t ram_bytes, struct pci_host_config *ret_config)
 	    .mem32_len = ARM64_MEM32_LEN,
 	    .mem64_gpa = align_up(ARM64_RAM + ram_bytes, ARM64_MEM64_LEN),
 	    .mem64_len = ARM64_MEM64_LEN,
+	    .intx = true,
+	    .intx_gsi = ARM64_PCI_SPI,
 	};
 }
 

@@ -47,7 +47,9 @@ void fdt_pvpanic(struct dt *dt, const struct arch_boot *boot);
 void fdt_power_key(struct dt *dt, const struct fdt_wiring *wiring, unsigned gsi);
 void fdt_virtio_mmio(struct dt *dt, const struct arch_boot *boot, const struct fdt_wiring *wiring);
 
-/* The PCI host, by ECAM; `msi` is the phandle of what takes its messages. */
-void fdt_pci(struct dt *dt, const struct pci_host_config *pci, uint32_t msi);
+/* The PCI host, by ECAM; `msi` is the phandle of what takes its messages, 0: nothing does. Its
+ * wires go to a controller whose addresses have two cells. */
+void fdt_pci(struct dt *dt, const struct pci_host_config *pci, const struct fdt_wiring *wiring,
+	     uint32_t msi);
 
 #endif
