@@ -14,7 +14,7 @@
  *   0x4000_0000   RAM: the kernel first, 2 MiB for the device tree, the initramfs last
  *   behind it     PCI's 64-bit BARs
  *
- * Each device has 64 KiB of its own, the largest page of a guest. Wired interrupts (GSI = shared
+ * Wired interrupts (GSI = shared
  * peripheral interrupt of the GIC, its number less 32): 1 serial port, 2 power key, 4 to 7 PCI,
  * virtio-mmio from 16 up.
  */
