@@ -468,7 +468,7 @@ bench: bench-build
 # ---- guest tests ----------------------------------------------------------------------------------
 
 # /init of the guests that tests/guest boots
-GUEST_TEST := main facts end console pattern blk blkio vsock vdev rig ring_cases rings poke
+GUEST_TEST := main facts end console pattern blk blkio vsock vdev rig ring_cases rings poke $(ARCH)/machine
 
 GUEST_TEST_O := $(patsubst %,$(B)/tests/guest/init/%.o,$(GUEST_TEST))
 

@@ -104,7 +104,8 @@ job_write() {
 		# Others may be building at this moment: a file that vanishes is no error of ours.
 		if [ -d "$build" ]; then
 			mksquashfs "$build" "/proc/self/fd/$fd" -noappend "${options[@]}" lab arm64 x86_64 '... *.o' '... *.d' '... *.a'
-			mksquashfs tests "/proc/self/fd/$fd" -root-becomes build -keep-as-directory "${options[@]}"
+			# Appending, it says at length what it finds; errors come apart.
+			mksquashfs tests "/proc/self/fd/$fd" -root-becomes build -keep-as-directory -no-recovery "${options[@]}" >/dev/null
 		else
 			mksquashfs tests "/proc/self/fd/$fd" -keep-as-directory -noappend "${options[@]}"
 		fi
