@@ -55,6 +55,12 @@ enum kernel_machine arch_kernel_machine(void);
 /* Can this architecture make what is asked for? -EINVAL */
 int arch_config_check(const struct machine_config *config, struct err *err);
 
+/* How virtio devices are attached where nothing is said about it. */
+enum machine_transport arch_transport(const struct machine_config *config);
+
+/* Is it described by a device tree? */
+bool arch_by_fdt(const struct machine_config *config);
+
 struct arch_ram {
 	gpa_t gpa;
 	uint64_t len_bytes;

@@ -286,6 +286,12 @@ void machine_disk_stats(struct machine *m, unsigned n, struct virtio_blk_stats *
 	virtio_blk_stats(m->disk_devs[n], ret_stats);
 }
 
+const void *machine_dtb(const struct machine *m, size_t *ret_len)
+{
+	*ret_len = m->dtb.len_bytes;
+	return *ret_len ? gmem_ro(m->memory.mem, m->dtb.gpa, *ret_len) : NULL;
+}
+
 uint32_t machine_cid(const struct machine *m)
 {
 	return m->vsock_host.cid.cid;

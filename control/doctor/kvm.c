@@ -66,7 +66,8 @@ void doctor_speed(struct doctor *doctor, uint64_t insns_per_s)
 		     "about a thousandth of hardware",
 		     insns_per_s / 1000000, insns_per_s / 100000 % 10);
 	doctor_cure(item, DOCTOR_MISSING,
-		    "a kernel takes minutes to hours to boot here; use a host with VMX or SVM, or "
+		    "a kernel takes minutes to hours to boot here; use a host whose KVM has the "
+		    "processor's help, or "
 		    "run tests in the lab: tests/lab/lab -- COMMAND");
 }
 

@@ -117,7 +117,12 @@ static void sink_drained(void *ctx)
 static void machine_new(struct machine *m)
 {
 	static const struct pci_ids ids = {0x1af4, 0x1042, 0x1af4, 0x0040, 1, 0x018000};
-	const struct pci_host_config config = {ECAM, MEM32, WINDOW_LEN, MEM64, WINDOW_LEN, true};
+	const struct pci_host_config config = {.ecam_gpa = ECAM,
+					       .mem32_gpa = MEM32,
+					       .mem32_len = WINDOW_LEN,
+					       .mem64_gpa = MEM64,
+					       .mem64_len = WINDOW_LEN,
+					       .ports = true};
 	const struct uart_sink sink = {sink_write, sink_drained, m};
 	const struct platform *plat = &m->fp.plat;
 

@@ -47,6 +47,7 @@ static size_t build(const struct arch_boot *boot)
 static void tree_describes_a_machine_with_pci(void **state)
 {
 	struct arch_boot boot = a_boot(18, 3);
+	int len;
 
 	(void)state;
 	boot.pci = &pci;
@@ -76,6 +77,9 @@ static void tree_describes_a_machine_with_pci(void **state)
 	CELLS("/gpio-keys/key-power", "interrupts", 0, 2, 1);
 	assert_text("/pcie@3f000000", "compatible", "pci-host-ecam-generic");
 	CELLS("/pcie@3f000000", "msi-map", 0, 2, 0, 0x10000);
+	CELLS("/pcie@3f000000", "interrupt-map-mask", 0x1800, 0, 0, 7);
+	(void)property("/pcie@3f000000", "interrupt-map", &len);
+	assert_int_equal(len, 16 * 10 * 4);
 	CELLS("/pcie@3f000000", "ranges", 0x02000000, 0, 0x10000000, 0, 0x10000000, 0, 0x20000000,
 	      0x43000000, 2, 0, 2, 0, 1, 0);
 }
@@ -112,6 +116,7 @@ static void dtc_has_no_remark_about_gicv2(void **state)
 
 	(void)state;
 	boot.nmmio = 2;
+	boot.pci = &pci;
 	assert_dtc_is_content(build(&boot));
 }
 

@@ -28,6 +28,7 @@ int arch_initrd_place(const struct gmem *mem, const struct kernel_loaded *kernel
 {
 	const struct gmem_region *ram = gmem_region_at(mem, 0);
 	gpa_t end = align_down(ram->gpa + MIN(ram->len_bytes, INITRD_WINDOW), PAGE);
+	uint64_t kib = bytes / KIB + 1;
 	gpa_t lowest = dtb_place(kernel) + ARM64_DTB_ALIGN;
 
 	if (lowest > end || bytes > end - lowest)
@@ -35,8 +36,7 @@ int arch_initrd_place(const struct gmem *mem, const struct kernel_loaded *kernel
 		    err, ENOMEM,
 		    "the initramfs of %llu KiB does not fit above the kernel, which takes %llu KiB "
 		    "of %llu: give the machine more memory",
-		    (unsigned long long)(bytes / KIB + 1),
-		    (unsigned long long)((lowest - ram->gpa) / KIB),
+		    (unsigned long long)kib, (unsigned long long)((lowest - ram->gpa) / KIB),
 		    (unsigned long long)(ram->len_bytes / KIB));
 	*ret_gpa = align_down(end - bytes, PAGE);
 	return 0;

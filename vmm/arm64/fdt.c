@@ -129,7 +129,7 @@ int arm64_fdt_build(const struct arch_boot *boot, uint64_t ram_bytes, void *buf,
 
 	dt_init(&dt, buf, cap);
 	fdt_root(&dt, &wiring);
-	res = fdt_chosen(&dt, boot, fdt_uart_path(boot, console));
+	res = fdt_chosen(&dt, boot, fdt_uart_path(boot, console), true);
 	if (res)
 		return res;
 	fdt_memory(&dt, ram_bytes);
@@ -141,7 +141,7 @@ int arm64_fdt_build(const struct arch_boot *boot, uint64_t ram_bytes, void *buf,
 	fdt_pvpanic(&dt, boot);
 	fdt_power_key(&dt, &wiring, ARM64_POWER_SPI);
 	if (boot->pci)
-		fdt_pci(&dt, boot->pci, PHANDLE_ITS);
+		fdt_pci(&dt, boot->pci, &wiring, boot->vm->gic.its ? PHANDLE_ITS : 0);
 	fdt_virtio_mmio(&dt, boot, &wiring);
 	return dt_finish(&dt, ret_len);
 }

@@ -5,6 +5,7 @@
  * Linux Documentation/virt/kvm/devices/arm-vgic-v3.rst, arm-vgic-its.rst, arm-vgic.rst; GIC
  * architecture specification (ARM IHI 0069) for the registers' sizes.
  */
+#include "base/log.h"
 #include "vmm/arm64/layout.h"
 #include "vmm/arm64/vm.h"
 
@@ -92,9 +93,10 @@ int arm64_gic_new(const struct kvm *kvm, const struct machine_config *config,
 	if (!res)
 		res = device_set(gic.fd, KVM_DEV_ARM_VGIC_GRP_NR_IRQS, 0, &nirqs, err);
 	if (!res && !gic.its && config->transport == MACHINE_PCI)
-		res = err_set(err, EOPNOTSUPP,
-			      "this host has no GICv3 with an ITS, which PCI's interrupts need; "
-			      "virtio-mmio works: --transport mmio");
+		log_warn(
+		    "this host has no GICv3 with an ITS: PCI works by %d shared wires in place "
+		    "of messages; --transport mmio has a wire for each device",
+		    PCI_INTX);
 	if (res) {
 		arm64_gic_free(&gic);
 		return res;
@@ -157,9 +159,8 @@ bool arch_irqchip_probe(const struct kvm *kvm, char *ret_found, char *ret_cure, 
 		 : v2 ? "GICv2"
 		      : "neither GICv3 nor GICv2 for guests");
 	snprintf(ret_cure, len, "%s",
-		 its ? ""
-		 : v3 || v2
-		     ? "guests run with --transport mmio; PCI needs a host with GICv3 and ITS"
-		     : "no guest runs here");
+		 its	    ? ""
+		 : v3 || v2 ? "PCI works by shared wires; --transport mmio has one for each device"
+			    : "no guest runs here");
 	return its;
 }

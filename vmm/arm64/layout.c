@@ -23,6 +23,18 @@ int arch_config_check(const struct machine_config *config, struct err *err)
 	return 0;
 }
 
+bool arch_by_fdt(const struct machine_config *config)
+{
+	(void)config;
+	return true;
+}
+
+enum machine_transport arch_transport(const struct machine_config *config)
+{
+	(void)config;
+	return MACHINE_PCI;
+}
+
 unsigned arch_ram_layout(uint64_t bytes, struct arch_ram ret_ram[ARCH_RAM_MAX])
 {
 	ret_ram[0] = (struct arch_ram){ARM64_RAM, bytes};
@@ -37,6 +49,8 @@ void arch_pci_layout(uint64_t ram_bytes, struct pci_host_config *ret_config)
 	    .mem32_len = ARM64_MEM32_LEN,
 	    .mem64_gpa = align_up(ARM64_RAM + ram_bytes, ARM64_MEM64_LEN),
 	    .mem64_len = ARM64_MEM64_LEN,
+	    .intx = true,
+	    .intx_gsi = ARM64_PCI_SPI,
 	};
 }
 

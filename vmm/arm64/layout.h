@@ -14,9 +14,9 @@
  *   0x4000_0000   RAM: the kernel first, 2 MiB for the device tree, the initramfs last
  *   behind it     PCI's 64-bit BARs
  *
- * Each device has 64 KiB of its own, the largest page of a guest. Wired interrupts (GSI = shared
- * peripheral interrupt of the GIC, its number less 32): 1 serial port, 2 power key, virtio-mmio
- * from 16 up.
+ * Wired interrupts (GSI = shared
+ * peripheral interrupt of the GIC, its number less 32): 1 serial port, 2 power key, 4 to 7 PCI,
+ * virtio-mmio from 16 up.
  */
 #ifndef VMM_ARM64_LAYOUT_H
 #define VMM_ARM64_LAYOUT_H
@@ -45,6 +45,7 @@
 #define ARM64_SPIS	64 /* wired interrupts */
 #define ARM64_UART_SPI	1
 #define ARM64_POWER_SPI 2
+#define ARM64_PCI_SPI	4
 #define ARM64_MMIO_SPI	16
 #define ARM64_MMIO_SPIS 32
 

@@ -141,7 +141,7 @@ int speed_measure(const struct kvm *kvm, uint64_t *ret_insns_per_s, struct err *
 		if (rc)
 			break;
 		*ret_insns_per_s = turns * SPEED_TURN_INSNS * UINT64_C(1000000000) / MAX(ns, 1);
-		if (ns >= SPEED_ENOUGH_NS)
+		if (ns >= SPEED_ENOUGH_NS && turns > SPEED_TURNS_FIRST)
 			break;
 	}
 	speed_close(&s);

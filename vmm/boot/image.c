@@ -180,7 +180,7 @@ int image_load(const struct arm64_image *image, const uint8_t *file, const struc
 {
 	const struct gmem_region *ram = gmem_region_at(mem, 0);
 	gpa_t start = align_up(ram->gpa, ALIGNMENT) + image->text_offset;
-	uint64_t bytes = image->mem_bytes, total;
+	uint64_t bytes = image->mem_bytes, total, need_mib;
 	struct place_sink p = {.sink.write = place_write, .mem = mem, .gpa = start};
 	int r;
 
@@ -191,12 +191,13 @@ int image_load(const struct arm64_image *image, const uint8_t *file, const struc
 		return err_set(
 		    err, ENOEXEC,
 		    "is packed and does not say how large it is; give its Image, unpacked");
+	need_mib = (image->text_offset + bytes) / MIB + 1;
 	if (!gmem_ro(mem, start, bytes))
 		return err_set(
 		    err, ENOMEM,
 		    "needs at least %llu MiB of memory and the guest has %llu MiB; give it "
 		    "more (--memory)",
-		    (unsigned long long)((image->text_offset + bytes) / MIB + 1),
+		    (unsigned long long)need_mib,
 		    (unsigned long long)(gmem_total_bytes(mem) / MIB));
 	p.end = start + bytes;
 	r = unpack_stream(image->format, file + image->offset, image->packed_bytes,

@@ -162,7 +162,7 @@ static int identify_arm64(struct kernel *k, struct err *err)
 	if (!elf_is(k->file, k->file_bytes))
 		return not_a_kernel(k, err);
 	other = elf_machine(k->file, k->file_bytes);
-	if (other && strcmp(other, k->kind->name))
+	if (other && strcmp(other, k->kind->name) != 0)
 		return err_set(err, ENOEXEC, "is for %s; this machine runs %s kernels", other,
 			       k->kind->name);
 	return err_set(

@@ -18,6 +18,7 @@
 #define PCI_RANGE_MEM32	   UINT32_C(0x02000000)
 #define PCI_RANGE_MEM64	   UINT32_C(0x43000000) /* prefetchable */
 #define PCI_REQUESTERS_MAX 0x10000
+#define PCI_SLOT_SHIFT	   11
 
 void fdt_root(struct dt *dt, const struct fdt_wiring *wiring)
 {
@@ -28,11 +29,11 @@ void fdt_root(struct dt *dt, const struct fdt_wiring *wiring)
 	dt_u32(dt, "interrupt-parent", wiring->phandle);
 }
 
-int fdt_chosen(struct dt *dt, const struct arch_boot *boot, const char *stdout_path)
+int fdt_chosen(struct dt *dt, const struct arch_boot *boot, const char *stdout_path, bool seeds)
 {
 	uint8_t seed[RNG_SEED_BYTES + sizeof(uint64_t)];
 
-	if (getrandom(seed, sizeof(seed), 0) != (ssize_t)sizeof(seed))
+	if (seeds && getrandom(seed, sizeof(seed), 0) != (ssize_t)sizeof(seed))
 		return -EIO;
 	dt_node(dt, "chosen");
 	dt_text(dt, "bootargs", boot->cmdline);
@@ -42,8 +43,10 @@ int fdt_chosen(struct dt *dt, const struct arch_boot *boot, const char *stdout_p
 	}
 	if (stdout_path)
 		dt_text(dt, "stdout-path", stdout_path);
-	dt_bytes(dt, "rng-seed", seed, RNG_SEED_BYTES);
-	dt_bytes(dt, "kaslr-seed", seed + RNG_SEED_BYTES, sizeof(uint64_t));
+	if (seeds) {
+		dt_bytes(dt, "rng-seed", seed, RNG_SEED_BYTES);
+		dt_bytes(dt, "kaslr-seed", seed + RNG_SEED_BYTES, sizeof(uint64_t));
+	}
 	dt_end(dt);
 	memset(seed, 0, sizeof(seed));
 	return 0;
@@ -143,8 +146,34 @@ void fdt_virtio_mmio(struct dt *dt, const struct arch_boot *boot, const struct f
 	}
 }
 
+/* Every pin of slots that differ: each slot's pins begin one wire on from the last one's. */
+static void add_pci_wires(struct dt *dt, const struct pci_host_config *pci,
+			  const struct fdt_wiring *wiring)
+{
+	uint32_t map[PCI_INTX * PCI_INTX * (3 + 1 + 1 + 2 + FDT_IRQ_CELLS_MAX)];
+	size_t n = 0;
+
+	for (unsigned slot = 0; slot < PCI_INTX; slot++) {
+		for (unsigned pin = 1; pin <= PCI_INTX; pin++) {
+			map[n++] = slot << PCI_SLOT_SHIFT;
+			map[n++] = 0;
+			map[n++] = 0;
+			map[n++] = pin;
+			map[n++] = wiring->phandle;
+			map[n++] = 0;
+			map[n++] = 0;
+			wiring->specify(pci->intx_gsi + (slot + pin - 1) % PCI_INTX, &map[n]);
+			n += wiring->cells;
+		}
+	}
+	dt_u32(dt, "#interrupt-cells", 1);
+	DT_CELLS(dt, "interrupt-map-mask", (PCI_INTX - 1) << PCI_SLOT_SHIFT, 0, 0, 7);
+	dt_cells(dt, "interrupt-map", map, n);
+}
+
 /* pci/host-generic-pci.yaml, pci/pci-msi.txt */
-void fdt_pci(struct dt *dt, const struct pci_host_config *pci, uint32_t msi)
+void fdt_pci(struct dt *dt, const struct pci_host_config *pci, const struct fdt_wiring *wiring,
+	     uint32_t msi)
 {
 	dt_node_at(dt, "pcie", pci->ecam_gpa);
 	dt_text(dt, "compatible", "pci-host-ecam-generic");
@@ -158,6 +187,9 @@ void fdt_pci(struct dt *dt, const struct pci_host_config *pci, uint32_t msi)
 	DT_CELLS(dt, "ranges", PCI_RANGE_MEM32, DT_U64(pci->mem32_gpa), DT_U64(pci->mem32_gpa),
 		 DT_U64(pci->mem32_len), PCI_RANGE_MEM64, DT_U64(pci->mem64_gpa),
 		 DT_U64(pci->mem64_gpa), DT_U64(pci->mem64_len));
-	DT_CELLS(dt, "msi-map", 0, msi, 0, PCI_REQUESTERS_MAX);
+	if (pci->intx)
+		add_pci_wires(dt, pci, wiring);
+	if (msi)
+		DT_CELLS(dt, "msi-map", 0, msi, 0, PCI_REQUESTERS_MAX);
 	dt_end(dt);
 }

@@ -25,8 +25,9 @@ struct fdt_wiring {
 /* Properties of the root; every interrupt is the controller's. */
 void fdt_root(struct dt *dt, const struct fdt_wiring *wiring);
 
-/* Command line, initrd, seeds, the console. `stdout_path` may be NULL. */
-int fdt_chosen(struct dt *dt, const struct arch_boot *boot, const char *stdout_path);
+/* Command line, initrd, the console (`stdout_path` may be NULL), and with `seeds` what the kernel's
+ * random numbers begin with: for kernels that take them out of the tree. */
+int fdt_chosen(struct dt *dt, const struct arch_boot *boot, const char *stdout_path, bool seeds);
 
 void fdt_memory(struct dt *dt, uint64_t ram_bytes);
 
@@ -46,7 +47,9 @@ void fdt_pvpanic(struct dt *dt, const struct arch_boot *boot);
 void fdt_power_key(struct dt *dt, const struct fdt_wiring *wiring, unsigned gsi);
 void fdt_virtio_mmio(struct dt *dt, const struct arch_boot *boot, const struct fdt_wiring *wiring);
 
-/* The PCI host, by ECAM; `msi` is the phandle of what takes its messages. */
-void fdt_pci(struct dt *dt, const struct pci_host_config *pci, uint32_t msi);
+/* The PCI host, by ECAM; `msi` is the phandle of what takes its messages, 0: nothing does. Its
+ * wires go to a controller whose addresses have two cells. */
+void fdt_pci(struct dt *dt, const struct pci_host_config *pci, const struct fdt_wiring *wiring,
+	     uint32_t msi);
 
 #endif

@@ -124,11 +124,6 @@ static int write_fdt(const struct gmem *mem, const struct arch_boot *boot, struc
 	return res ? res : gmem_write(mem, dtb->gpa, buf, len);
 }
 
-static bool by_fdt(const struct arch_boot *boot)
-{
-	return boot->config->hw == MACHINE_HW_FDT;
-}
-
 static void fill_header(struct boot_params *zero, const struct arch_boot *boot)
 {
 	const struct kernel_loaded *kernel = boot->kernel;
@@ -154,7 +149,7 @@ static void fill_header(struct boot_params *zero, const struct arch_boot *boot)
 	zero->ext_ramdisk_image = (uint32_t)(boot->initrd >> 32);
 	hdr->ramdisk_size = (uint32_t)boot->initrd_bytes;
 	zero->ext_ramdisk_size = (uint32_t)(boot->initrd_bytes >> 32);
-	zero->acpi_rsdp_addr = by_fdt(boot) ? 0 : X86_ACPI;
+	zero->acpi_rsdp_addr = arch_by_fdt(boot->config) ? 0 : X86_ACPI;
 }
 
 static int write_zero_page(const struct gmem *mem, const struct arch_boot *boot)
@@ -200,7 +195,7 @@ const char *arch_console_words(void)
  * keyboard controller. */
 const char *arch_reset_words(const struct machine_config *config)
 {
-	return config->hw == MACHINE_HW_FDT ? "reboot=k" : "reboot=acpi";
+	return arch_by_fdt(config) ? "reboot=k" : "reboot=acpi";
 }
 
 int arch_initrd_place(const struct gmem *mem, const struct kernel_loaded *kernel, uint64_t bytes,
@@ -230,7 +225,7 @@ int arch_boot_write(const struct gmem *mem, const struct arch_boot *boot, struct
 	struct arch_dtb dtb = {0};
 	int res = write_cmdline(mem, boot, err);
 
-	if (!res && by_fdt(boot))
+	if (!res && arch_by_fdt(boot->config))
 		res = write_fdt(mem, boot, &dtb);
 	else if (!res)
 		res = acpi_write(mem, boot, err);
@@ -241,7 +236,7 @@ int arch_boot_write(const struct gmem *mem, const struct arch_boot *boot, struct
 	if (!res)
 		res = write_page_tables(mem);
 	if (!res)
-		res = write_seed(mem, by_fdt(boot) ? X86_FDT : 0);
+		res = write_seed(mem, arch_by_fdt(boot->config) ? X86_FDT : 0);
 	if (!res)
 		res = write_zero_page(mem, boot);
 	if (!res)

@@ -13,18 +13,28 @@ enum kernel_machine arch_kernel_machine(void)
 
 int arch_config_check(const struct machine_config *config, struct err *err)
 {
-	if (config->hw == MACHINE_HW_FDT && config->transport == MACHINE_PCI)
+	if (arch_by_fdt(config) && config->transport == MACHINE_PCI)
 		return err_set(err, EINVAL,
 			       "a machine that is described by a device tree has no PCI on x86: "
 			       "--transport mmio");
 	return 0;
 }
 
+bool arch_by_fdt(const struct machine_config *config)
+{
+	return config->hw == MACHINE_HW_FDT;
+}
+
+enum machine_transport arch_transport(const struct machine_config *config)
+{
+	return arch_by_fdt(config) ? MACHINE_MMIO : MACHINE_PCI;
+}
+
 bool arch_device_place(const struct machine_config *config, enum arch_device device,
 		       struct device_place *ret_place)
 {
 	/* without PCI, Linux knows no ports of a device tree */
-	bool fdt = config->hw == MACHINE_HW_FDT;
+	bool fdt = arch_by_fdt(config);
 
 	switch (device) {
 	case ARCH_UART:

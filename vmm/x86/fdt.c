@@ -85,7 +85,7 @@ int x86_fdt_build(const struct arch_boot *boot, uint64_t ram_bytes, void *buf, s
 
 	dt_init(&dt, buf, cap);
 	fdt_root(&dt, &wiring);
-	res = fdt_chosen(&dt, boot, fdt_uart_path(boot, console));
+	res = fdt_chosen(&dt, boot, fdt_uart_path(boot, console), false);
 	if (res)
 		return res;
 	fdt_memory(&dt, ram_bytes);

@@ -10,7 +10,7 @@
 
 #include "vmm/arch.h"
 
-/* -ENOSPC: `cap` is too small. Pure, but for the random seeds. */
+/* -ENOSPC: `cap` is too small. Pure. */
 int x86_fdt_build(const struct arch_boot *boot, uint64_t ram_bytes, void *buf, size_t cap,
 		  size_t *ret_len);
 
