@@ -175,7 +175,7 @@ static int place_write(struct unpack_sink *sink, const uint8_t *data, size_t len
 	return r;
 }
 
-int image_load(const struct arm64_image *image, const uint8_t *file, const struct gmem *mem,
+int image_load(const struct arm64_image *image, const uint8_t *file, int fd, const struct gmem *mem,
 	       struct kernel_loaded *ret_loaded, struct err *err)
 {
 	const struct gmem_region *ram = gmem_region_at(mem, 0);
@@ -200,8 +200,11 @@ int image_load(const struct arm64_image *image, const uint8_t *file, const struc
 		    (unsigned long long)need_mib,
 		    (unsigned long long)(gmem_total_bytes(mem) / MIB));
 	p.end = start + bytes;
-	r = unpack_stream(image->format, file + image->offset, image->packed_bytes,
-			  KERNEL_UNPACKED_MAX, &p.sink, &total);
+	if (image->format == UNPACK_NONE)
+		r = place_file(mem, start, fd, 0, image->packed_bytes);
+	else
+		r = unpack_stream(image->format, file + image->offset, image->packed_bytes,
+				  KERNEL_UNPACKED_MAX, &p.sink, &total);
 	if (r == -EBADMSG || r == -EFBIG)
 		return err_set(err, EBADMSG,
 			       "cannot be unpacked: it is damaged; copy or build it again");

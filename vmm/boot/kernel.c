@@ -53,6 +53,7 @@ struct release {
 struct kernel {
 	const struct kernel_kind *kind;
 	char *path;
+	int fd;
 	void *map;
 	const uint8_t *file; /* the same */
 	uint64_t file_bytes;
@@ -67,10 +68,11 @@ struct kernel {
 static int open_file(struct kernel *k, struct err *err)
 {
 	/* without O_NONBLOCK a FIFO would hold us up */
-	autofd int fd = open(k->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int fd = open(k->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	struct stat st;
 	void *map;
 
+	k->fd = fd;
 	if (fd < 0 && errno == ENOENT)
 		return err_set(err, ENOENT, "no such file; give %s", k->kind->wanted);
 	if (fd < 0 && errno == EACCES)
@@ -179,6 +181,7 @@ int kernel_open(const char *path, enum kernel_machine machine, struct kernel **r
 
 	if (!k)
 		return err_set(err, ENOMEM, "no memory for a kernel");
+	k->fd = -1;
 	k->machine = machine;
 	k->kind = &kinds[machine];
 	k->path = strdup(path);
@@ -204,6 +207,7 @@ void kernel_close(struct kernel *k)
 		return;
 	if (k->map)
 		munmap(k->map, k->file_bytes);
+	cleanup_fd(&k->fd);
 	free(k->release);
 	free(k->path);
 	free(k);
@@ -332,7 +336,7 @@ int kernel_load(struct kernel *k, const struct gmem *mem, struct kernel_loaded *
 		r = elf_load(k, mem, ret_loaded, err);
 		break;
 	case KERNEL_IMAGE:
-		r = image_load(&k->image, k->file, mem, ret_loaded, err);
+		r = image_load(&k->image, k->file, k->fd, mem, ret_loaded, err);
 		break;
 	default:
 		r = bzimage_load(&k->bzimage, k->file, mem, ret_loaded, err);

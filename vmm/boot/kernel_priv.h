@@ -105,7 +105,8 @@ bool image_is(const uint8_t *file, uint64_t len_bytes);
 /* -ENOEXEC: not for this machine, or nothing of the kind is packed in it; -EBADMSG: damaged. */
 int image_parse(const uint8_t *file, uint64_t len_bytes, struct arm64_image *ret_image,
 		struct err *err);
-int image_load(const struct arm64_image *image, const uint8_t *file, const struct gmem *mem,
+/* `fd` is the file as well. */
+int image_load(const struct arm64_image *image, const uint8_t *file, int fd, const struct gmem *mem,
 	       struct kernel_loaded *ret_loaded, struct err *err);
 /* Shows the unpacked bytes to `sink`, until it says -ECANCELED or there are no more. */
 void image_show(const struct arm64_image *image, const uint8_t *file, struct unpack_sink *sink);
