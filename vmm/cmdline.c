@@ -61,9 +61,10 @@ int cmdline_build(const struct machine_config *config, char *buf, struct err *er
 	buf[0] = '\0';
 	if (config->console)
 		word(&t, "%s", arch_console_words());
-	/* A kernel that panics resets at once, which ends the machine; and it resets by ACPI: on
-	 * reduced hardware Linux on x86 otherwise asks an EFI that is not there. */
-	word(&t, "panic=-1 reboot=acpi");
+	/* A kernel that panics resets at once, which ends the machine. */
+	word(&t, "panic=-1");
+	if (*arch_reset_words(config))
+		word(&t, "%s", arch_reset_words(config));
 	if (config->has_root && (config->initramfs == MACHINE_INITRAMFS_NONE || config->initrd))
 		root_words(&t, config);
 	if (config->nnets && config->nets[0].addresses.guest &&

@@ -23,6 +23,13 @@ enum machine_transport {
 	MACHINE_MMIO,
 };
 
+/* How the kernel learns what hardware there is. */
+enum machine_hw {
+	MACHINE_HW_DEFAULT, /* the architecture's: ACPI on x86, a device tree on 64-bit Arm */
+	MACHINE_HW_ACPI,
+	MACHINE_HW_FDT,
+};
+
 enum machine_hugepages {
 	MACHINE_PAGES_DEFAULT, /* 4 KiB pages, transparent huge pages where the host gives them */
 	MACHINE_PAGES_2M,      /* hugetlbfs, reserved at start */
@@ -151,6 +158,7 @@ struct machine_config {
 	enum machine_hugepages hugepages;
 	bool prealloc; /* populate guest memory at start */
 	enum machine_transport transport;
+	enum machine_hw hw;
 	enum machine_initramfs initramfs;
 	char *cpu_masked[MACHINE_CPU_MASKS_MAX];
 	unsigned ncpu_masked;

@@ -109,6 +109,10 @@ int machine_resize_disk(struct machine *machine, unsigned n, uint64_t size_bytes
 /* The serial port, for input and break; NULL without a console. */
 struct uart *machine_uart(struct machine *machine);
 
+/* The device tree that the kernel finds, in guest memory; NULL: it finds none. Before
+ * machine_start(). */
+const void *machine_dtb(const struct machine *machine, size_t *ret_len);
+
 /* The guest's vsock context id; 0: it has no vsock. */
 uint32_t machine_cid(const struct machine *machine);
 

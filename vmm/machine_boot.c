@@ -195,7 +195,7 @@ int machine_boot_open(struct machine *m, struct err *err)
 			       "a root by its label is found by lodge's own initramfs alone; name "
 			       "its partition");
 	if (!res)
-		res = kernel_open(config->kernel, &m->kernel, err);
+		res = kernel_open(config->kernel, arch_kernel_machine(), &m->kernel, err);
 	if (res)
 		return res;
 	return config->initrd ? initramfs_from_file(config->initrd, &m->initramfs, err) : 0;
@@ -217,12 +217,13 @@ int machine_boot_load(struct machine *m, struct err *err)
 	struct kernel_loaded loaded = {0};
 	struct arch_boot boot = {
 	    .config = m->config,
+	    .vm = m->arch,
 	    .kernel = &loaded,
 	    .pci = m->pci ? &m->pci_layout : NULL,
 	    .cmdline = cmdline,
 	    .nmmio = m->nmmio,
 	    .uart = m->uart,
-	    .rtc = m->rtc,
+	    .rtc = m->rtc || m->pl031,
 	    .pvpanic = m->pvpanic,
 	};
 	int res;
@@ -237,9 +238,9 @@ int machine_boot_load(struct machine *m, struct err *err)
 			res = initramfs_load(m->initramfs, mem, boot.initrd, err);
 	}
 	if (!res)
-		res = arch_boot_write(mem, &boot, err);
+		res = arch_boot_write(mem, &boot, &m->dtb, err);
 	if (!res)
-		res = arch_vcpu_boot(m->vcpus[0]->fd, loaded.entry, err);
+		res = arch_vcpu_boot(m->arch, m->vcpus[0]->fd, loaded.entry, err);
 	return res;
 }
 

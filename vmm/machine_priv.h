@@ -94,7 +94,8 @@ struct machine {
 	struct kernel *kernel;
 	struct initramfs *initramfs; /* NULL: none */
 	struct irqs *irqs;
-	struct arch_cpus *cpus;
+	struct arch_vm *arch;
+	struct arch_dtb dtb; /* in guest memory */
 	struct vcpu_host vcpu_host;
 	struct vcpu *vcpus[MACHINE_CPUS_MAX];
 
@@ -104,6 +105,8 @@ struct machine {
 
 	struct i8042 *i8042;
 	struct rtc *rtc;
+	struct pl031 *pl031;
+	struct power_key *power_key;
 	struct pvpanic *pvpanic;
 	struct acpi_pm *acpi_pm;
 	struct uart *uart;

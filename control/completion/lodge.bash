@@ -81,7 +81,7 @@ _lodge_net() { # WORD
 _lodge_value() { # OPTION WORD
 	local ROOT=
 	case $1 in
-	--kernel | --initrd | --modules) _lodge_files "" "$2" ;;
+	--kernel | --initrd | --modules | --dump-dtb) _lodge_files "" "$2" ;;
 	--root) ROOT=1 _lodge_disk "$2" ;;
 	--disk) _lodge_disk "$2" ;;
 	--vsock) _lodge_vsock "$2" ;;
@@ -97,6 +97,7 @@ _lodge_value() { # OPTION WORD
 		fi
 		;;
 	--transport) _lodge_words "" "$2" pci mmio ;;
+	--hw) _lodge_words "" "$2" acpi fdt ;;
 	--hugepages) _lodge_words "" "$2" 2M 1G ;;
 	--io) _lodge_words "" "$2" auto io_uring epoll ;;
 	--log) _lodge_words "" "$2" error warn info debug ;;
@@ -260,7 +261,7 @@ _lodge() {
 	local commands=(run start stop list info wait events console exec shell cp guest pause resume resize link top metrics serve vmm disk image
 		doctor help)
 	local options=(--kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules --init --cpu
-		--console --transport --hugepages --prealloc --io --vsock --net --no-rng --stop-timeout --sandbox --exec --start-timeout --dry-run --log --help)
+		--console --transport --hw --hugepages --prealloc --io --vsock --net --no-rng --stop-timeout --sandbox --exec --start-timeout --dry-run --dump-dtb --log --help)
 	local server_options=(--socket --socket-mode --socket-group --allow-uid --allow-group --read-only-uid --read-only-group
 		--storage-root --sandbox --io --log --help)
 	[[ ${COMP_WORDS[1]} == serve ]] && server_options+=(--config --check-config --runtime-dir --leave-vms --vm-cpus --vm-memory
