@@ -63,7 +63,7 @@ DEVICES := bus platform \
 	virtio/net_port virtio/net_spoof virtio/net_limit
 
 VMM := config cmdline kvm vcpu memory irq exits gate cid vsock_port \
-	machine machine_devices machine_net machine_vsock machine_boot machine_io machine_end machine_pause machine_resize \
+	machine machine_devices machine_net machine_vsock machine_boot machine_io machine_end machine_pause machine_resize machine_link \
 	boot/kernel boot/bzimage boot/elf boot/image boot/unpack boot/unlz4 boot/place boot/initramfs boot/cpio boot/modules \
 	fdt/dt fdt/nodes \
 	$(if $(filter x86,$(ARCH)),$(addprefix x86/,boot cpu cpuid cpu_features devices acpi dsdt aml e820 fdt speed),\
@@ -77,8 +77,8 @@ CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_doctor \
 	$(addprefix agent/,connect guest guest_text boot pieces relay) \
 	$(addprefix disk/,args progress job options new_image backing create info check resize \
 		convert map rebase commit snapshot discard) \
-	$(addprefix network/,child network networks passt pool resolv rules) \
-	$(addprefix doctor/,doctor sandbox kvm io memory) \
+	$(addprefix network/,child keeper network networks passt pool resolv rules) \
+	$(addprefix doctor/,doctor sandbox kvm io memory programs) \
 	$(addprefix options/,options disk net vsock parse config_check) \
 	$(addprefix run/,exec guest) \
 	$(addprefix sandbox/,sandbox filter table root trap probe) \
@@ -86,7 +86,7 @@ CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_doctor \
 	$(addprefix storage/,storage edit service) \
 	$(addprefix terminal/,console escape tty) \
 	$(addprefix ttrpc/,$(TTRPC)) \
-	$(addprefix vm/,vm start_config console console_ring end metrics vmm_service vmm_vms vmm_guests vmm_disk)
+	$(addprefix vm/,vm start_config console console_ring end metrics vmm_service vmm_vms vmm_guests vmm_disk vmm_link)
 
 # the client that liblodge.a is as well, and the commands that ask a server
 CONTROL_CLIENT := client/client
@@ -101,12 +101,12 @@ TESTS_DISK    := test_raw test_raw_open test_raw_fault test_qcow2_fault test_qco
 	test_qcow2_cache test_qcow2_refcount test_qcow2_map test_qcow2_repair test_qcow2_tools test_qcow2_data_file
 TESTS_DISK    += test_copy test_create_file test_raw_tools
 TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify test_virtio_hostile \
-	test_blk test_blk_requests test_blk_queues test_blk_limit test_blk_raw test_rng test_vsock test_vsock_own test_vsock_hostile test_vhost_vsock test_vhost_net test_vhost_net_refused test_net test_net_tap test_net_socket
+	test_blk test_blk_requests test_blk_queues test_blk_limit test_blk_raw test_rng test_vsock test_vsock_own test_vsock_hostile test_vhost_vsock test_vhost_net test_vhost_net_refused test_net test_net_tap test_net_socket test_net_spoof
 TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pl031 test_pci \
 	$(TESTS_VIRTIO)
 TESTS_VMM     := test_config test_cid test_vsock_port test_unpack test_kernel test_kernel_bad test_image test_initramfs test_dt
 TESTS_VMM     += $(if $(filter x86,$(ARCH)),test_cpuid test_acpi test_x86_fdt,test_arm64_fdt)
-TESTS_CONTROL := test_access test_config_file test_agent_connect test_sandbox test_ttrpc_server test_ttrpc_client test_vm_console test_metrics_text test_parse test_options test_console test_doctor test_disk_args test_network_rules test_passt test_resolv
+TESTS_CONTROL := test_access test_config_file test_agent_connect test_sandbox test_ttrpc_server test_ttrpc_client test_vm_console test_metrics_text test_parse test_options test_console test_doctor test_disk_args test_network_rules test_child test_passt test_resolv
 
 # libFuzzer targets: tests/fuzz/<name>.c
 FUZZ := fuzz_virtq fuzz_blk fuzz_vsock fuzz_net fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
@@ -218,7 +218,7 @@ $(B)/control/sandbox/trap.o: | $(SYSCALL_NAMES)
 
 # ---- guest: what runs inside, static, embedded into the executable ------------------------------
 
-GUEST_INIT := main say conf modules label root agent handover
+GUEST_INIT := main say conf modules network label root agent handover
 
 # musl comes without the kernel's headers: link the three folders of the host's
 LINUX_INCLUDE := $(B)/linux-include

@@ -425,6 +425,7 @@ static int run_start(struct run *run, struct err *err)
 	if (boot_wanted(&run->options.machine))
 		run_guest_begin(&run->guest, run->machine, &run->options.machine,
 				run->options.start_timeout_ms, run->calls_fd);
+	networks_watch(&run->networks, run->machine, run->loop);
 	machine_start(run->machine);
 	return 0;
 }

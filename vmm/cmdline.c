@@ -39,8 +39,8 @@ static void root_words(struct text *t, const struct machine_config *config)
 		word(t, "init=%s", config->init);
 }
 
-/* For a kernel with IP autoconfiguration (Documentation/admin-guide/nfs/nfsroot.rst): where no
- * agent of ours configures the first interface. */
+/* For a kernel with IP autoconfiguration (Documentation/admin-guide/nfs/nfsroot.rst), or an initrd
+ * that knows it: where neither an agent of ours nor our init configures the first interface. */
 static void net_words(struct text *t, const struct net_addresses *a)
 {
 	struct in_addr guest = {htonl(a->guest)}, gateway = {htonl(a->gateway)},
@@ -67,7 +67,8 @@ int cmdline_build(const struct machine_config *config, char *buf, struct err *er
 		word(&t, "%s", arch_reset_words(config));
 	if (config->has_root && (config->initramfs == MACHINE_INITRAMFS_NONE || config->initrd))
 		root_words(&t, config);
-	if (config->nnets && config->nets[0].addresses.guest && !config->agent)
+	if (config->nnets && config->nets[0].addresses.guest &&
+	    (config->initramfs == MACHINE_INITRAMFS_NONE || config->initrd))
 		net_words(&t, &config->nets[0].addresses);
 	if (config->cmdline && *config->cmdline)
 		word(&t, "%s", config->cmdline);

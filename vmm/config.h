@@ -96,11 +96,19 @@ struct net_forward {
 	uint16_t host_port, guest_port;
 };
 
-/* IPv4, host byte order; 0: none. */
-#define NET_DNS_MAX 3
+struct net_ipv6 {
+	uint8_t bytes[16]; /* network byte order */
+	unsigned prefix;
+};
+
+/* IPv4: host byte order; 0: none. */
+#define NET_DNS_MAX  3
+#define NET_IPV6_MAX 4
 struct net_addresses {
 	uint32_t guest, gateway;
-	unsigned prefix; /* of the guest's network, bits */
+	unsigned prefix;		    /* of the guest's network, bits */
+	struct net_ipv6 ipv6[NET_IPV6_MAX]; /* the guest's */
+	unsigned nipv6;
 	uint32_t dns[NET_DNS_MAX];
 	unsigned ndns;
 };

@@ -16,6 +16,7 @@
 #include "devices/legacy/uart.h"
 #include "devices/platform.h"
 #include "devices/virtio/blk.h"
+#include "devices/virtio/net.h"
 #include "vmm/config.h"
 #include "vmm/vcpu.h"
 
@@ -81,6 +82,20 @@ void machine_resume(struct machine *machine);
  */
 void machine_vcpu_stats(struct machine *machine, unsigned n, struct vcpu_stats *ret_stats);
 void machine_disk_stats(struct machine *machine, unsigned n, struct virtio_blk_stats *ret_stats);
+
+/* Of interface `n`, likewise; false: only whether the link is up, as the host's kernel moves its
+ * packets, and counts them. */
+bool machine_net_stats(struct machine *machine, unsigned n, struct virtio_net_stats *ret_stats);
+
+/* Link of interface `n`, as of a cable. Up: the network is told where the guest is. Conditions as
+ * above. */
+void machine_net_set_link(struct machine *machine, unsigned n, bool up);
+
+/*
+ * Gives interface `n`, whose stream's other end has gone, another one, which is taken over. The
+ * control loop's thread; from machine_start() on, after `ended` as well.
+ */
+void machine_net_reconnect(struct machine *machine, unsigned n, int fd);
 
 /*
  * Makes disk `n` longer, image and device. `done` is called from the control loop, before `ended`

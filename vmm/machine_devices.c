@@ -300,8 +300,11 @@ static int nets_open(struct machine *m, struct err *err)
 static int net_build(struct machine *m, unsigned n, struct err *err)
 {
 	struct virtio_dev *dev;
-	int res = machine_net_device(&m->config->nets[n], &m->net_vhosts[n], &m->platform,
-				     m->io[m->nets_io + n].loop, &dev, err);
+	int res;
+
+	m->net_links[n].by_kernel = m->net_vhosts[n].n;
+	res = machine_net_device(&m->config->nets[n], &m->net_vhosts[n], &m->platform,
+				 m->io[m->nets_io + n].loop, &dev, err);
 
 	if (!res)
 		res = attach(m, dev, &m->nets[n], err);

@@ -72,6 +72,17 @@ struct machine_pause {
 	void *ctx;
 };
 
+/* An interface while the machine runs; the control loop's, see machine_link.c. */
+struct machine_link {
+	struct machine *machine;
+	unsigned index;
+	bool by_kernel; /* vhost */
+	struct virtio_net_reconnect reconnect;
+	bool busy;   /* it is under way */
+	int next_fd; /* and another waits; -1: none */
+	struct loop_msg msg;
+};
+
 struct machine {
 	const struct machine_config *config;
 	struct loop *control;
@@ -123,6 +134,8 @@ struct machine {
 	struct machine_pause pause;
 	struct machine_resize *resizes[MACHINE_DISKS_MAX]; /* under way; the control loop's */
 	unsigned nresizes;
+	struct machine_link net_links[MACHINE_NETS_MAX];
+	unsigned nreconnects; /* under way */
 };
 
 /* machine.c: calls `open` between as_host() on and off. */

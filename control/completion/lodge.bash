@@ -242,6 +242,8 @@ _lodge_client() {
 			_lodge_words "" "$3" "${common[@]}"
 		elif [[ $1 == resize && $4 == 3 ]]; then
 			_lodge_words "" "$3" vda vdb vdc vdd
+		elif [[ $1 == link && $4 -ge 3 ]]; then
+			_lodge_words "" "$3" up down net0 net1 net2 net3
 		elif [[ $1 == cp ]]; then
 			_lodge_vms "$3"
 			[[ $3 == *:* ]] || _lodge_files "" "$3"
@@ -256,7 +258,7 @@ _lodge_client() {
 }
 
 _lodge() {
-	local commands=(run start stop list info wait events console exec shell cp guest pause resume resize top metrics serve vmm disk image
+	local commands=(run start stop list info wait events console exec shell cp guest pause resume resize link top metrics serve vmm disk image
 		doctor help)
 	local options=(--kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules --init --cpu
 		--console --transport --hw --hugepages --prealloc --io --vsock --net --no-rng --stop-timeout --sandbox --exec --start-timeout --dry-run --dump-dtb --log --help)
@@ -293,7 +295,7 @@ _lodge() {
 		_lodge_words "" "$whole" --json --help
 	elif [[ ${COMP_WORDS[1]} == serve || ${COMP_WORDS[1]} == vmm ]]; then
 		_lodge_server_value "$previous" "$whole" || _lodge_words "" "$whole" "${server_options[@]}"
-	elif [[ " start stop list info wait events console exec shell cp guest pause resume resize top metrics image " == *" ${COMP_WORDS[1]} "* ]]; then
+	elif [[ " start stop list info wait events console exec shell cp guest pause resume resize link top metrics image " == *" ${COMP_WORDS[1]} "* ]]; then
 		_lodge_client "${COMP_WORDS[1]}" "$previous" "$whole" "$i"
 	elif [[ ${COMP_WORDS[1]} == run ]]; then
 		_lodge_value "$previous" "$whole" || _lodge_words "" "$whole" "${options[@]}"

@@ -1,5 +1,6 @@
 """Interfaces of Linux guests: packets both ways, addresses, and what is left behind."""
 import contextlib
+import grp
 import hashlib
 import json
 import os
@@ -128,9 +129,9 @@ def world(context):
         run_tool("ip", "netns", "del", space)
 
 
-def reaches(address, port, *where):
+def reaches(address, port, *where, udp=False):
     """Until the server in the guest, which has just been started, is there."""
-    words = [*where, "timeout", "60", "iperf3", "-c", address, "-p", str(port), "-n", "1M"]
+    words = [*where, "timeout", "60", "iperf3", "-c", address, "-p", str(port), "-n", "1M", *(["-u", "-b", "20M"] if udp else [])]
     until(f"iperf3 to port {port} of {address}",
           lambda: not subprocess.run(words, stdout=subprocess.DEVNULL, check=False).returncode)
 
@@ -165,3 +166,38 @@ def passt(context):
         start(server, "a", debian(context), "--net", "passt")
         equal(bash(server, "a", f"cat </dev/tcp/{there}/5000"), f"from {here}\n", "whom the world sees")
         server.run("stop", "a", "--timeout", 200)
+
+
+USER = 64999  # nobody's
+
+
+def as_user(context, image):
+    """What starts a program as a user whose only right is the group of /dev/kvm."""
+    group = grp.getgrnam("kvm").gr_gid
+    if "LAB_OUT" in os.environ:  # whose devices are root's alone
+        os.chown("/dev/kvm", 0, group)
+        os.chmod("/dev/kvm", 0o660)
+    for path in (context.folder, image):
+        os.chown(path, USER, USER)
+    os.chmod(os.path.dirname(context.folder), 0o755)
+    return ["setpriv", "--reuid", str(USER), "--regid", str(USER), "--groups", str(group), "--bounding-set=-all", "--"]
+
+
+@test()
+def ordinary_user(context):
+    """No right, no set-up, no agent: connections out, names, and forwarded ports."""
+    image = debian(context)
+    with world(context) as (there, here):
+        command = (f"cat </dev/tcp/{there}/5000; cat /etc/resolv.conf; ip -br addr; iperf3 -s -1 -p 5201; "
+                   "iperf3 -s -1 -p 5201; echo o >/proc/sysrq-trigger; sleep 1000")
+        vm = context.lodge("--kernel", environment("LODGE_GUEST_KERNEL"), "--modules", environment("LODGE_GUEST_MODULES"),
+                           "--root", f"path={image},format=raw", "--memory", "512M", "--init", "/bin/bash",
+                           "--net", "auto,dns=192.0.2.53,forward=tcp:15201:5201,forward=udp:15201:5201",
+                           "--cmdline", f'loglevel=4 -- -c "{command}"', prefix=as_user(context, image))
+        vm.wait_for(f"from {here}")
+        vm.wait_for("nameserver 192.0.2.53")
+        vm.wait_for("Server listening on 5201")
+        reaches("127.0.0.1", 15201)
+        reaches(here, 15201, udp=True)
+        vm.ends(0)
+    until("no passt", lambda: subprocess.run(["pgrep", "-u", str(USER)], check=False, stdout=subprocess.DEVNULL).returncode)
