@@ -101,7 +101,7 @@ TESTS_DISK    := test_raw test_raw_open test_raw_fault test_qcow2_fault test_qco
 	test_qcow2_cache test_qcow2_refcount test_qcow2_map test_qcow2_repair test_qcow2_tools test_qcow2_data_file
 TESTS_DISK    += test_copy test_create_file test_raw_tools
 TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify test_virtio_hostile \
-	test_blk test_blk_requests test_blk_queues test_blk_limit test_blk_raw test_rng test_vsock test_vsock_own test_vsock_hostile test_vhost_vsock test_vhost_net test_vhost_net_refused test_net test_net_tap test_net_socket test_net_spoof
+	test_blk test_blk_requests test_blk_queues test_blk_limit test_blk_raw test_rng test_vsock test_vsock_own test_vsock_hostile test_vhost_vsock test_vhost_net test_vhost_net_refused test_net test_net_tap test_net_tap_control test_net_socket test_net_spoof
 TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pl031 test_pci \
 	$(TESTS_VIRTIO)
 TESTS_VMM     := test_config test_cid test_vsock_port test_unpack test_kernel test_kernel_bad test_image test_initramfs test_dt

@@ -101,8 +101,7 @@ static void write_net(FILE *out, unsigned n, const struct machine_net *net)
 	if (a->guest)
 		fprintf(out, " 4:%s/%u", ipv4_text(a->guest, text), a->prefix);
 	for (unsigned i = 0; i < a->nipv6; i++)
-		fprintf(out, " 6:%s/%u",
-			inet_ntop(AF_INET6, a->ipv6[i].bytes, text, sizeof(text)),
+		fprintf(out, " 6:%s/%u", inet_ntop(AF_INET6, a->ipv6[i].bytes, text, sizeof(text)),
 			a->ipv6[i].prefix);
 	if (a->gateway)
 		fprintf(out, " g:%s", ipv4_text(a->gateway, text));

@@ -35,13 +35,13 @@ struct conf {
 	const char *root; /* device: "/dev/vda"; NULL: no root file system */
 	const char
 	    *rootlabel; /* of a file system or partition on the first disk, in place of root */
-	const char *rootfstype; /* "ext4", or several with commas between, tried in turn */
-	const char *rootflags;	/* "ro", "rw" and the file system's own, with commas between */
-	const char *init;	/* program of the root that takes over; NULL: the usual ones */
-	const char *exec;	/* without root: program of the initramfs */
-	const char *token;	/* that the agent wants to be told */
-	const char *agent;	/* where the agent listens; NULL: where it does by itself */
-	const char *ready;	/* where it says "ready"; NULL: likewise */
+	const char *rootfstype;	    /* "ext4", or several with commas between, tried in turn */
+	const char *rootflags;	    /* "ro", "rw" and the file system's own, with commas between */
+	const char *init;	    /* program of the root that takes over; NULL: the usual ones */
+	const char *exec;	    /* without root: program of the initramfs */
+	const char *token;	    /* that the agent wants to be told */
+	const char *agent;	    /* where the agent listens; NULL: where it does by itself */
+	const char *ready;	    /* where it says "ready"; NULL: likewise */
 	const char *net[CONF_NETS]; /* of each interface, see network.c; NULL: no further one */
 };
 
