@@ -1,6 +1,6 @@
 # lodge: one non-recursive Makefile. `make help` lists the targets.
 #
-#   make [SAN=asan|tsan] [STATIC=1] [WERROR=1] [V=1]
+#   make [ARCH=x86|arm64] [SAN=asan|tsan] [STATIC=1] [WERROR=1] [V=1]
 #
 # One static library per floor. A test links its own floor and those below it, so that a call upward
 # does not link; tests/check-floors looks at the includes as well.
@@ -10,12 +10,33 @@ STATIC  ?=
 PREFIX  ?= /usr/local
 DESTDIR ?=
 SYSCONFDIR ?= /etc
-CC      ?= cc
 CLANG   ?= clang
-MUSL_CC ?= musl-gcc
 PROTOC  ?= protoc
 
-B := build$(if $(SAN),/$(SAN))$(if $(STATIC),/static)
+# ARCH is the folder of vmm/ that is built: this machine's, or another's with Debian's cross compiler
+HOST_ARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,x86)
+ARCH      ?= $(HOST_ARCH)
+ifeq ($(filter x86 arm64,$(ARCH)),)
+$(error ARCH=$(ARCH): x86 or arm64)
+endif
+ARCH_TUPLE := $(if $(filter arm64,$(ARCH)),aarch64-linux,x86_64-linux)
+ARCH_DEB   := $(if $(filter arm64,$(ARCH)),arm64,amd64)
+ifeq ($(ARCH),$(HOST_ARCH))
+CC      ?= cc
+MUSL_CC ?= musl-gcc
+OBJCOPY ?= objcopy
+CROSS   :=
+else
+CC      := $(ARCH_TUPLE)-gnu-gcc
+AR      := $(ARCH_TUPLE)-gnu-ar
+OBJCOPY := $(ARCH_TUPLE)-gnu-objcopy
+MUSL_CC := guest/musl-cross $(ARCH_TUPLE)
+# how tests of another machine's programs are run on this one
+EMULATOR := qemu-$(if $(filter arm64,$(ARCH)),aarch64,x86_64)
+CROSS   := /$(ARCH)
+endif
+
+B := build$(CROSS)$(if $(SAN),/$(SAN))$(if $(STATIC),/static)
 
 # ---- sources, floor by floor ------------------------------------------------------------------
 
@@ -33,7 +54,7 @@ DISK := image image_grow lock raw raw_probe raw_io raw_sync raw_map \
 DISK += raw_tools copy copy_runs create_file
 
 DEVICES := bus platform \
-	legacy/uart legacy/uart_tx legacy/i8042 legacy/rtc legacy/pvpanic legacy/acpi_pm \
+	legacy/uart legacy/uart_tx legacy/i8042 legacy/rtc legacy/pl031 legacy/pvpanic legacy/acpi_pm legacy/power_key \
 	pci/pci_dev pci/pci_host pci/msix \
 	virtio/virtq virtio/virtio virtio/virtio_pci virtio/virtio_pci_common virtio/virtio_mmio virtio/virtio_loop \
 	virtio/blk virtio/blk_request virtio/blk_limit virtio/blk_stats virtio/rng \
@@ -42,9 +63,11 @@ DEVICES := bus platform \
 	virtio/net_port virtio/net_spoof virtio/net_limit
 
 VMM := config cmdline kvm vcpu memory irq exits gate cid vsock_port \
-	machine machine_devices machine_net machine_vsock machine_boot machine_io machine_end machine_pause machine_resize \
-	boot/kernel boot/bzimage boot/elf boot/unpack boot/unlz4 boot/place boot/initramfs boot/cpio boot/modules \
-	x86/boot x86/cpu x86/cpuid x86/cpu_features x86/acpi x86/dsdt x86/aml x86/e820 x86/speed
+	machine machine_devices machine_net machine_vsock machine_boot machine_io machine_end machine_pause machine_resize machine_link \
+	boot/kernel boot/bzimage boot/elf boot/image boot/unpack boot/unlz4 boot/place boot/initramfs boot/cpio boot/modules \
+	fdt/dt fdt/nodes \
+	$(if $(filter x86,$(ARCH)),$(addprefix x86/,boot cpu cpuid cpu_features devices acpi dsdt aml e820 fdt speed),\
+	$(addprefix arm64/,boot cpu gic layout fdt speed))
 
 TTRPC := frame conn server call client
 
@@ -55,8 +78,8 @@ CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_component cmd_doctor \
 	$(addprefix component/,version component install copy_tree) \
 	$(addprefix disk/,args progress job options new_image backing create info check resize \
 		convert map rebase commit snapshot discard) \
-	$(addprefix network/,child network networks passt pool resolv rules) \
-	$(addprefix doctor/,doctor sandbox kvm io memory) \
+	$(addprefix network/,child keeper network networks passt pool resolv rules) \
+	$(addprefix doctor/,doctor sandbox kvm io memory programs) \
 	$(addprefix options/,options disk net vsock parse config_check) \
 	$(addprefix run/,exec guest) \
 	$(addprefix sandbox/,sandbox filter table root trap probe) \
@@ -64,7 +87,7 @@ CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_component cmd_doctor \
 	$(addprefix storage/,storage edit service) \
 	$(addprefix terminal/,console escape tty) \
 	$(addprefix ttrpc/,$(TTRPC)) \
-	$(addprefix vm/,vm start_config console console_ring end metrics vmm_service vmm_vms vmm_guests vmm_disk)
+	$(addprefix vm/,vm start_config console console_ring end metrics vmm_service vmm_vms vmm_guests vmm_disk vmm_link)
 
 # the client that liblodge.a is as well, and the commands that ask a server
 CONTROL_CLIENT := client/client
@@ -79,11 +102,12 @@ TESTS_DISK    := test_raw test_raw_open test_raw_fault test_qcow2_fault test_qco
 	test_qcow2_cache test_qcow2_refcount test_qcow2_map test_qcow2_repair test_qcow2_tools test_qcow2_data_file
 TESTS_DISK    += test_copy test_create_file test_raw_tools
 TESTS_VIRTIO  := test_virtq test_virtq_notify test_virtio test_virtio_notify test_virtio_hostile \
-	test_blk test_blk_requests test_blk_queues test_blk_limit test_blk_raw test_rng test_vsock test_vsock_own test_vsock_hostile test_vhost_vsock test_vhost_net test_vhost_net_refused test_net test_net_tap test_net_socket
-TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pci \
+	test_blk test_blk_requests test_blk_queues test_blk_limit test_blk_raw test_rng test_vsock test_vsock_own test_vsock_hostile test_vhost_vsock test_vhost_net test_vhost_net_refused test_net test_net_tap test_net_tap_control test_net_socket test_net_spoof
+TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_pm test_pl031 test_pci \
 	$(TESTS_VIRTIO)
-TESTS_VMM     := test_config test_cid test_vsock_port test_unpack test_kernel test_kernel_bad test_initramfs test_cpuid test_acpi
-TESTS_CONTROL := test_access test_component test_config_file test_agent_connect test_sandbox test_ttrpc_server test_ttrpc_client test_vm_console test_metrics_text test_parse test_options test_console test_doctor test_disk_args test_network_rules test_passt test_resolv
+TESTS_VMM     := test_config test_cid test_vsock_port test_unpack test_kernel test_kernel_bad test_image test_initramfs test_dt
+TESTS_VMM     += $(if $(filter x86,$(ARCH)),test_cpuid test_acpi test_x86_fdt,test_arm64_fdt)
+TESTS_CONTROL := test_access test_component test_config_file test_agent_connect test_sandbox test_ttrpc_server test_ttrpc_client test_vm_console test_metrics_text test_parse test_options test_console test_doctor test_disk_args test_network_rules test_child test_passt test_resolv
 
 # libFuzzer targets: tests/fuzz/<name>.c
 FUZZ := fuzz_virtq fuzz_blk fuzz_vsock fuzz_net fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
@@ -94,11 +118,15 @@ FUZZ := fuzz_virtq fuzz_blk fuzz_vsock fuzz_net fuzz_kernel fuzz_devices fuzz_qc
 WARN := -Wall -Wextra -Wshadow -Wcast-qual -Wvla -Wmissing-prototypes -Wstrict-prototypes \
 	-Wimplicit-fallthrough $(if $(WERROR),-Werror)
 OPT  := -O2 -g
-CPPFLAGS += -I. -isystem $(B) -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
+CPPFLAGS += -I. -Ivmm/$(ARCH)/host -isystem $(B) -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
 CFLAGS   += -std=gnu17 $(OPT) $(WARN) -fno-strict-aliasing -fstack-protector-strong -fPIE -pthread \
 	-ffunction-sections -fdata-sections
 LDFLAGS  += -pthread -Wl,--gc-sections -Wl,-z,relro,-z,now $(if $(STATIC),-static-pie,-pie -Wl,--as-needed)
-LDLIBS   := -lprotobuf-c -luring -lz -lzstd -llz4 -llzma
+LDLIBS    = -lprotobuf-c -luring -lz -lzstd -llz4 -llzma $(LIBFDT)
+
+# Debian's libfdt-dev of two architectures cannot be installed beside each other: another's is linked
+# by the name of the library itself
+LIBFDT   := $(if $(CROSS),-l:libfdt.so.1,-lfdt)
 
 ifeq ($(SAN),asan)
 CFLAGS  += -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
@@ -158,7 +186,7 @@ LIBLODGE_O := $(call obj,base,err) $(PROTO_O) $(call obj,control,ttrpc/frame uni
 $(B)/liblodge.o: $(LIBLODGE_O)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS) -nostdlib -r -o $@ $^
-	$(Q)objcopy --wildcard --keep-global-symbol='lodge_*' --keep-global-symbol='vm_tools__*' $@
+	$(Q)$(OBJCOPY) --wildcard --keep-global-symbol='lodge_*' --keep-global-symbol='vm_tools__*' $@
 
 $(B)/liblodge.a: $(B)/liblodge.o
 
@@ -191,11 +219,11 @@ $(B)/control/sandbox/trap.o: | $(SYSCALL_NAMES)
 
 # ---- guest: what runs inside, static, embedded into the executable ------------------------------
 
-GUEST_INIT := main say conf modules label root agent handover
+GUEST_INIT := main say conf modules network label root agent handover
 
 # musl comes without the kernel's headers: link the three folders of the host's
 LINUX_INCLUDE := $(B)/linux-include
-GUEST_CFLAGS := -std=gnu17 -Os -g $(WARN) -I. -isystem $(LINUX_INCLUDE) -D_GNU_SOURCE \
+GUEST_CFLAGS := -std=gnu17 -Os -g $(WARN) -I. -Ivmm/$(ARCH)/host -isystem $(LINUX_INCLUDE) -D_GNU_SOURCE \
 	-ffunction-sections -fdata-sections
 
 $(LINUX_INCLUDE)/.ok: Makefile
@@ -308,11 +336,11 @@ $(patsubst %,$(B)/tests/unit/%.o,$(TESTS_PROTO) $(TESTS_CONTROL)): | $(PROTO_H)
 test-build: $(UNIT) agent-tests direct-build $(B)/tests/disk/torture
 
 unit: $(UNIT)
-	$(Q)tests/run-unit $(UNIT)
+	$(Q)EMULATOR="$(EMULATOR)" tests/run-unit $(UNIT)
 
 FUZZ_BINS := $(patsubst %,$(B)/fuzz/%,$(FUZZ))
 FUZZ_LIB  := $(patsubst %,%.c,$(addprefix base/,$(BASE)) $(addprefix disk/,$(DISK)) \
-	$(addprefix devices/,$(DEVICES)) $(addprefix vmm/boot/,kernel bzimage elf unpack unlz4 place) \
+	$(addprefix devices/,$(DEVICES)) $(addprefix vmm/boot/,kernel bzimage elf image unpack unlz4 place) \
 	$(addprefix proto/,$(PROTO)) $(addprefix control/ttrpc/,$(TTRPC)) \
 	$(addprefix control/agent/,relay pieces guest_text))
 FUZZ_OBJS := $(patsubst %.c,$(B)/fuzz/obj/%.o,$(FUZZ_LIB)) $(patsubst %,$(B)/proto/%.pb-c.o,$(PROTO_GEN))
@@ -390,6 +418,9 @@ $(B)/.floors-ok: tests/check-floors $(wildcard base/*.[ch] proto/*.[ch] disk/*.[
 
 SOURCES = $(shell git ls-files -co --exclude-standard '*.c' '*.h')
 
+# what is of the other architecture; looked at where its headers are (make deps ARCH=...)
+LINT_OTHER := vmm/$(if $(filter x86,$(ARCH)),arm64,x86)/%
+
 .PHONY: fmt fmt-check lint
 fmt:
 	$(Q)clang-format -i $(SOURCES)
@@ -400,9 +431,9 @@ fmt-check:
 lint: fmt-check $(PROTO_H) $(SYSCALL_NAMES)
 	$(Q)tests/check-floors
 	$(Q)cppcheck --quiet --std=c11 --inline-suppr --error-exitcode=1 --enable=warning,portability,performance \
-		--suppressions-list=tests/lint/cppcheck.suppress -I. -D_GNU_SOURCE -D__x86_64__ base proto disk devices vmm control guest/init guest/agent
+		--suppressions-list=tests/lint/cppcheck.suppress -I. -Ivmm/x86/host -D_GNU_SOURCE -D__x86_64__ base proto disk devices vmm control guest/init guest/agent
 	$(Q)clang-tidy --quiet --warnings-as-errors='*' \
-		$(filter-out tests/% guest/% clients/%,$(filter %.c,$(SOURCES))) -- -std=gnu17 $(CPPFLAGS) 2>tests/lint/.log || \
+		$(filter-out tests/% guest/% clients/% $(LINT_OTHER),$(filter %.c,$(SOURCES))) -- -std=gnu17 $(CPPFLAGS) 2>tests/lint/.log || \
 		{ cat tests/lint/.log; exit 1; }
 	$(Q)rm -f tests/lint/.log
 	$(Q)shellcheck -x -e SC2187 $$(git ls-files -co --exclude-standard tests clients .ci | xargs grep -lE '^#!.*(ba)?sh' )
@@ -438,7 +469,7 @@ bench: bench-build
 # ---- guest tests ----------------------------------------------------------------------------------
 
 # /init of the guests that tests/guest boots
-GUEST_TEST := main facts end console pattern blk blkio vsock vdev rig ring_cases rings poke
+GUEST_TEST := main facts end console pattern blk blkio vsock vdev rig ring_cases rings poke $(ARCH)/machine
 
 GUEST_TEST_O := $(patsubst %,$(B)/tests/guest/init/%.o,$(GUEST_TEST))
 
@@ -459,18 +490,21 @@ guest-tests:
 
 # ---- packages, installation -----------------------------------------------------------------------
 
-DEPS_BUILD := gcc make pkg-config musl-tools liburing-dev zlib1g-dev libzstd-dev liblz4-dev liblzma-dev \
+DEPS_BUILD := gcc make pkg-config musl-tools liburing-dev zlib1g-dev libzstd-dev liblz4-dev liblzma-dev libfdt-dev \
 	libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
+# for another architecture its compiler and its libraries; libfdt-dev gives the headers alone
+DEPS_CROSS := gcc-$(subst _,-,$(firstword $(subst -, ,$(ARCH_TUPLE))))-linux-gnu libfdt1:$(ARCH_DEB) \
+	$(patsubst %,%:$(ARCH_DEB),musl-dev liburing-dev zlib1g-dev libzstd-dev liblz4-dev liblzma-dev libprotobuf-c-dev)
 DEPS_TEST  := libcmocka-dev clang libclang-rt-14-dev clang-format clang-tidy cppcheck shellcheck mandoc \
-	acpica-tools qemu-utils nftables passt cpio python3 python3-protobuf e2fsprogs busybox-static iproute2 nftables passt \
+	acpica-tools device-tree-compiler qemu-utils nftables passt cpio python3 python3-protobuf e2fsprogs busybox-static iproute2 nftables passt \
 	golang-go protoc-gen-go golang-github-containerd-ttrpc-dev golang-google-protobuf-dev
 
 .PHONY: deps deps-build
 deps:
-	$(Q)tests/install-packages $(DEPS_BUILD) $(DEPS_TEST)
+	$(Q)tests/install-packages $(DEPS_BUILD) $(DEPS_TEST) $(if $(CROSS),$(DEPS_CROSS) qemu-user libcmocka-dev:$(ARCH_DEB))
 
 deps-build:
-	$(Q)tests/install-packages $(DEPS_BUILD)
+	$(Q)tests/install-packages $(DEPS_BUILD) $(if $(CROSS),$(DEPS_CROSS))
 
 MAN := $(wildcard man/*.[178])
 
@@ -506,6 +540,7 @@ clean:
 
 help:
 	@echo 'make              build/lodge            make SAN=asan|tsan   build/asan/lodge, build/tsan/lodge'
+	@echo 'make ARCH=arm64   build/arm64/lodge      make deps ARCH=arm64 what that needs'
 	@echo 'make STATIC=1     build/static/lodge     make WERROR=1        warnings are errors'
 	@echo 'make deps         install the packages   make install         PREFIX=$(PREFIX) DESTDIR='
 	@echo 'make demo         a guest, shown         make check           every test'

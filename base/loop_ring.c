@@ -128,6 +128,8 @@ int loop_ring_new(struct io_uring *ret_ring, unsigned entries, enum loop_use use
 	if ((ring.features & need) != need)
 		r = -ENOSYS;
 	else
+		r = io_uring_ring_dontfork(&ring); /* else a child keeps it, and all it waits for */
+	if (!r)
 		r = restrict_ring(&ring, use);
 	if (r) {
 		io_uring_queue_exit(&ring);

@@ -11,6 +11,7 @@
 #include "base/checked.h"
 #include "base/loop_priv.h"
 
+#include <arch_host.h>
 #include <sched.h>
 
 #define SPIN_MIN_NS UINT64_C(4000)
@@ -72,15 +73,6 @@ static bool settle(struct loop *loop)
 	return found;
 }
 
-static void relax(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-	__builtin_ia32_pause();
-#elif defined(__aarch64__)
-	__asm__ volatile("yield");
-#endif
-}
-
 int loop_spin_before_sleep(struct loop *loop, int64_t timeout_ns)
 {
 	uint64_t window = loop->spin_ns, end;
@@ -100,7 +92,7 @@ int loop_spin_before_sleep(struct loop *loop, int64_t timeout_ns)
 		do {
 			if (look(loop))
 				return 1;
-			relax();
+			host_relax();
 		} while (loop_now_ns() < end);
 	}
 	return settle(loop) ? 1 : 0;

@@ -152,6 +152,42 @@ int netlink_link_find(struct netlink *nl, const char *name, int *ret_index, bool
 	return !res && !found.index ? -ENODEV : res;
 }
 
+static int take_counters(const struct nlmsghdr *h, void *ctx)
+{
+	const struct ifinfomsg *m = NLMSG_DATA(h);
+	struct netlink_counters *c = ctx;
+	struct rtnl_link_stats64 s = {0};
+	size_t left = IFLA_PAYLOAD(h);
+
+	if (h->nlmsg_type != RTM_NEWLINK)
+		return 1;
+	for (const struct rtattr *at = IFLA_RTA(m); RTA_OK(at, left); at = RTA_NEXT(at, left)) {
+		const size_t n = RTA_PAYLOAD(at);
+
+		if (at->rta_type == IFLA_STATS64) /* which grows with the kernel */
+			memcpy(&s, RTA_DATA(at), n < sizeof(s) ? n : sizeof(s));
+	}
+	*c = (struct netlink_counters){
+	    .rx_packets = s.rx_packets,
+	    .rx_bytes = s.rx_bytes,
+	    .rx_dropped = s.rx_dropped,
+	    .tx_packets = s.tx_packets,
+	    .tx_bytes = s.tx_bytes,
+	    .tx_dropped = s.tx_dropped,
+	};
+	return 1;
+}
+
+int netlink_link_counters(struct netlink *nl, int index, struct netlink_counters *ret_counters)
+{
+	struct request r;
+
+	begin(&r, RTM_GETLINK, NLM_F_ACK, sizeof(r.link));
+	r.link.ifi_family = AF_UNSPEC;
+	r.link.ifi_index = index;
+	return transact(nl, &r, take_counters, ret_counters);
+}
+
 int netlink_link_up(struct netlink *nl, int index, unsigned mtu, int bridge)
 {
 	struct request r;

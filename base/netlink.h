@@ -27,6 +27,13 @@ void netlink_close(struct netlink *nl);
 /* The interface's index, and whether it is a bridge. -ENODEV: there is none. */
 int netlink_link_find(struct netlink *nl, const char *name, int *ret_index, bool *ret_is_bridge);
 
+/* What an interface has counted; all its own view. */
+struct netlink_counters {
+	uint64_t rx_packets, rx_bytes, rx_dropped;
+	uint64_t tx_packets, tx_bytes, tx_dropped;
+};
+int netlink_link_counters(struct netlink *nl, int index, struct netlink_counters *ret_counters);
+
 /* Up; its MTU, and the bridge that it is a port of, unless 0. */
 int netlink_link_up(struct netlink *nl, int index, unsigned mtu, int bridge);
 

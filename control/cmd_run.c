@@ -27,6 +27,7 @@
 #include "control/terminal/tty.h"
 #include "vmm/machine.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -46,9 +47,12 @@ struct run {
 	struct machine *machine;
 	struct console *console; /* NULL: --console none */
 	int console_fd;		 /* --console file */
+	int dtb_fd;		 /* --dump-dtb */
+	bool dtb_written;
 	bool console_created;
 	struct kept_file console_file; /* --console file */
 	struct kept_file vsock_file;   /* --vsock socket */
+	struct kept_file dtb_file;     /* --dump-dtb, made by us */
 	struct networks networks;
 	uint64_t started_ns;
 	struct run_guest guest;
@@ -300,6 +304,60 @@ static int run_console_empty(struct run *run, struct err *err)
 	return 0;
 }
 
+/* ---- the device tree's file ---------------------------------------------------------------------
+ */
+
+/* Before this process is locked in. */
+static int run_dtb_open(struct run *run, struct err *err)
+{
+	const char *path = run->options.dump_dtb;
+	const int flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY;
+	struct stat st;
+	int rc;
+
+	if (!path)
+		return 0;
+	rc = kept_file_open(&run->dtb_file, path, err);
+	if (rc)
+		return rc;
+	run->dtb_fd = open(path, flags | O_EXCL, 0666);
+	if (run->dtb_fd >= 0) {
+		sandbox_keep_dir(&run->sandbox, run->dtb_file.dir_fd);
+	} else {
+		kept_file_close(&run->dtb_file);
+		run->dtb_fd = open(path, flags, 0666);
+	}
+	if (run->dtb_fd < 0 || fstat(run->dtb_fd, &st))
+		return err_sys(err, errno, "--dump-dtb %s", path);
+	if (run_file_taken(&run->options.machine, &st))
+		return err_set(err, EINVAL, "--dump-dtb %s: the machine has this file itself",
+			       path);
+	return 0;
+}
+
+static int run_dtb_write(struct run *run, struct err *err)
+{
+	size_t len;
+	const char *dtb = machine_dtb(run->machine, &len);
+	struct stat st;
+
+	if (run->dtb_fd < 0)
+		return 0;
+	assert(dtb); /* the options were checked */
+	if (!fstat(run->dtb_fd, &st) && S_ISREG(st.st_mode) && ftruncate(run->dtb_fd, 0))
+		return err_sys(err, errno, "--dump-dtb %s", run->options.dump_dtb);
+	while (len) {
+		ssize_t n = write(run->dtb_fd, dtb, len);
+
+		if (n < 0)
+			return err_sys(err, errno, "--dump-dtb %s", run->options.dump_dtb);
+		dtb += n;
+		len -= (size_t)n;
+	}
+	run->dtb_written = true;
+	return 0;
+}
+
 /* ---- from start to end --------------------------------------------------------------------------
  */
 
@@ -328,6 +386,8 @@ static int run_start(struct run *run, struct err *err)
 	if (rc)
 		return rc;
 	rc = run_console_open(run, err);
+	if (!rc)
+		rc = run_dtb_open(run, err);
 	if (rc)
 		return rc;
 	rc =
@@ -348,6 +408,8 @@ static int run_start(struct run *run, struct err *err)
 	rc = machine_new(&run->options.machine, run->loop,
 			 run->console ? console_sink(run->console) : NULL, &callbacks,
 			 &run->machine, err);
+	if (!rc)
+		rc = run_dtb_write(run, err);
 	if (rc || run->options.dry_run)
 		return rc;
 	rc = run_console_empty(run, err);
@@ -363,6 +425,7 @@ static int run_start(struct run *run, struct err *err)
 	if (boot_wanted(&run->options.machine))
 		run_guest_begin(&run->guest, run->machine, &run->options.machine,
 				run->options.start_timeout_ms, run->calls_fd);
+	networks_watch(&run->networks, run->machine, run->loop);
 	machine_start(run->machine);
 	return 0;
 }
@@ -392,7 +455,11 @@ static void run_finish(struct run *run, bool started)
 	if (!started)
 		kept_file_remove(&run->console_file);
 	kept_file_close(&run->console_file);
+	if (!run->dtb_written)
+		kept_file_remove(&run->dtb_file);
+	kept_file_close(&run->dtb_file);
 	cleanup_fd(&run->console_fd);
+	cleanup_fd(&run->dtb_fd);
 	cleanup_fd(&run->signal_fd);
 }
 
@@ -431,7 +498,9 @@ static int run_machine(struct run *run)
 		rc = loop_run(run->loop);
 	run_finish(run, started);
 	if (!started && rc == 0) {
-		tty_say("lodge run: the machine can be made; nothing was started (--dry-run)");
+		if (!run->options.dump_dtb)
+			tty_say("lodge run: the machine can be made; nothing was started "
+				"(--dry-run)");
 		return LODGE_OK;
 	}
 	if (!started) {
@@ -457,8 +526,10 @@ static int run_for_calls(void *ctx, int fd)
 int cmd_run(int argc, char **argv)
 {
 	struct run run = {.console_fd = -1,
+			  .dtb_fd = -1,
 			  .console_file = KEPT_FILE_INIT,
 			  .vsock_file = KEPT_FILE_INIT,
+			  .dtb_file = KEPT_FILE_INIT,
 			  .signal_fd = -1,
 			  .calls_fd = -1,
 			  .failed = ERR_INIT,

@@ -46,6 +46,7 @@ static const struct command {
     {SERVED, "pause", cmd_pause, cmd_pause_help, "make a VM stand still", NULL},
     {SERVED, "resume", cmd_resume, cmd_resume_help, "let it go on", NULL},
     {SERVED, "resize", cmd_resize, cmd_resize_help, "make a disk of a running VM larger", NULL},
+    {SERVED, "link", cmd_link, cmd_link_help, "plug in, or pull out, its network cable", NULL},
     {SERVED, "top", cmd_top, cmd_top_help, "what each VM does now", NULL},
     {SERVED, "metrics", cmd_metrics, cmd_metrics_help, "what each VM has done, for programs", NULL},
 

@@ -287,6 +287,25 @@ static void network_dropped(FILE *out, const struct family *f, const Lodge__V1__
 	network(out, f, vm, ERRORS);
 }
 
+static void network_spoofed(FILE *out, const struct family *f, const Lodge__V1__VmMetrics *vm)
+{
+	for (size_t i = 0; i < vm->n_networks; i++) {
+		begin(out, f, "", vm);
+		label(out, "device", vm->networks[i]->device);
+		end(out, vm->networks[i]->tx_spoofed);
+	}
+}
+
+static void network_link(FILE *out, const struct family *f, const Lodge__V1__VmMetrics *vm)
+{
+	for (size_t i = 0; i < vm->n_networks; i++) {
+		begin(out, f, "", vm);
+		label(out, "device", vm->networks[i]->device);
+		label(out, "tap", vm->networks[i]->tap);
+		end(out, vm->networks[i]->link_up);
+	}
+}
+
 /* ---- the text -----------------------------------------------------------------------------------
  */
 
@@ -308,6 +327,9 @@ static const struct family families[] = {
     {"lodge_vm_network_packets_total", "counter", "Packets of a network device.", network_packets},
     {"lodge_vm_network_bytes_total", "counter", "Bytes of those packets.", network_bytes},
     {"lodge_vm_network_dropped_total", "counter", "Packets that were dropped.", network_dropped},
+    {"lodge_vm_network_spoofed_total", "counter",
+     "Of those from the guest: from an address that is not its own.", network_spoofed},
+    {"lodge_vm_network_link_up", "gauge", "Whether the guest's link is up.", network_link},
     {"lodge_vm_console_bytes_total", "counter", "Bytes from and to the serial console.", console},
 };
 

@@ -21,10 +21,11 @@ struct irq {
 
 void irq_raise(const struct irq *irq);
 
-/* A message-signalled interrupt (PCI 3.0 §6.8): what is written where. */
+/* A message-signalled interrupt (PCI 3.0 §6.8): what is written where, and by which function. */
 struct msi_msg {
 	uint64_t addr;
 	uint32_t data;
+	uint32_t requester; /* bus << 8 | slot << 3 | function */
 };
 
 enum doorbell_space {
@@ -80,5 +81,18 @@ struct platform {
 	const struct platform_ops *ops;
 	void *ctx;
 };
+
+/* Where a machine has a device of fixed place. */
+struct device_place {
+	bool mmio; /* else a port */
+	uint64_t base;
+	unsigned gsi; /* of those that interrupt */
+};
+
+static inline struct bus *platform_bus(const struct platform *plat,
+				       const struct device_place *place)
+{
+	return place->mmio ? plat->mmio : plat->pio;
+}
 
 #endif

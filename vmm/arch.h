@@ -1,9 +1,10 @@
 /*
  * What an architecture gives the machine: its RAM map, its interrupt wiring, its processors and the
- * description of its hardware. vmm/x86/ implements it; nothing else in vmm/ knows a register.
+ * description of its hardware. vmm/x86/ and vmm/arm64/ implement it, the Makefile picks one;
+ * nothing else in vmm/ knows a register.
  *
- * Order of calls: arch_vm_init(), arch_cpus_new(), memory, devices, arch_boot_write(), then for
- * each vCPU arch_vcpu_init(), and arch_vcpu_boot() for the first.
+ * Order of calls: arch_config_check(), arch_vm_new(), memory, vCPUs made, arch_vm_vcpus_made(),
+ * devices, for each vCPU arch_vcpu_init(), arch_boot_write(), arch_vcpu_boot() for the first.
  */
 #ifndef VMM_ARCH_H
 #define VMM_ARCH_H
@@ -11,6 +12,7 @@
 #include "base/err.h"
 #include "base/gmem.h"
 #include "devices/pci/pci.h"
+#include "devices/platform.h"
 #include "vmm/boot/kernel.h"
 #include "vmm/config.h"
 #include "vmm/kvm.h"
@@ -20,10 +22,44 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* ---- the host ---- */
+
 /* Capabilities that this architecture needs besides the common ones. */
 const struct kvm_need *arch_kvm_needs(size_t *ret_n);
 
-/* ---- the map ---- */
+/* What to do where there is no KVM. */
+extern const char arch_kvm_cure[];
+
+/* A flavour of KVM, by what shows it under /sys/module. The first that is there is the host's. */
+struct arch_flavour {
+	const char *module;
+	const char *name;
+	const char *nested; /* file that says whether guests can be hosts; NULL: never */
+	const char *nested_cure;
+};
+
+const struct arch_flavour *arch_flavours(size_t *ret_n);
+
+/* Which interrupt controllers KVM has for guests, in words; empty: there is no choice. False: what
+ * needs more does not work, and `ret_cure` says what does. */
+bool arch_irqchip_probe(const struct kvm *kvm, char *ret_found, char *ret_cure, size_t len);
+
+/* The argument of KVM_CREATE_VM. */
+unsigned long arch_vm_type(const struct kvm *kvm);
+
+/* ---- the machine ---- */
+
+/* The machine whose kernels run here. */
+enum kernel_machine arch_kernel_machine(void);
+
+/* Can this architecture make what is asked for? -EINVAL */
+int arch_config_check(const struct machine_config *config, struct err *err);
+
+/* How virtio devices are attached where nothing is said about it. */
+enum machine_transport arch_transport(const struct machine_config *config);
+
+/* Is it described by a device tree? */
+bool arch_by_fdt(const struct machine_config *config);
 
 struct arch_ram {
 	gpa_t gpa;
@@ -42,41 +78,70 @@ void arch_pci_layout(uint64_t ram_bytes, struct pci_host_config *ret_config);
  */
 void arch_mmio_slot(unsigned n, gpa_t *ret_gpa, unsigned *ret_gsi);
 
+/* Devices that a machine has once, or not at all. */
+enum arch_device {
+	ARCH_UART,
+	ARCH_I8042,
+	ARCH_RTC,   /* of a PC */
+	ARCH_PL031, /* a real-time clock as well */
+	ARCH_PVPANIC,
+	ARCH_ACPI_PM,
+	ARCH_POWER_KEY,
+};
+
+/* Where it is; false: this machine has none. */
+bool arch_device_place(const struct machine_config *config, enum arch_device device,
+		       struct device_place *ret_place);
+
 /* ---- interrupts ---- */
 
-#define ARCH_WIRED_GSIS 24 /* numbers below are wired, from here up they are messages */
 #define ARCH_ROUTES_MAX 64 /* routing entries of the wired ones */
 
-/* Makes the interrupt controllers, before any vCPU. */
-int arch_vm_init(const struct kvm *kvm, struct err *err);
+/* Numbers below are wired, from here up they are messages. */
+unsigned arch_wired_gsis(void);
 
 /* The wired interrupts' routes; returns how many. */
 unsigned arch_irq_routes(struct kvm_irq_routing_entry ret_routes[ARCH_ROUTES_MAX]);
 
-/* ---- processors ---- */
+/* What KVM wants to know of a message besides its address and data. */
+void arch_irq_message(const struct msi_msg *msg, struct kvm_irq_routing_entry *ret_route);
 
-struct arch_cpus;
+/* ---- processors and interrupt controllers ---- */
 
-/* What all vCPUs of the machine have in common: features from the host less the masked ones. */
-int arch_cpus_new(const struct kvm *kvm, const struct machine_config *config,
-		  struct arch_cpus **ret_cpus, struct err *err);
-void arch_cpus_free(struct arch_cpus *cpus);
+struct arch_vm;
+
+/* Makes the interrupt controllers, as far as that goes before there are vCPUs, and finds out what
+ * all vCPUs have in common: features from the host less the masked ones. `kvm` has its machine. */
+int arch_vm_new(const struct kvm *kvm, const struct machine_config *config, struct arch_vm **ret_vm,
+		struct err *err);
+/* Accepts NULL and a half-built one. */
+void arch_vm_free(struct arch_vm *vm);
 
 /* Checks that the guest's processors can address all of it. */
-int arch_cpus_check_memory(struct arch_cpus *cpus, uint64_t ram_bytes, struct err *err);
+int arch_vm_check_memory(struct arch_vm *vm, uint64_t ram_bytes, struct err *err);
 
-int arch_vcpu_init(struct arch_cpus *cpus, int vcpu_fd, unsigned index, struct err *err);
+/* All vCPUs exist: finishes the interrupt controllers, before any interrupt is connected. */
+int arch_vm_vcpus_made(struct arch_vm *vm, struct err *err);
+
+int arch_vcpu_init(struct arch_vm *vm, int vcpu_fd, unsigned index, struct err *err);
 
 /* Puts the first vCPU to the kernel's entry. */
-int arch_vcpu_boot(int vcpu_fd, gpa_t entry, struct err *err);
+int arch_vcpu_boot(struct arch_vm *vm, int vcpu_fd, gpa_t entry, struct err *err);
 
 /* Where a vCPU is, for a message: "rip 0x..."; an empty string when that is not known. */
 void arch_vcpu_where(int vcpu_fd, char *ret_text, size_t len);
 
 /* ---- hardware description and boot data ---- */
 
+/* Where the device tree is in guest memory. */
+struct arch_dtb {
+	gpa_t gpa;
+	uint64_t len_bytes; /* 0: there is none */
+};
+
 struct arch_boot {
 	const struct machine_config *config;
+	struct arch_vm *vm;
 	const struct kernel_loaded *kernel;
 	const struct pci_host_config *pci; /* NULL: no PCI host */
 	const char *cmdline;
@@ -89,11 +154,16 @@ struct arch_boot {
 /* The words of the kernel command line that name the serial port as the console. */
 const char *arch_console_words(void);
 
+/* The words that make a kernel reset, also when it has panicked, in a way that ends this machine.
+ */
+const char *arch_reset_words(const struct machine_config *config);
+
 /* Where an initrd of so many bytes goes. -ENOMEM: there is no room below what the kernel reaches.
  */
 int arch_initrd_place(const struct gmem *mem, const struct kernel_loaded *kernel, uint64_t bytes,
 		      gpa_t *ret_gpa, struct err *err);
 
-int arch_boot_write(const struct gmem *mem, const struct arch_boot *boot, struct err *err);
+int arch_boot_write(const struct gmem *mem, const struct arch_boot *boot, struct arch_dtb *ret_dtb,
+		    struct err *err);
 
 #endif

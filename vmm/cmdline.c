@@ -39,8 +39,8 @@ static void root_words(struct text *t, const struct machine_config *config)
 		word(t, "init=%s", config->init);
 }
 
-/* For a kernel with IP autoconfiguration (Documentation/admin-guide/nfs/nfsroot.rst): where no
- * agent of ours configures the first interface. */
+/* For a kernel with IP autoconfiguration (Documentation/admin-guide/nfs/nfsroot.rst), or an initrd
+ * that knows it: where neither an agent of ours nor our init configures the first interface. */
 static void net_words(struct text *t, const struct net_addresses *a)
 {
 	struct in_addr guest = {htonl(a->guest)}, gateway = {htonl(a->gateway)},
@@ -61,12 +61,14 @@ int cmdline_build(const struct machine_config *config, char *buf, struct err *er
 	buf[0] = '\0';
 	if (config->console)
 		word(&t, "%s", arch_console_words());
-	/* A kernel that panics resets at once, which ends the machine; and it resets by ACPI: on
-	 * reduced hardware Linux on x86 otherwise asks an EFI that is not there. */
-	word(&t, "panic=-1 reboot=acpi");
+	/* A kernel that panics resets at once, which ends the machine. */
+	word(&t, "panic=-1");
+	if (*arch_reset_words(config))
+		word(&t, "%s", arch_reset_words(config));
 	if (config->has_root && (config->initramfs == MACHINE_INITRAMFS_NONE || config->initrd))
 		root_words(&t, config);
-	if (config->nnets && config->nets[0].addresses.guest && !config->agent)
+	if (config->nnets && config->nets[0].addresses.guest &&
+	    (config->initramfs == MACHINE_INITRAMFS_NONE || config->initrd))
 		net_words(&t, &config->nets[0].addresses);
 	if (config->cmdline && *config->cmdline)
 		word(&t, "%s", config->cmdline);

@@ -23,6 +23,13 @@ enum machine_transport {
 	MACHINE_MMIO,
 };
 
+/* How the kernel learns what hardware there is. */
+enum machine_hw {
+	MACHINE_HW_DEFAULT, /* the architecture's: ACPI on x86, a device tree on 64-bit Arm */
+	MACHINE_HW_ACPI,
+	MACHINE_HW_FDT,
+};
+
 enum machine_hugepages {
 	MACHINE_PAGES_DEFAULT, /* 4 KiB pages, transparent huge pages where the host gives them */
 	MACHINE_PAGES_2M,      /* hugetlbfs, reserved at start */
@@ -89,11 +96,19 @@ struct net_forward {
 	uint16_t host_port, guest_port;
 };
 
-/* IPv4, host byte order; 0: none. */
-#define NET_DNS_MAX 3
+struct net_ipv6 {
+	uint8_t bytes[16]; /* network byte order */
+	unsigned prefix;
+};
+
+/* IPv4: host byte order; 0: none. */
+#define NET_DNS_MAX  3
+#define NET_IPV6_MAX 4
 struct net_addresses {
 	uint32_t guest, gateway;
-	unsigned prefix; /* of the guest's network, bits */
+	unsigned prefix;		    /* of the guest's network, bits */
+	struct net_ipv6 ipv6[NET_IPV6_MAX]; /* the guest's */
+	unsigned nipv6;
 	uint32_t dns[NET_DNS_MAX];
 	unsigned ndns;
 	uint32_t containers; /* network of NET_CONTAINERS_PREFIX behind the guest */
@@ -146,6 +161,7 @@ struct machine_config {
 	enum machine_hugepages hugepages;
 	bool prealloc; /* populate guest memory at start */
 	enum machine_transport transport;
+	enum machine_hw hw;
 	enum machine_initramfs initramfs;
 	char *cpu_masked[MACHINE_CPU_MASKS_MAX];
 	unsigned ncpu_masked;

@@ -85,9 +85,11 @@ static bool handle_system_event(struct vcpu *vcpu)
 {
 	switch (vcpu->run->system_event.type) {
 	case KVM_SYSTEM_EVENT_SHUTDOWN:
-		return end(vcpu, MACHINE_POWEROFF, "guest powered off");
+		vcpu->host->event(vcpu->host->ctx, MACHINE_POWEROFF, NULL);
+		return false;
 	case KVM_SYSTEM_EVENT_RESET:
-		return end(vcpu, MACHINE_REBOOT, "guest rebooted");
+		vcpu->host->event(vcpu->host->ctx, MACHINE_REBOOT, NULL);
+		return false;
 	case KVM_SYSTEM_EVENT_CRASH:
 		return end(vcpu, MACHINE_PANIC, "guest kernel crashed");
 	default:
@@ -134,6 +136,10 @@ static bool handle_error(struct vcpu *vcpu, int code)
 		return end(vcpu, MACHINE_FAILED,
 			   "the host could not provide guest memory (out of memory or of huge "
 			   "pages)");
+	case ENOSYS:
+		return end(vcpu, MACHINE_FAILED,
+			   "the guest reached for a device, or where nothing is, by an instruction "
+			   "that KVM does not emulate");
 	default:
 		return end(vcpu, MACHINE_FAILED, "KVM_RUN failed: %s", strerrordesc_np(code));
 	}

@@ -73,9 +73,9 @@ int irqs_connect(struct irqs *irqs, unsigned gsi, struct irq *ret_irq, struct er
 	int res;
 
 	AUTOLOCK(&irqs->lock);
-	if (gsi >= ARCH_WIRED_GSIS)
+	if (gsi >= arch_wired_gsis())
 		return err_set(err, EINVAL, "interrupt %u is not wired (0 to %u are)", gsi,
-			       ARCH_WIRED_GSIS - 1);
+			       arch_wired_gsis() - 1);
 	if (irqs->nwires == WIRES_MAX)
 		return err_set(err, ENOSPC, "more than %d wired interrupts", WIRES_MAX);
 	fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -146,13 +146,14 @@ static int push_routes_locked(struct irqs *irqs)
 
 		if (!v->routed)
 			continue;
-		table->entries[table->nr++] = (struct kvm_irq_routing_entry){
-		    .gsi = ARCH_WIRED_GSIS + i,
+		table->entries[table->nr] = (struct kvm_irq_routing_entry){
+		    .gsi = arch_wired_gsis() + i,
 		    .type = KVM_IRQ_ROUTING_MSI,
 		    .u.msi = {.address_lo = (uint32_t)v->msg.addr,
 			      .address_hi = (uint32_t)(v->msg.addr >> 32),
 			      .data = v->msg.data},
 		};
+		arch_irq_message(&v->msg, &table->entries[table->nr++]);
 	}
 	return ioctl(irqs->kvm->vm_fd, KVM_SET_GSI_ROUTING, table) ? -errno : 0;
 }
@@ -187,7 +188,7 @@ int irqs_msi_set(struct irqs *irqs, const struct irq *vector, const struct msi_m
 	v->routed = true;
 	res = push_routes_locked(irqs);
 	if (!res && !old.routed)
-		res = irqfd(irqs, v->irq.fd, ARCH_WIRED_GSIS + (unsigned)i);
+		res = irqfd(irqs, v->irq.fd, arch_wired_gsis() + (unsigned)i);
 	if (res)
 		*v = old;
 	return res;

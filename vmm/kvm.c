@@ -44,10 +44,7 @@ static int open_failed(const char *path, int code, struct err *err)
 	case ENOENT:
 	case ENODEV:
 	case ENXIO:
-		return err_set(err, code,
-			       "%s is missing: load the kernel module kvm_intel or kvm_amd, and "
-			       "switch virtualisation on in the firmware",
-			       path);
+		return err_set(err, code, "%s is missing: %s", path, arch_kvm_cure);
 	case EACCES:
 	case EPERM:
 		return err_set(err, code,
@@ -115,7 +112,7 @@ int kvm_create_vm(struct kvm *kvm, struct err *err)
 
 	/* A signal that arrives meanwhile makes KVM give up half way; nothing is left behind. */
 	do
-		fd = ioctl(kvm->fd, KVM_CREATE_VM, 0);
+		fd = ioctl(kvm->fd, KVM_CREATE_VM, arch_vm_type(kvm));
 	while (fd < 0 && errno == EINTR);
 	if (fd < 0)
 		return err_sys(err, errno,

@@ -74,7 +74,7 @@ static int check_config(const struct machine_config *config, struct err *err)
 			       MACHINE_DISKS_MAX);
 	if (config->has_root && !config->ndisks)
 		return err_set(err, EINVAL, "a root is asked for, but there is no disk");
-	return guest_memory_check(config, err);
+	return guest_memory_check(config, err) ?: arch_config_check(config, err);
 }
 
 static int open_kvm(struct machine *m, struct err *err)
@@ -117,11 +117,9 @@ static int build_core(struct machine *m, struct err *err)
 	int res = kvm_create_vm(&m->kvm, err);
 
 	if (!res)
-		res = arch_vm_init(&m->kvm, err);
+		res = arch_vm_new(&m->kvm, m->config, &m->arch, err);
 	if (!res)
-		res = arch_cpus_new(&m->kvm, m->config, &m->cpus, err);
-	if (!res)
-		res = arch_cpus_check_memory(m->cpus, m->config->memory_bytes, err);
+		res = arch_vm_check_memory(m->arch, m->config->memory_bytes, err);
 	if (!res)
 		res = guest_memory_give(&m->memory, &m->kvm, err);
 	if (!res)
@@ -149,15 +147,21 @@ static int build_platform(struct machine *m, struct err *err)
 	return 0;
 }
 
-static int build_vcpus(struct machine *m, struct err *err)
+static int make_vcpus(struct machine *m, struct err *err)
 {
 	int res = vcpu_signal_init(err);
 
-	for (unsigned i = 0; i < m->config->cpus && !res; i++) {
+	for (unsigned i = 0; i < m->config->cpus && !res; i++)
 		res = vcpu_new(&m->kvm, i, &m->vcpu_host, &m->vcpus[i], err);
-		if (!res)
-			res = arch_vcpu_init(m->cpus, m->vcpus[i]->fd, i, err);
-	}
+	return res ? res : arch_vm_vcpus_made(m->arch, err);
+}
+
+static int init_vcpus(struct machine *m, struct err *err)
+{
+	int res = 0;
+
+	for (unsigned i = 0; i < m->config->cpus && !res; i++)
+		res = arch_vcpu_init(m->arch, m->vcpus[i]->fd, i, err);
 	return res;
 }
 
@@ -203,9 +207,11 @@ int machine_new(const struct machine_config *config, struct loop *control,
 	if (!res)
 		res = build_platform(m, err);
 	if (!res)
+		res = make_vcpus(m, err);
+	if (!res)
 		res = machine_devices_build(m, err);
 	if (!res)
-		res = build_vcpus(m, err);
+		res = init_vcpus(m, err);
 	if (!res)
 		res = start_threads(m, err);
 	if (!res && callbacks->lock_in)
@@ -247,7 +253,7 @@ void machine_free(struct machine *m)
 	bus_free(m->pio);
 	bus_free(m->mmio);
 	guest_memory_free(&m->memory);
-	arch_cpus_free(m->cpus);
+	arch_vm_free(m->arch);
 	machine_boot_free(m);
 	machine_pause_fini(m);
 	machine_end_fini(m);
@@ -264,7 +270,10 @@ void machine_stop(struct machine *m)
 
 void machine_power_button(struct machine *m)
 {
-	acpi_pm_press_power(m->acpi_pm);
+	if (m->acpi_pm)
+		acpi_pm_press_power(m->acpi_pm);
+	else if (m->power_key)
+		power_key_press(m->power_key);
 }
 
 void machine_vcpu_stats(struct machine *m, unsigned n, struct vcpu_stats *ret_stats)
@@ -275,6 +284,12 @@ void machine_vcpu_stats(struct machine *m, unsigned n, struct vcpu_stats *ret_st
 void machine_disk_stats(struct machine *m, unsigned n, struct virtio_blk_stats *ret_stats)
 {
 	virtio_blk_stats(m->disk_devs[n], ret_stats);
+}
+
+const void *machine_dtb(const struct machine *m, size_t *ret_len)
+{
+	*ret_len = m->dtb.len_bytes;
+	return *ret_len ? gmem_ro(m->memory.mem, m->dtb.gpa, *ret_len) : NULL;
 }
 
 uint32_t machine_cid(const struct machine *m)

@@ -16,6 +16,7 @@
 #include "devices/legacy/uart.h"
 #include "devices/platform.h"
 #include "devices/virtio/blk.h"
+#include "devices/virtio/net.h"
 #include "vmm/config.h"
 #include "vmm/vcpu.h"
 
@@ -82,6 +83,20 @@ void machine_resume(struct machine *machine);
 void machine_vcpu_stats(struct machine *machine, unsigned n, struct vcpu_stats *ret_stats);
 void machine_disk_stats(struct machine *machine, unsigned n, struct virtio_blk_stats *ret_stats);
 
+/* Of interface `n`, likewise; false: only whether the link is up, as the host's kernel moves its
+ * packets, and counts them. */
+bool machine_net_stats(struct machine *machine, unsigned n, struct virtio_net_stats *ret_stats);
+
+/* Link of interface `n`, as of a cable. Up: the network is told where the guest is. Conditions as
+ * above. */
+void machine_net_set_link(struct machine *machine, unsigned n, bool up);
+
+/*
+ * Gives interface `n`, whose stream's other end has gone, another one, which is taken over. The
+ * control loop's thread; from machine_start() on, after `ended` as well.
+ */
+void machine_net_reconnect(struct machine *machine, unsigned n, int fd);
+
 /*
  * Makes disk `n` longer, image and device. `done` is called from the control loop, before `ended`
  * in any case: err->code 0, or why it is as it was. Conditions as of machine_vcpu_stats(); -EBUSY:
@@ -93,6 +108,10 @@ int machine_resize_disk(struct machine *machine, unsigned n, uint64_t size_bytes
 
 /* The serial port, for input and break; NULL without a console. */
 struct uart *machine_uart(struct machine *machine);
+
+/* The device tree that the kernel finds, in guest memory; NULL: it finds none. Before
+ * machine_start(). */
+const void *machine_dtb(const struct machine *machine, size_t *ret_len);
 
 /* The guest's vsock context id; 0: it has no vsock. */
 uint32_t machine_cid(const struct machine *machine);

@@ -5,13 +5,14 @@
 #include "vmm/cmdline.h"
 #include "vmm/machine_priv.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define MODULES_WANTED_MAX (21 + MACHINE_DISKS_MAX)
-#define CONF_MAX	   2048
+#define CONF_MAX	   4096
 
 /* ext4, xfs and btrfs ask for it by name at run time: modules.dep does not say so. */
 static unsigned add_filesystem(const char *fstype, const char **names, unsigned n)
@@ -82,30 +83,72 @@ static int check_word(const char *what, const char *value, struct err *err)
 	return 0;
 }
 
+static const char *ipv4_text(uint32_t address, char text[INET6_ADDRSTRLEN])
+{
+	const struct in_addr in = {.s_addr = htonl(address)};
+
+	return inet_ntop(AF_INET, &in, text, INET6_ADDRSTRLEN);
+}
+
+/* The addresses of interface `n`, for guest/init/network.c. */
+static void write_net(FILE *out, unsigned n, const struct machine_net *net)
+{
+	const struct net_addresses *a = &net->addresses;
+	const uint8_t *m = net->mac;
+	char text[INET6_ADDRSTRLEN];
+
+	fprintf(out, "net%u=%02x:%02x:%02x:%02x:%02x:%02x", n, m[0], m[1], m[2], m[3], m[4], m[5]);
+	if (a->guest)
+		fprintf(out, " 4:%s/%u", ipv4_text(a->guest, text), a->prefix);
+	for (unsigned i = 0; i < a->nipv6; i++)
+		fprintf(out, " 6:%s/%u", inet_ntop(AF_INET6, a->ipv6[i].bytes, text, sizeof(text)),
+			a->ipv6[i].prefix);
+	if (a->gateway)
+		fprintf(out, " g:%s", ipv4_text(a->gateway, text));
+	for (unsigned i = 0; i < a->ndns; i++)
+		fprintf(out, " d:%s", ipv4_text(a->dns[i], text));
+	fputc('\n', out);
+}
+
+/* Those that no agent sets. */
+static void write_nets(FILE *out, const struct machine_config *config)
+{
+	for (unsigned i = 0, n = 0; i < config->nnets && !config->agent; i++) {
+		const struct net_addresses *a = &config->nets[i].addresses;
+
+		if (a->guest || a->nipv6)
+			write_net(out, n++, &config->nets[i]);
+	}
+}
+
 /* The text of /lodge.conf: key=value lines for guest/init, which takes an empty value as none. */
 static int write_conf(const struct machine *m, char conf[CONF_MAX], struct err *err)
 {
 	const struct machine_config *config = m->config;
 	const uint32_t port = machine_vsock_port(m);
+	FILE *out = fmemopen(conf, CONF_MAX, "w");
 	char root[32] = "/dev/vda", ready[32] = "";
-	int len;
+	bool fits;
 
+	if (!out)
+		return err_set(err, ENOMEM, "no memory for the guest's configuration");
 	if (config->root_partition)
 		snprintf(root, sizeof(root), "/dev/vda%u", config->root_partition);
 	if (config->agent && port)
 		snprintf(ready, sizeof(ready), "vsock:%u", port);
-	len = snprintf(
-	    conf, CONF_MAX,
-	    "root=%s\nrootlabel=%s\nrootfstype=%s\nrootflags=%s\ninit=%s\nready=%s\ntoken=%s\n",
-	    config->has_root ? root : "", config->root_label ? config->root_label : "",
-	    config->root_fstype ? config->root_fstype : "ext4",
-	    config->root_read_only ? "ro" : "rw", config->init ? config->init : "", ready,
-	    config->agent ? config->agent_token : "");
-	if (len >= CONF_MAX)
+	fprintf(out,
+		"root=%s\nrootlabel=%s\nrootfstype=%s\nrootflags=%s\ninit=%s\nready=%s\ntoken=%s\n",
+		config->has_root ? root : "", config->root_label ? config->root_label : "",
+		config->root_fstype ? config->root_fstype : "ext4",
+		config->root_read_only ? "ro" : "rw", config->init ? config->init : "", ready,
+		config->agent ? config->agent_token : "");
+	write_nets(out, config);
+	fits = !fflush(out) && ftell(out) < CONF_MAX;
+	if (fclose(out) || !fits)
 		return err_set(err, ENAMETOOLONG,
 			       "the path of the guest's init, or the type of its root, is too long "
-			       "(%d bytes in all, %d are possible)",
-			       len, CONF_MAX - 1);
+			       "(%d bytes in all are possible)",
+			       CONF_MAX - 1);
 	return 0;
 }
 
@@ -152,7 +195,7 @@ int machine_boot_open(struct machine *m, struct err *err)
 			       "a root by its label is found by lodge's own initramfs alone; name "
 			       "its partition");
 	if (!res)
-		res = kernel_open(config->kernel, &m->kernel, err);
+		res = kernel_open(config->kernel, arch_kernel_machine(), &m->kernel, err);
 	if (res)
 		return res;
 	return config->initrd ? initramfs_from_file(config->initrd, &m->initramfs, err) : 0;
@@ -174,12 +217,13 @@ int machine_boot_load(struct machine *m, struct err *err)
 	struct kernel_loaded loaded = {0};
 	struct arch_boot boot = {
 	    .config = m->config,
+	    .vm = m->arch,
 	    .kernel = &loaded,
 	    .pci = m->pci ? &m->pci_layout : NULL,
 	    .cmdline = cmdline,
 	    .nmmio = m->nmmio,
 	    .uart = m->uart,
-	    .rtc = m->rtc,
+	    .rtc = m->rtc || m->pl031,
 	    .pvpanic = m->pvpanic,
 	};
 	int res;
@@ -194,9 +238,9 @@ int machine_boot_load(struct machine *m, struct err *err)
 			res = initramfs_load(m->initramfs, mem, boot.initrd, err);
 	}
 	if (!res)
-		res = arch_boot_write(mem, &boot, err);
+		res = arch_boot_write(mem, &boot, &m->dtb, err);
 	if (!res)
-		res = arch_vcpu_boot(m->vcpus[0]->fd, loaded.entry, err);
+		res = arch_vcpu_boot(m->arch, m->vcpus[0]->fd, loaded.entry, err);
 	return res;
 }
 

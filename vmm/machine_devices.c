@@ -22,11 +22,19 @@ struct device_type {
 	void (*free)(struct machine *m);
 };
 
-/* ---- PC devices ---- */
+/* ---- devices of fixed place ---- */
+
+static bool place_of(const struct machine *m, enum arch_device device,
+		     struct device_place *ret_place)
+{
+	return arch_device_place(m->config, device, ret_place);
+}
 
 static int i8042_build(struct machine *m, struct err *err)
 {
-	return i8042_new(&m->platform, &m->i8042, err);
+	struct device_place place;
+
+	return place_of(m, ARCH_I8042, &place) ? i8042_new(&m->platform, &m->i8042, err) : 0;
 }
 
 static void i8042_drop(struct machine *m)
@@ -36,7 +44,9 @@ static void i8042_drop(struct machine *m)
 
 static int rtc_build(struct machine *m, struct err *err)
 {
-	return rtc_new(&m->platform, &m->rtc, err);
+	struct device_place place;
+
+	return place_of(m, ARCH_RTC, &place) ? rtc_new(&m->platform, &m->rtc, err) : 0;
 }
 
 static void rtc_drop(struct machine *m)
@@ -44,9 +54,26 @@ static void rtc_drop(struct machine *m)
 	rtc_free(m->rtc);
 }
 
+static int pl031_build(struct machine *m, struct err *err)
+{
+	struct device_place place;
+
+	return place_of(m, ARCH_PL031, &place) ? pl031_new(&m->platform, &place, &m->pl031, err)
+					       : 0;
+}
+
+static void pl031_drop(struct machine *m)
+{
+	pl031_free(m->pl031);
+}
+
 static int pvpanic_build(struct machine *m, struct err *err)
 {
-	return pvpanic_new(&m->platform, &m->pvpanic, err);
+	struct device_place place;
+
+	return place_of(m, ARCH_PVPANIC, &place)
+		   ? pvpanic_new(&m->platform, &place, &m->pvpanic, err)
+		   : 0;
 }
 
 static void pvpanic_drop(struct machine *m)
@@ -56,7 +83,11 @@ static void pvpanic_drop(struct machine *m)
 
 static int acpi_pm_build(struct machine *m, struct err *err)
 {
-	return acpi_pm_new(&m->platform, &m->acpi_pm, err);
+	struct device_place place;
+
+	return place_of(m, ARCH_ACPI_PM, &place)
+		   ? acpi_pm_new(&m->platform, &place, &m->acpi_pm, err)
+		   : 0;
 }
 
 static void acpi_pm_drop(struct machine *m)
@@ -64,12 +95,27 @@ static void acpi_pm_drop(struct machine *m)
 	acpi_pm_free(m->acpi_pm);
 }
 
+static int power_key_build(struct machine *m, struct err *err)
+{
+	struct device_place place;
+
+	return place_of(m, ARCH_POWER_KEY, &place)
+		   ? power_key_new(&m->platform, &place, &m->power_key, err)
+		   : 0;
+}
+
+static void power_key_drop(struct machine *m)
+{
+	power_key_free(m->power_key);
+}
+
 static int uart_build(struct machine *m, struct err *err)
 {
-	if (!m->config->console)
+	struct device_place place;
+
+	if (!m->config->console || !place_of(m, ARCH_UART, &place))
 		return 0;
-	return uart_new(&m->platform, m->control, UART_COM1_PORT, UART_COM1_GSI, &m->console,
-			&m->uart, err);
+	return uart_new(&m->platform, m->control, &place, &m->console, &m->uart, err);
 }
 
 static void uart_drop(struct machine *m)
@@ -254,8 +300,11 @@ static int nets_open(struct machine *m, struct err *err)
 static int net_build(struct machine *m, unsigned n, struct err *err)
 {
 	struct virtio_dev *dev;
-	int res = machine_net_device(&m->config->nets[n], &m->net_vhosts[n], &m->platform,
-				     m->io[m->nets_io + n].loop, &dev, err);
+	int res;
+
+	m->net_links[n].by_kernel = m->net_vhosts[n].n;
+	res = machine_net_device(&m->config->nets[n], &m->net_vhosts[n], &m->platform,
+				 m->io[m->nets_io + n].loop, &dev, err);
 
 	if (!res)
 		res = attach(m, dev, &m->nets[n], err);
@@ -286,8 +335,10 @@ static void nets_drop(struct machine *m)
 static const struct device_type device_types[] = {
     {"i8042", NULL, i8042_build, i8042_drop},
     {"rtc", NULL, rtc_build, rtc_drop},
+    {"pl031", NULL, pl031_build, pl031_drop},
     {"pvpanic", NULL, pvpanic_build, pvpanic_drop},
     {"acpi-pm", NULL, acpi_pm_build, acpi_pm_drop},
+    {"power-key", NULL, power_key_build, power_key_drop},
     {"uart", NULL, uart_build, uart_drop},
     {"pci-host", NULL, pci_build, pci_drop},
     {"virtio-blk", disks_open, disks_build, disks_drop},

@@ -132,7 +132,7 @@ static void over(struct loop_msg *msg)
 
 bool machine_busy(const struct machine *m)
 {
-	return m->pause.settling || m->nresizes;
+	return m->pause.settling || m->nresizes || m->nreconnects;
 }
 
 void machine_settled(struct machine *m)

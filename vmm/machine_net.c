@@ -57,7 +57,10 @@ int machine_net_device(const struct machine_net *net, struct vhost_net *vhost,
 	    .tx_packets_per_s = net->tx_packets_per_s,
 	};
 
+	_Static_assert(NET_IPV6_MAX <= VIRTIO_NET_IPV6_MAX, "the device has room");
 	memcpy(c.mac, net->mac, sizeof(c.mac));
+	for (unsigned i = 0; i < net->addresses.nipv6; i++)
+		memcpy(c.ipv6[c.nipv6++], net->addresses.ipv6[i].bytes, sizeof(c.ipv6[0]));
 	if (vhost->n)
 		return virtio_vhost_net_new(&c, net->tap, vhost, plat, loop, ret_dev, err);
 	return virtio_net_new(&c, net->tap, loop, ret_dev, err);

@@ -72,6 +72,17 @@ struct machine_pause {
 	void *ctx;
 };
 
+/* An interface while the machine runs; the control loop's, see machine_link.c. */
+struct machine_link {
+	struct machine *machine;
+	unsigned index;
+	bool by_kernel; /* vhost */
+	struct virtio_net_reconnect reconnect;
+	bool busy;   /* it is under way */
+	int next_fd; /* and another waits; -1: none */
+	struct loop_msg msg;
+};
+
 struct machine {
 	const struct machine_config *config;
 	struct loop *control;
@@ -83,7 +94,8 @@ struct machine {
 	struct kernel *kernel;
 	struct initramfs *initramfs; /* NULL: none */
 	struct irqs *irqs;
-	struct arch_cpus *cpus;
+	struct arch_vm *arch;
+	struct arch_dtb dtb; /* in guest memory */
 	struct vcpu_host vcpu_host;
 	struct vcpu *vcpus[MACHINE_CPUS_MAX];
 
@@ -93,6 +105,8 @@ struct machine {
 
 	struct i8042 *i8042;
 	struct rtc *rtc;
+	struct pl031 *pl031;
+	struct power_key *power_key;
 	struct pvpanic *pvpanic;
 	struct acpi_pm *acpi_pm;
 	struct uart *uart;
@@ -120,6 +134,8 @@ struct machine {
 	struct machine_pause pause;
 	struct machine_resize *resizes[MACHINE_DISKS_MAX]; /* under way; the control loop's */
 	unsigned nresizes;
+	struct machine_link net_links[MACHINE_NETS_MAX];
+	unsigned nreconnects; /* under way */
 };
 
 /* machine.c: calls `open` between as_host() on and off. */

@@ -53,7 +53,7 @@ _SCHEMA = {
         VirtualMachineSpec: kernel=1 string, rootfs=2 string, rootfs_type=100 DiskImageType, rootfs_writable=101 bool,
             rootfs_fstype=102 string, rootfs_partition=103 uint32, command_line=104 string, initrd=105 string,
             no_initramfs=106 bool, modules_dir=107 string, init=108 string, no_agent=109 bool,
-            rootfs_label=110 string
+            rootfs_label=110 string, rootfs_bytes_per_s=111 uint64, rootfs_ops_per_s=112 uint64
         DiskImageType| DISK_IMAGE_RAW=0, DISK_IMAGE_QCOW2=1
         DiskImage: path=1 string, mount_point=2 string, fstype=3 string, flags=4 uint64, data=5 string,
             writable=6 bool, do_mount=7 bool, image_type=8 DiskImageType, direct=100 bool, serial=101 string,
@@ -153,6 +153,8 @@ _SCHEMA = {
         ResumeVmResponse:
         ResizeVmDiskRequest: name=1 string, disk=2 uint32, size_bytes=3 uint64
         ResizeVmDiskResponse: old_size_bytes=1 uint64
+        SetVmLinkRequest: name=1 string, network=2 uint32, up=3 bool
+        SetVmLinkResponse:
         GetMetricsRequest: name=1 string
         GetMetricsResponse: vms=1 *VmMetrics
         GetMetricsTextResponse: text=1 string
@@ -167,7 +169,8 @@ _SCHEMA = {
         BlockOperationMetrics: operations=1 uint64, bytes=2 uint64, errors=3 uint64, latency=4 *uint64,
             latency_sum_ns=5 uint64
         NetworkMetrics: device=1 string, rx_packets=2 uint64, rx_bytes=3 uint64, rx_dropped=4 uint64,
-            tx_packets=5 uint64, tx_bytes=6 uint64, tx_dropped=7 uint64
+            tx_packets=5 uint64, tx_bytes=6 uint64, tx_dropped=7 uint64, tx_spoofed=8 uint64, link_up=9 bool,
+            tap=10 string
         ConsoleMetrics: out_bytes=1 uint64, in_bytes=2 uint64
         GetDiskImageInfoRequest: cryptohome_id=1 string, disk_path=2 string,
             storage_location=3 .vm_tools.concierge.StorageLocation, image_type=4 .vm_tools.concierge.DiskImageType
@@ -196,7 +199,7 @@ _SERVICES = """
     vm_tools.concierge VmConcierge: StartVm, StopVm, GetVmInfo, CreateDiskImage, DestroyDiskImage
     lodge.v1 Vms: GetServerInfo, ListVms, StopAllVms, WaitVm, WatchEvents WatchEventsRequest VmEvent,
         ReadConsole ReadConsoleRequest ConsoleOutput, AttachConsole ConsoleInput ConsoleOutput, PauseVm, ResumeVm,
-        ResizeVmDisk, GetMetrics, GetMetricsText GetMetricsRequest GetMetricsTextResponse, GetDiskImageInfo,
+        ResizeVmDisk, SetVmLink, GetMetrics, GetMetricsText GetMetricsRequest GetMetricsTextResponse, GetDiskImageInfo,
         ResizeDiskImage, CheckDiskImage
     lodge.v1 Guests: GetGuestFacts GetGuestFactsRequest .lodge.agent.v1.GetFactsResponse,
         MountInGuest MountInGuestRequest .lodge.agent.v1.MountResponse,

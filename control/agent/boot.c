@@ -139,7 +139,8 @@ static void mount_next(struct boot *b)
 
 /* In the words of ConfigureNetworkRequest. */
 struct net_text {
-	char mac[18], address[INET_ADDRSTRLEN + 4], gateway[INET_ADDRSTRLEN];
+	char mac[18], gateway[INET_ADDRSTRLEN];
+	char addresses[1 + NET_IPV6_MAX][INET6_ADDRSTRLEN + 4]; /* the first is IPv4's */
 	char dns[NET_DNS_MAX][INET_ADDRSTRLEN];
 };
 
@@ -159,8 +160,14 @@ static void net_write(const struct machine_net *net, struct net_text *t)
 
 	snprintf(t->mac, sizeof(t->mac), "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3],
 		 m[4], m[5]);
-	ipv4_text(a->guest, t->address);
-	snprintf(t->address + strlen(t->address), 4, "/%u", a->prefix);
+	ipv4_text(a->guest, t->addresses[0]);
+	snprintf(t->addresses[0] + strlen(t->addresses[0]), 4, "/%u", a->prefix);
+	for (unsigned i = 0; i < a->nipv6; i++) {
+		char *text = t->addresses[1 + i];
+
+		inet_ntop(AF_INET6, a->ipv6[i].bytes, text, INET6_ADDRSTRLEN);
+		snprintf(text + strlen(text), 5, "/%u", a->ipv6[i].prefix);
+	}
 	ipv4_text(a->gateway, t->gateway);
 	for (unsigned i = 0; i < a->ndns; i++)
 		ipv4_text(a->dns[i], t->dns[i]);
@@ -203,15 +210,17 @@ static int net_ask(struct boot *b, const struct machine_net *net, struct err *er
 	    .ctx = b,
 	};
 	struct net_text t = {0};
-	char *address = t.address, *gateway = t.gateway, *dns[NET_DNS_MAX];
+	char *addresses[1 + NET_IPV6_MAX], *gateway = t.gateway, *dns[NET_DNS_MAX];
 	int res;
 
 	if (!client)
 		return -err->code;
 	net_write(net, &t);
 	request.interface = t.mac;
-	request.addresses = &address;
-	request.n_addresses = 1;
+	for (unsigned i = 0; i < 1 + net->addresses.nipv6; i++)
+		addresses[i] = t.addresses[i];
+	request.addresses = addresses + !net->addresses.guest;
+	request.n_addresses = (net->addresses.guest != 0) + net->addresses.nipv6;
 	request.gateways = &gateway;
 	request.n_gateways = net->addresses.gateway != 0;
 	for (unsigned i = 0; i < net->addresses.ndns; i++)
@@ -228,7 +237,8 @@ static void net_next(struct boot *b)
 	const struct machine_config *config = b->config;
 	struct err err = ERR_INIT;
 
-	while (b->net < config->nnets && !config->nets[b->net].addresses.guest)
+	while (b->net < config->nnets && !config->nets[b->net].addresses.guest &&
+	       !config->nets[b->net].addresses.nipv6)
 		b->net++;
 	if (b->net == config->nnets)
 		mount_next(b);

@@ -81,7 +81,7 @@ _lodge_net() { # WORD
 _lodge_value() { # OPTION WORD
 	local ROOT=
 	case $1 in
-	--kernel | --initrd | --modules) _lodge_files "" "$2" ;;
+	--kernel | --initrd | --modules | --dump-dtb) _lodge_files "" "$2" ;;
 	--root) ROOT=1 _lodge_disk "$2" ;;
 	--disk) _lodge_disk "$2" ;;
 	--vsock) _lodge_vsock "$2" ;;
@@ -97,6 +97,7 @@ _lodge_value() { # OPTION WORD
 		fi
 		;;
 	--transport) _lodge_words "" "$2" pci mmio ;;
+	--hw) _lodge_words "" "$2" acpi fdt ;;
 	--hugepages) _lodge_words "" "$2" 2M 1G ;;
 	--io) _lodge_words "" "$2" auto io_uring epoll ;;
 	--log) _lodge_words "" "$2" error warn info debug ;;
@@ -254,6 +255,8 @@ _lodge_client() {
 			_lodge_words "" "$3" "${common[@]}"
 		elif [[ $1 == resize && $4 == 3 ]]; then
 			_lodge_words "" "$3" vda vdb vdc vdd
+		elif [[ $1 == link && $4 -ge 3 ]]; then
+			_lodge_words "" "$3" up down net0 net1 net2 net3
 		elif [[ $1 == cp ]]; then
 			_lodge_vms "$3"
 			[[ $3 == *:* ]] || _lodge_files "" "$3"
@@ -268,10 +271,10 @@ _lodge_client() {
 }
 
 _lodge() {
-	local commands=(run start stop list info wait events console exec shell cp guest pause resume resize top metrics serve vmm disk image
+	local commands=(run start stop list info wait events console exec shell cp guest pause resume resize link top metrics serve vmm disk image
 		component doctor help)
 	local options=(--kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules --init --cpu
-		--console --transport --hugepages --prealloc --io --vsock --net --no-rng --stop-timeout --sandbox --exec --start-timeout --dry-run --log --help)
+		--console --transport --hw --hugepages --prealloc --io --vsock --net --no-rng --stop-timeout --sandbox --exec --start-timeout --dry-run --dump-dtb --log --help)
 	local server_options=(--socket --socket-mode --socket-group --allow-uid --allow-group --read-only-uid --read-only-group
 		--storage-root --component-root --sandbox --io --log --help)
 	[[ ${COMP_WORDS[1]} == serve ]] && server_options+=(--config --check-config --runtime-dir --leave-vms --vm-cpus --vm-memory
@@ -309,7 +312,7 @@ _lodge() {
 		_lodge_words "" "$whole" --json --help
 	elif [[ ${COMP_WORDS[1]} == serve || ${COMP_WORDS[1]} == vmm ]]; then
 		_lodge_server_value "$previous" "$whole" || _lodge_words "" "$whole" "${server_options[@]}"
-	elif [[ " start stop list info wait events console exec shell cp guest pause resume resize top metrics image " == *" ${COMP_WORDS[1]} "* ]]; then
+	elif [[ " start stop list info wait events console exec shell cp guest pause resume resize link top metrics image " == *" ${COMP_WORDS[1]} "* ]]; then
 		_lodge_client "${COMP_WORDS[1]}" "$previous" "$whole" "$i"
 	elif [[ ${COMP_WORDS[1]} == run ]]; then
 		_lodge_value "$previous" "$whole" || _lodge_words "" "$whole" "${options[@]}"

@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "control/component/copy_tree.h"
 #include "disk/image_tools.h"
+#include "vmm/arch.h"
 #include "vmm/boot/kernel.h"
 
 #include <dirent.h>
@@ -153,7 +154,7 @@ static int check_sources(struct work *w, struct err *err)
 		return err_set(err, EINVAL,
 			       "'%s' is no version: numbers with dots between, at most %d bytes",
 			       i->version, COMPONENT_VERSION_MAX);
-	res = kernel_open(i->kernel, &kernel, err);
+	res = kernel_open(i->kernel, arch_kernel_machine(), &kernel, err);
 	if (res)
 		return res;
 	release = kernel_release(kernel);

@@ -93,6 +93,7 @@ void doctor_examine(struct doctor *doctor)
 {
 	doctor_kvm(doctor);
 	doctor_devices(doctor);
+	doctor_programs(doctor);
 	doctor_io_uring(doctor);
 	doctor_sandbox(doctor);
 	doctor_memory(doctor);

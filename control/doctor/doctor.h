@@ -64,6 +64,8 @@ void doctor_kvm(struct doctor *doctor);
 /* vhost, tun, io_uring. io.c */
 void doctor_devices(struct doctor *doctor);
 void doctor_io_uring(struct doctor *doctor);
+/* nft, passt. programs.c */
+void doctor_programs(struct doctor *doctor);
 /* seccomp, an empty root directory, Landlock. sandbox.c */
 void doctor_sandbox(struct doctor *doctor);
 /* Huge pages, memory, limits, cgroup. memory.c */

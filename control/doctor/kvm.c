@@ -5,6 +5,7 @@
 #include "vmm/kvm.h"
 #include "base/checked.h"
 #include "control/doctor/doctor.h"
+#include "vmm/arch.h"
 #include "vmm/config.h"
 #include "vmm/speed.h"
 
@@ -14,25 +15,15 @@
 #include <string.h>
 #include <unistd.h>
 
-/* KVM's flavours, by the module under /sys/module; built in they stand there as well. */
-static const struct flavour {
-	const char *module;
-	const char *name;
-	const char *nested; /* file that says whether guests can be hosts; NULL: never */
-	const char *nested_cure;
-} flavours[] = {
-    {"kvm_intel", "Intel VMX", "/sys/module/kvm_intel/parameters/nested",
-     "modprobe -r kvm_intel && modprobe kvm_intel nested=1"},
-    {"kvm_amd", "AMD SVM", "/sys/module/kvm_amd/parameters/nested",
-     "modprobe -r kvm_amd && modprobe kvm_amd nested=1"},
-    {"kvm_pvm", "PVM, without hardware virtualisation", NULL, NULL},
-};
-
-static const struct flavour *flavour_find(const struct doctor *doctor)
+/* KVM's flavour, by its module under /sys/module; built in it stands there as well. */
+static const struct arch_flavour *flavour_find(const struct doctor *doctor)
 {
+	const struct arch_flavour *flavours;
 	char path[PATH_MAX];
+	size_t n;
 
-	for (size_t i = 0; i < ARRAY_LEN(flavours); i++) {
+	flavours = arch_flavours(&n);
+	for (size_t i = 0; i < n; i++) {
 		snprintf(path, sizeof(path), "%s/sys/module/%s", doctor->root, flavours[i].module);
 		if (access(path, F_OK) == 0)
 			return &flavours[i];
@@ -40,7 +31,7 @@ static const struct flavour *flavour_find(const struct doctor *doctor)
 	return NULL;
 }
 
-static void doctor_nested(struct doctor *doctor, const struct flavour *flavour)
+static void doctor_nested(struct doctor *doctor, const struct arch_flavour *flavour)
 {
 	struct doctor_item *item = doctor_add(doctor, "nested");
 	char text[16];
@@ -75,13 +66,28 @@ void doctor_speed(struct doctor *doctor, uint64_t insns_per_s)
 		     "about a thousandth of hardware",
 		     insns_per_s / 1000000, insns_per_s / 100000 % 10);
 	doctor_cure(item, DOCTOR_MISSING,
-		    "a kernel takes minutes to hours to boot here; use a host with VMX or SVM, or "
+		    "a kernel takes minutes to hours to boot here; use a host whose KVM has the "
+		    "processor's help, or "
 		    "run tests in the lab: tests/lab/lab -- COMMAND");
+}
+
+static void doctor_irqchip(struct doctor *doctor, const struct kvm *kvm)
+{
+	char found[DOCTOR_TEXT_MAX], cure[DOCTOR_TEXT_MAX];
+	bool all = arch_irqchip_probe(kvm, found, cure, sizeof(found));
+	struct doctor_item *item;
+
+	if (!*found)
+		return;
+	item = doctor_add(doctor, "interrupts");
+	doctor_found(item, "%s", found);
+	if (!all)
+		doctor_cure(item, DOCTOR_WARN, "%s", cure);
 }
 
 void doctor_kvm(struct doctor *doctor)
 {
-	const struct flavour *flavour = flavour_find(doctor);
+	const struct arch_flavour *flavour = flavour_find(doctor);
 	struct doctor_item *item = doctor_add(doctor, "kvm");
 	struct kvm kvm = KVM_INIT;
 	struct err err = ERR_INIT;
@@ -116,6 +122,7 @@ void doctor_kvm(struct doctor *doctor)
 	} else {
 		doctor_speed(doctor, speed);
 	}
+	doctor_irqchip(doctor, &kvm);
 	kvm_close(&kvm);
 	doctor_nested(doctor, flavour);
 }

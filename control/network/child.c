@@ -2,6 +2,7 @@
 #include "control/network/child.h"
 
 #include "base/cleanup.h"
+#include "control/network/keeper.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -33,35 +34,8 @@ static bool find_in(const char *list, const char *name, char ret_path[PATH_MAX])
 	return false;
 }
 
-/* All that the child needs, made before fork(). */
-struct plan {
-	char path[PATH_MAX];
-	char *const *argv;
-	char *const *env;
-	int null, fd, words; /* above CHILD_FD */
-	bool on_stdin;
-};
-
-/* Async-signal-safe; does not return. */
-static void become(const struct plan *p)
-{
-	static const char failed[] = "it cannot be executed\n";
-	sigset_t none;
-
-	for (int s = 1; s < NSIG; s++)
-		signal(s, SIG_DFL);
-	sigemptyset(&none);
-	if (dup2(p->on_stdin ? p->fd : p->null, STDIN_FILENO) < 0 ||
-	    dup2(p->null, STDOUT_FILENO) < 0 || dup2(p->words, STDERR_FILENO) < 0 ||
-	    dup2(p->on_stdin ? p->null : p->fd, CHILD_FD) < 0 ||
-	    close_range(CHILD_FD + !p->on_stdin, ~0U, 0) || chdir("/") ||
-	    sigprocmask(SIG_SETMASK, &none, NULL) || execve(p->path, p->argv, p->env))
-		(void)!write(STDERR_FILENO, failed, sizeof(failed) - 1);
-	syscall(SYS_exit_group, 127);
-}
-
 /* Twice, so that it is init's, who waits for it. */
-static int fork_twice(const struct plan *p, struct err *err)
+static int fork_twice(const struct keeper_plan *p, struct err *err)
 {
 	sigset_t all, before;
 	int status, code = 0;
@@ -75,7 +49,7 @@ static int fork_twice(const struct plan *p, struct err *err)
 		setsid();
 		pid = fork();
 		if (!pid)
-			become(p);
+			keeper_run(p);
 		syscall(SYS_exit_group, pid < 0 ? errno : 0);
 	}
 	if (pid < 0)
@@ -92,10 +66,10 @@ static int fork_twice(const struct plan *p, struct err *err)
 	return 0;
 }
 
-/* The child's ends must not be where it wants others. */
+/* The keeper's ends must not be where it wants others. */
 static int move_up(int *fd)
 {
-	int moved = fcntl(*fd, F_DUPFD_CLOEXEC, CHILD_FD + 1);
+	int moved = fcntl(*fd, F_DUPFD_CLOEXEC, KEEPER_FREE);
 
 	if (moved < 0)
 		return -errno;
@@ -104,48 +78,101 @@ static int move_up(int *fd)
 	return 0;
 }
 
+/* Whether there is a message; *ret_fd: what came with it, or -1. */
+static bool take_message(int keeper, struct keeper_message *ret, int *ret_fd, int flags)
+{
+	union {
+		struct cmsghdr head;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec iov = {.iov_base = ret, .iov_len = sizeof(*ret)};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = &control,
+			     .msg_controllen = sizeof(control)};
+	const struct cmsghdr *c;
+	ssize_t n;
+
+	*ret_fd = -1;
+	do
+		n = recvmsg(keeper, &msg, MSG_CMSG_CLOEXEC | flags);
+	while (n < 0 && errno == EINTR);
+	if (n != sizeof(*ret)) {
+		if (!n) /* its end */
+			errno = EPIPE;
+		return false;
+	}
+	c = CMSG_FIRSTHDR(&msg);
+	if (c && c->cmsg_type == SCM_RIGHTS)
+		memcpy(ret_fd, CMSG_DATA(c), sizeof(*ret_fd));
+	return true;
+}
+
+/* A socketpair, the other end out of the way. */
+static int make_pair(int type, int ret[2])
+{
+	if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ret))
+		return -errno;
+	return move_up(&ret[1]);
+}
+
+static int start(struct keeper_plan *p, struct child *ret_child, struct err *err)
+{
+	int keeper[2] = {-1, -1}, words[2] = {-1, -1};
+	struct keeper_message begun;
+	int res = make_pair(SOCK_SEQPACKET, keeper);
+
+	if (!res)
+		res = make_pair(SOCK_DGRAM, words);
+	if (!res)
+		res = move_up(&p->null);
+	p->keeper = keeper[1];
+	p->words = words[1];
+	res = res ? err_sys(err, -res, "%s: a socket", p->argv[0]) : fork_twice(p, err);
+	cleanup_fd(&keeper[1]);
+	cleanup_fd(&words[1]);
+	*ret_child = (struct child){.fd = -1, .words = words[0], .keeper = keeper[0]};
+	if (!res && (!take_message(keeper[0], &begun, &ret_child->fd, 0) || ret_child->fd < 0))
+		res = err_sys(err, errno, "%s: its keeper", p->argv[0]);
+	if (res)
+		child_close(ret_child);
+	return res;
+}
+
 int child_start(const char *const argv[], const char *package, bool on_stdin,
 		struct child *ret_child, struct err *err)
 {
 	const char *path = getenv("PATH");
 	char variable[] = "PATH=" SYSTEM_PATH, locale[] = "LC_ALL=C", home[] = "HOME=/nonexistent";
 	char *env[] = {variable, locale, home, NULL};
-	int fd[2] = {-1, -1}, words[2] = {-1, -1}, res;
-	autofd int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	struct plan p = {.env = env, .on_stdin = on_stdin};
+	struct keeper_plan p = {.env = env, .on_stdin = on_stdin};
+	int res;
 
 	if (!find_in(path ? path : "", argv[0], p.path) && !find_in(SYSTEM_PATH, argv[0], p.path))
 		return err_set(err, ENOENT, "%s is not installed (apt install %s)", argv[0],
 			       package);
-	if (null < 0)
+	p.null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (p.null < 0)
 		return err_sys(err, errno, "/dev/null");
 	memcpy(&p.argv, &argv, sizeof(p.argv)); /* execve() does not write there */
-	res = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd) ||
-		      socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, words)
-		  ? -errno
-		  : 0;
-	if (!res)
-		res = move_up(&fd[1]);
-	if (!res)
-		res = move_up(&words[1]);
-	if (!res)
-		res = move_up(&null);
-	p.fd = fd[1];
-	p.words = words[1];
-	p.null = null;
-	res = res ? err_sys(err, -res, "%s: a socket", argv[0]) : fork_twice(&p, err);
-	cleanup_fd(&fd[1]);
-	cleanup_fd(&words[1]);
-	if (res) {
-		cleanup_fd(&fd[0]);
-		cleanup_fd(&words[0]);
-		return res;
-	}
-	*ret_child = (struct child){.fd = fd[0], .words = words[0]};
-	return 0;
+	res = start(&p, ret_child, err);
+	cleanup_fd(&p.null);
+	return res;
 }
 
-static bool hear(const struct child *child, char *text, size_t size)
+bool child_find(const char *root, const char *name, char ret_path[PATH_MAX])
+{
+	char *path = strdup(SYSTEM_PATH), *rest = path, *folder;
+	bool found = false;
+
+	while (path && !found && (folder = strsep(&rest, ":")))
+		found = snprintf(ret_path, PATH_MAX, "%s%s/%s", root, folder, name) < PATH_MAX &&
+			!access(ret_path, X_OK);
+	free(path);
+	return found;
+}
+
+bool child_hear(const struct child *child, char *text, size_t size)
 {
 	bool heard = false;
 
@@ -171,18 +198,50 @@ int child_listen(const struct child *child, char *text, size_t size, int timeout
 		return errno == EINTR ? 1 : -errno;
 	if (!n)
 		return -ETIMEDOUT;
-	return hear(child, text, size) || !(polls[0].revents & (POLLHUP | POLLERR));
+	return child_hear(child, text, size) || !(polls[0].revents & (POLLHUP | POLLERR));
 }
 
-void child_hush(struct child *child)
+static void tell_end(int status, char ended[], size_t size)
 {
-	cleanup_fd(&child->words);
-	child->words = -1;
+	if (WIFSIGNALED(status))
+		snprintf(ended, size, "signal %d", WTERMSIG(status));
+	else
+		snprintf(ended, size, "status %d", WEXITSTATUS(status));
+}
+
+enum child_news child_news(struct child *child, char ended[], size_t size)
+{
+	struct keeper_message m;
+	int fd;
+
+	if (child->keeper < 0)
+		return CHILD_NOTHING;
+	if (!take_message(child->keeper, &m, &fd, MSG_DONTWAIT)) {
+		if (errno == EAGAIN)
+			return CHILD_NOTHING;
+		cleanup_fd(&child->keeper);
+		child->keeper = -1;
+		return CHILD_ALONE;
+	}
+	if (!m.begun) {
+		tell_end(m.status, ended, size);
+		return CHILD_ENDED;
+	}
+	cleanup_fd(&child->fd);
+	child->fd = fd;
+	return CHILD_BEGUN;
+}
+
+void child_end(const struct child *child)
+{
+	if (child->keeper >= 0)
+		shutdown(child->keeper, SHUT_RDWR);
 }
 
 void child_close(struct child *child)
 {
-	child_hush(child);
+	cleanup_fd(&child->keeper);
+	cleanup_fd(&child->words);
 	cleanup_fd(&child->fd);
-	child->fd = -1;
+	*child = CHILD_NONE;
 }

@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/netlink.h"
+#include "control/network/child.h"
 #include "control/network/passt.h"
 #include "control/network/pool.h"
 #include "control/network/resolv.h"
@@ -14,19 +15,36 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define NAME_TRIES 16 /* for a tap of a bridge */
+#define WORDS_MAX  2048
+
+struct network;
+
+struct watched_fd {
+	struct network *network;
+	struct loop_op op;
+	bool waiting;
+};
 
 struct network {
 	struct tap tap;
-	struct rules *rules; /* NULL: none */
+	struct rules *rules;  /* NULL: none */
+	struct child passt;   /* its `fd` is the tap's */
+	struct netlink stats; /* fd -1: none */
+	int index;	      /* of the tap, for it */
+
+	struct loop *loop; /* NULL: nothing is watched */
+	struct network_events events;
+	struct watched_fd watched[2]; /* a keeper, and what its program says */
+	bool whole;		      /* as was told last */
+	bool freed;		      /* when nothing of it waits any more */
 };
 
 /* ---- the guest's hardware address: locally administered, and no group's ---- */
@@ -161,26 +179,28 @@ static int open_fd(struct network *n, const struct machine_net *net, struct err 
 
 static int open_passt(struct network *n, struct machine_net *net, struct err *err)
 {
-	autofd int fd = -1;
 	int res = make_mac(net, err);
 
 	if (!res)
-		res = passt_open(net, &net->addresses, &fd, err);
+		res = passt_open(net, &net->addresses, &n->passt, err);
 	if (!res)
-		res = tap_adopt_stream(fd, &n->tap, err);
+		res = tap_adopt_stream(n->passt.fd, &n->tap, err);
 	if (!res)
-		(void)steal_fd(&fd); /* the tap's */
+		(void)steal_fd(&n->passt.fd); /* the tap's */
 	return res;
 }
 
-/* May this process make taps? */
-static bool may_make_taps(void)
+/* For network_stats(), once this process may open nothing any more. */
+static void open_stats(struct network *n)
 {
-	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3] = {0};
+	bool is_bridge;
 
-	return !syscall(SYS_capget, &header, caps) && caps[0].effective & 1u << CAP_NET_ADMIN &&
-	       !access(TAP_DEVICE, R_OK | W_OK);
+	if (netlink_open(&n->stats)) {
+		n->stats.fd = -1;
+	} else if (netlink_link_find(&n->stats, n->tap.name, &n->index, &is_bridge)) {
+		netlink_close(&n->stats);
+		n->stats.fd = -1;
+	}
 }
 
 static int open_kind(struct network *n, struct netlink *nl, struct machine_net *net,
@@ -198,6 +218,26 @@ static int open_kind(struct network *n, struct netlink *nl, struct machine_net *
 	default:
 		return open_passt(n, net, err);
 	}
+}
+
+/* A pool's tap, or, where this process may not make one, passt. To try is the only way to know: in
+ * a user namespace there are rights that are none. */
+static int open_auto(struct network *n, struct netlink *nl, struct machine_net *net,
+		     struct err *err)
+{
+	const struct net_addresses wished = net->addresses;
+	struct err why = ERR_INIT;
+	int res;
+
+	net->kind = NET_POOL;
+	res = open_kind(n, nl, net, &why);
+	if (res != -EPERM && res != -EACCES && res != -ENOENT)
+		return res ? err_set(err, why.code, "%s", why.msg) : 0;
+	log_info("%s; so it is passt", why.msg);
+	tap_close(&n->tap);
+	net->addresses = wished;
+	net->kind = NET_PASST;
+	return open_kind(n, nl, net, err);
 }
 
 /* ---- rules ---- */
@@ -241,21 +281,19 @@ int network_open(struct machine_net *net, struct network **ret_network, struct e
 
 	if (!n)
 		return err_set(err, ENOMEM, "network: out of memory");
+	n->passt = CHILD_NONE;
+	n->stats.fd = -1;
+	n->whole = true;
 	res = netlink_open(&nl);
 	if (res) {
 		free(n);
 		return err_sys(err, -res, "network: rtnetlink");
 	}
-	if (net->kind == NET_AUTO)
-		net->kind = may_make_taps() ? NET_POOL : NET_PASST;
-	if (net->with_containers && net->kind != NET_POOL) {
-		netlink_close(&nl);
-		free(n);
-		return err_set(err, EPERM,
-			       "network: containers need an interface of the pool, and so "
-			       "CAP_NET_ADMIN: be root");
-	}
-	res = open_kind(n, &nl, net, err);
+	if (net->with_containers && net->kind == NET_AUTO)
+		net->kind = NET_POOL; /* passt cannot reach them */
+	res = net->kind == NET_AUTO ? open_auto(n, &nl, net, err) : open_kind(n, &nl, net, err);
+	if (!res && (net->kind == NET_POOL || net->kind == NET_TAP || net->kind == NET_BRIDGE))
+		open_stats(n);
 	netlink_close(&nl);
 	if (!res)
 		res = make_mac(net, err);
@@ -272,11 +310,140 @@ int network_open(struct machine_net *net, struct network **ret_network, struct e
 	return 0;
 }
 
-void network_free(struct network *network)
+/* ---- watching ---- */
+
+static void release(struct network *n)
 {
-	if (!network)
+	for (unsigned i = 0; i < ARRAY_LEN(n->watched); i++) {
+		if (n->watched[i].waiting)
+			return; /* came() follows */
+	}
+	rules_free(n->rules);
+	child_close(&n->passt);
+	if (n->stats.fd >= 0)
+		netlink_close(&n->stats);
+	free(n);
+}
+
+static void say_words(struct network *n)
+{
+	char words[WORDS_MAX] = "", *rest = words, *line;
+
+	child_hear(&n->passt, words, sizeof(words));
+	while ((line = strsep(&rest, "\n"))) {
+		if (*line && !passt_is_noise(line))
+			log_info("passt: %s", line);
+	}
+}
+
+static void look_at_passt(struct network *n)
+{
+	char ended[32];
+
+	switch (child_news(&n->passt, ended, sizeof(ended))) {
+	case CHILD_ENDED:
+		log_warn("network: passt has ended (%s); it is started again", ended);
+		break;
+	case CHILD_BEGUN:
+		n->events.reconnect(n->events.ctx, steal_fd(&n->passt.fd));
+		break;
+	case CHILD_ALONE:
+		log_warn("network: nobody watches passt any more");
+		break;
+	case CHILD_NOTHING:
+		break;
+	}
+	say_words(n);
+}
+
+static void look(struct network *n)
+{
+	if (n->rules) {
+		const bool whole = rules_look(n->rules);
+
+		if (whole != n->whole)
+			n->events.whole(n->events.ctx, whole);
+		n->whole = whole;
+	} else {
+		look_at_passt(n);
+	}
+}
+
+static void came(struct loop_op *op, int res);
+
+static void wait_for_news(struct network *n)
+{
+	int fds[] = {n->passt.keeper, n->passt.words};
+
+	if (n->rules)
+		rules_poll_fds(n->rules, fds);
+	for (unsigned i = 0; i < ARRAY_LEN(n->watched); i++) {
+		struct watched_fd *w = &n->watched[i];
+
+		if (w->waiting || fds[i] < 0)
+			continue;
+		w->network = n;
+		w->op.done = came;
+		w->waiting = true;
+		loop_poll(n->loop, &w->op, fds[i], POLLIN);
+	}
+}
+
+static void came(struct loop_op *op, int res)
+{
+	struct watched_fd *w = container_of(op, struct watched_fd, op);
+	struct network *n = w->network;
+
+	w->waiting = false;
+	if (n->freed) {
+		release(n);
+	} else if (res >= 0) {
+		look(n);
+		wait_for_news(n);
+	}
+}
+
+void network_watch(struct network *n, struct loop *loop, const struct network_events *events)
+{
+	n->loop = loop;
+	n->events = *events;
+	wait_for_news(n);
+}
+
+void network_free(struct network *n)
+{
+	if (!n)
 		return;
-	rules_free(network->rules);
-	tap_close(&network->tap);
-	free(network);
+	n->freed = true;
+	tap_close(&n->tap);
+	child_end(&n->passt);
+	if (n->rules)
+		rules_end(n->rules);
+	for (unsigned i = 0; n->loop && i < ARRAY_LEN(n->watched); i++) {
+		if (n->watched[i].waiting)
+			loop_cancel(n->loop, &n->watched[i].op);
+	}
+	release(n);
+}
+
+/* ---- what the kernel counts ---- */
+
+void network_stats(struct network *n, struct virtio_net_stats *stats)
+{
+	struct netlink_counters c;
+
+	if (n->stats.fd < 0 || netlink_link_counters(&n->stats, n->index, &c))
+		return;
+	/* what the tap receives, the guest has sent */
+	stats->rx_packets = c.tx_packets;
+	stats->rx_bytes = c.tx_bytes;
+	stats->rx_dropped = c.tx_dropped;
+	stats->tx_packets = c.rx_packets;
+	stats->tx_bytes = c.rx_bytes;
+	stats->tx_dropped = c.rx_dropped;
+}
+
+const char *network_tap(const struct network *n)
+{
+	return n->tap.name;
 }

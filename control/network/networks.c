@@ -35,6 +35,58 @@ int networks_open(struct networks *networks, struct machine_config *config,
 	return res;
 }
 
+/* ---- while the machine runs ---- */
+
+static void apply(const struct networks_link *link)
+{
+	machine_net_set_link(link->machine, link->index, !link->unplugged && !link->broken);
+}
+
+static void whole(void *ctx, bool is_whole)
+{
+	struct networks_link *link = ctx;
+
+	link->broken = !is_whole;
+	apply(link);
+}
+
+static void reconnect(void *ctx, int fd)
+{
+	const struct networks_link *link = ctx;
+
+	machine_net_reconnect(link->machine, link->index, fd);
+}
+
+void networks_watch(struct networks *networks, struct machine *machine, struct loop *loop)
+{
+	for (unsigned i = 0; i < MACHINE_NETS_MAX; i++) {
+		struct networks_link *link = &networks->links[i];
+
+		*link = (struct networks_link){.machine = machine, .index = i};
+		if (networks->list[i])
+			network_watch(networks->list[i], loop,
+				      &(struct network_events){
+					  .whole = whole, .reconnect = reconnect, .ctx = link});
+	}
+}
+
+void networks_set_link(struct networks *networks, unsigned n, bool up)
+{
+	networks->links[n].unplugged = !up;
+	apply(&networks->links[n]);
+}
+
+void networks_stats(const struct networks *networks, unsigned n, struct virtio_net_stats *ret_stats)
+{
+	if (!machine_net_stats(networks->links[n].machine, n, ret_stats) && networks->list[n])
+		network_stats(networks->list[n], ret_stats);
+}
+
+const char *networks_tap(const struct networks *networks, unsigned n)
+{
+	return networks->list[n] ? network_tap(networks->list[n]) : "";
+}
+
 void networks_free(struct networks *networks)
 {
 	for (unsigned i = 0; i < MACHINE_NETS_MAX; i++)

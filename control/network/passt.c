@@ -3,7 +3,6 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
-#include "control/network/child.h"
 #include "control/network/resolv.h"
 
 #include <arpa/inet.h>
@@ -173,8 +172,7 @@ static int take_frame(int fd)
 	       f.arp.ea_hdr.ar_op == htons(ARPOP_REPLY);
 }
 
-/* What it says at every start, where there is no syslog or it was root. */
-static bool is_noise(const char *line)
+bool passt_is_noise(const char *line)
 {
 	return !strncmp(line, "Failed to send ", strlen("Failed to send ")) ||
 	       !strncmp(line, "Don't run as root", strlen("Don't run as root"));
@@ -189,7 +187,7 @@ static int fail(const char *words, struct err *err)
 	for (const char *at = words; *at && n < sizeof(line);) {
 		int length = (int)strcspn(at, "\n");
 
-		if (length && !is_noise(at))
+		if (length && !passt_is_noise(at))
 			n += (size_t)snprintf(line + n, sizeof(line) - n, "%s%.*s", n ? "; " : "",
 					      length, at);
 		at += length;
@@ -221,26 +219,27 @@ static int wait_answer(const struct child *child, struct err *err)
 	return fail(words, err);
 }
 
-int passt_open(const struct machine_net *net, struct net_addresses *addresses, int *ret_fd,
-	       struct err *err)
+int passt_open(const struct machine_net *net, struct net_addresses *addresses,
+	       struct child *ret_child, struct err *err)
 {
 	struct net_addresses chosen = *addresses;
-	struct child child = {.fd = -1, .words = -1};
 	struct arguments a = {.n = 0};
 	int res;
 
+	*ret_child = CHILD_NONE;
 	choose(&chosen);
 	make_arguments(&a, net, &chosen);
-	res = child_start(a.list, "passt", false, &child, err);
-	if (!res) {
-		/* the socket takes it before passt is there */
-		(void)ask(&child, net->mac, &chosen);
-		res = wait_answer(&child, err);
+	res = child_start(a.list, "passt", false, ret_child, err);
+	if (res)
+		return res;
+	/* the socket takes it before passt is there */
+	(void)ask(ret_child, net->mac, &chosen);
+	res = wait_answer(ret_child, err);
+	if (res) {
+		child_end(ret_child);
+		child_close(ret_child);
+		return res;
 	}
-	if (!res) {
-		*ret_fd = steal_fd(&child.fd);
-		*addresses = chosen;
-	}
-	child_close(&child);
-	return res;
+	*addresses = chosen;
+	return 0;
 }

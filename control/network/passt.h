@@ -11,6 +11,7 @@
 #define CONTROL_NETWORK_PASST_H
 
 #include "base/err.h"
+#include "control/network/child.h"
 #include "vmm/config.h"
 
 /*
@@ -19,12 +20,15 @@
  * DNS by resolv_read(). The guest is to be configured with them; it gets the same by DHCP. passt
  * answers already when this returns.
  *
- * *ret_fd: a stream socket, the caller's; each frame behind its length (4 bytes, big endian), as of
- * QEMU's -netdev stream. It has ended when read(2) says so.
+ * ret_child->fd: a stream socket; each frame behind its length (4 bytes, big endian), as of QEMU's
+ * -netdev stream. It has ended when read(2) says so, and is started again the same, see child.h.
  *
  * -ENOENT: no passt; -EIO: what it said (no default route, a port is taken). Waits up to 10 s.
  */
-int passt_open(const struct machine_net *net, struct net_addresses *addresses, int *ret_fd,
-	       struct err *err);
+int passt_open(const struct machine_net *net, struct net_addresses *addresses,
+	       struct child *ret_child, struct err *err);
+
+/* Is it what passt says at every start, where there is no syslog or it was root? */
+bool passt_is_noise(const char *line);
 
 #endif

@@ -30,6 +30,11 @@
 
 struct rules {
 	struct child nft;
+	char tap[IFNAMSIZ];
+	char *text; /* the commands */
+	size_t used;
+	bool in_place;
+	char words[WORDS_MAX]; /* of nft, since it was fed */
 };
 
 struct commands {
@@ -141,6 +146,41 @@ static void add_nat(struct commands *c, uint32_t host_address)
 		add_forward(c, &c->net->forwards[i]);
 }
 
+/* As net_spoof.c has it. */
+static void add_guard_ipv6(struct commands *c)
+{
+	const struct net_addresses *a = &c->net->addresses;
+	const uint8_t *m = c->net->mac;
+	char saddr[(NET_IPV6_MAX + 1) * (INET6_ADDRSTRLEN + 2)], target[(NET_IPV6_MAX + 1) * 40];
+	int s, t;
+
+	/* the link-local one of its MAC: RFC 4291 appendix A */
+	s = snprintf(saddr, sizeof(saddr), "fe80::%02x%02x:%02xff:fe%02x:%02x%02x", m[0] ^ 2, m[1],
+		     m[2], m[3], m[4], m[5]);
+	t = snprintf(target, sizeof(target), "0xfe80000000000000%02x%02x%02xfffe%02x%02x%02x",
+		     m[0] ^ 2, m[1], m[2], m[3], m[4], m[5]);
+	for (unsigned i = 0; i < a->nipv6; i++) {
+		char text[INET6_ADDRSTRLEN];
+
+		inet_ntop(AF_INET6, a->ipv6[i].bytes, text, sizeof(text));
+		s += snprintf(saddr + s, sizeof(saddr) - (size_t)s, ", %s", text);
+		t += snprintf(target + t, sizeof(target) - (size_t)t, ", 0x");
+		for (unsigned k = 0; k < 16; k++)
+			t += snprintf(target + t, sizeof(target) - (size_t)t, "%02x",
+				      a->ipv6[i].bytes[k]);
+	}
+	add(c, "add rule netdev %s in ip6 saddr != { ::, %s } drop\n", c->table, saddr);
+	add(c, "add rule netdev %s in ip6 saddr :: meta l4proto != icmpv6 drop\n", c->table);
+	add(c, "add rule netdev %s in icmpv6 type { nd-router-advert, nd-redirect } drop\n",
+	    c->table);
+	add(c, "add rule netdev %s in icmpv6 type nd-neighbor-advert @th,64,128 != { %s } drop\n",
+	    c->table, target);
+	add(c,
+	    "add rule netdev %s in ip6 saddr :: icmpv6 type nd-neighbor-solicit @th,64,128 != { "
+	    "%s } drop\n",
+	    c->table, target);
+}
+
 static void add_guard(struct commands *c)
 {
 	const uint8_t *m = c->net->mac;
@@ -154,10 +194,13 @@ static void add_guard(struct commands *c)
 	    c->table, c->tap);
 	add(c, "add rule netdev %s in ether saddr != %s drop\n", c->table, mac);
 	add(c, "add rule netdev %s in arp saddr ether != %s drop\n", c->table, mac);
-	if (!c->net->addresses.guest)
+	if (!c->net->addresses.guest && !c->net->addresses.nipv6)
 		return;
 	/* the host takes the tag 0 off, and looks at what is below */
 	add(c, "add rule netdev %s in @ll,96,16 { 0x8100, 0x88a8, 0x9100 } drop\n", c->table);
+	add_guard_ipv6(c);
+	if (!c->net->addresses.guest)
+		return;
 	add(c, "add rule netdev %s in arp saddr ip != { 0.0.0.0, %s } drop\n", c->table, c->guest);
 	add(c, "add rule netdev %s in ip saddr 0.0.0.0 udp dport 67 accept\n", c->table);
 	add(c, "add rule netdev %s in ip saddr != %s drop\n", c->table, c->senders);
@@ -231,34 +274,46 @@ static int judge(const char *words, bool ended, struct err *err)
 	return err_set(err, code, "nft: %.*s: %.*s", what, error, command, line + 1);
 }
 
-static int feed(const struct commands *c, struct rules *r, struct err *err)
+static int feed(struct rules *r, struct err *err)
 {
-	char words[WORDS_MAX] = "";
-	int res = 1;
-
-	if (send(r->nft.fd, c->text, c->used, MSG_NOSIGNAL) < 0 && errno != EPIPE)
+	*r->words = 0;
+	if (send(r->nft.fd, r->text, r->used, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno != EPIPE)
 		return err_sys(err, errno, "nft");
+	return 0;
+}
+
+static int feed_and_wait(struct rules *r, struct err *err)
+{
+	int res = feed(r, err) ? -EIO : 1;
+
 	while (res == 1) {
-		res = child_listen(&r->nft, words, sizeof(words), NFT_MS);
+		res = child_listen(&r->nft, r->words, sizeof(r->words), NFT_MS);
 		if (res < 0)
 			return err_sys(err, -res, "nft");
-		res = judge(words, !res, err);
+		res = judge(r->words, !res, err);
 	}
+	r->in_place = !res;
 	return res;
 }
 
 static int attempt(const struct commands *c, struct rules **ret, struct err *err)
 {
 	static const char *const argv[] = {"nft", "-i", NULL};
-	struct rules *r = malloc(sizeof(*r));
+	struct rules *r = calloc(1, sizeof(*r));
 	int res;
 
-	if (!r)
+	if (r)
+		r->text = strdup(c->text);
+	if (!r || !r->text) {
+		free(r);
 		return err_set(err, ENOMEM, "out of memory");
-	r->nft = (struct child){.fd = -1, .words = -1};
+	}
+	r->nft = CHILD_NONE;
+	r->used = c->used;
+	snprintf(r->tap, sizeof(r->tap), "%s", c->tap);
 	res = child_start(argv, "nftables", true, &r->nft, err);
 	if (!res)
-		res = feed(c, r, err);
+		res = feed_and_wait(r, err);
 	if (res)
 		rules_free(r);
 	else
@@ -321,18 +376,88 @@ int rules_open(const struct machine_net *net, const char *tap, uint32_t host_add
 	return res;
 }
 
-void rules_free(struct rules *rules)
+/* ---- watching ---- */
+
+void rules_poll_fds(const struct rules *rules, int ret_fds[2])
+{
+	ret_fds[0] = rules->nft.keeper;
+	ret_fds[1] = rules->nft.words;
+}
+
+/* A new nft gets the commands; one that does not take them ends, and the next is tried. */
+static void begin_again(struct rules *r)
+{
+	struct err err = ERR_INIT;
+
+	if (feed(r, &err))
+		log_warn("network: rules of %s: %s", r->tap, err.msg);
+}
+
+static void judge_again(struct rules *r)
+{
+	struct err err = ERR_INIT;
+	int res = judge(r->words, false, &err);
+
+	if (res == 1)
+		return;
+	*r->words = 0;
+	if (!res) {
+		r->in_place = true;
+		log_warn("network: rules of %s are in place again", r->tap);
+		return;
+	}
+	log_warn("network: rules of %s: %s", r->tap, err.msg);
+	if (!r->in_place)
+		shutdown(r->nft.fd, SHUT_WR);
+}
+
+bool rules_look(struct rules *r)
+{
+	char ended[32];
+
+	switch (child_news(&r->nft, ended, sizeof(ended))) {
+	case CHILD_ENDED:
+		if (r->in_place)
+			log_warn("network: nft of %s has ended (%s), and its rules are gone; it is "
+				 "started again",
+				 r->tap, ended);
+		r->in_place = false;
+		break;
+	case CHILD_BEGUN:
+		begin_again(r);
+		break;
+	case CHILD_ALONE:
+		log_warn("network: nobody watches nft of %s any more", r->tap);
+		break;
+	case CHILD_NOTHING:
+		break;
+	}
+	if (child_hear(&r->nft, r->words, sizeof(r->words)))
+		judge_again(r);
+	return r->in_place;
+}
+
+void rules_end(struct rules *rules)
 {
 	char words[WORDS_MAX] = "";
 
+	if (rules->nft.fd < 0)
+		return;
+	child_end(&rules->nft);
+	/* it reads the end, and ends itself, which is our end */
+	shutdown(rules->nft.fd, SHUT_WR);
+	while (child_listen(&rules->nft, words, sizeof(words), END_MS) > 0)
+		;
+	cleanup_fd(&rules->nft.fd);
+	rules->nft.fd = -1;
+}
+
+void rules_free(struct rules *rules)
+{
 	if (!rules)
 		return;
-	if (rules->nft.fd >= 0) {
-		/* it reads the end, and ends itself, which is our end */
-		shutdown(rules->nft.fd, SHUT_WR);
-		while (child_listen(&rules->nft, words, sizeof(words), END_MS) > 0)
-			;
-	}
+	rules_end(rules);
 	child_close(&rules->nft);
+	free(rules->text);
 	free(rules);
 }

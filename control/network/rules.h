@@ -39,7 +39,8 @@ struct rules;
  *
  * guard: dropped are frames from another MAC than net->mac, ARP that tells of another MAC or, where
  * net->addresses.guest is known, of another address, and then all IPv4 from another but DHCP from
- * 0.0.0.0, and frames with a VLAN tag.
+ * 0.0.0.0, IPv6 from another than the given ones and the link-local one of the MAC, neighbour
+ * advertisements of others, router advertisements, redirects, and frames with a VLAN tag.
  *
  * Nothing to do: 0, and *ret is NULL. -ENOENT: no nft; -ENODEV: no such tap; -EPERM: no
  * CAP_NET_ADMIN, or another process has rules of it; -EINVAL: nat or forwards without the guest's
@@ -47,7 +48,20 @@ struct rules;
  */
 int rules_open(const struct machine_net *net, const char *tap, uint32_t host_address, bool guard,
 	       struct rules **ret, struct err *err);
-/* The rules are gone when it returns. NULL is accepted. */
+
+/*
+ * Watching. nft(8) is started again when it has ended, which takes the rules along; then they are
+ * put in place anew.
+ *
+ * rules_poll_fds(): readable when rules_look() has something to do. It says whether the rules are
+ * in place, does not wait, and logs what has happened.
+ */
+void rules_poll_fds(const struct rules *rules, int ret_fds[2]); /* -1: none any more */
+bool rules_look(struct rules *rules);
+
+/* The rules are gone when it returns. Only rules_free() follows. */
+void rules_end(struct rules *rules);
+/* Also that, before. NULL is accepted. */
 void rules_free(struct rules *rules);
 
 #endif

@@ -179,6 +179,26 @@ static int set_address(void *target, const char *value, struct err *err)
 	return parse_network(value, 1, 31, &a->guest, &a->prefix, err);
 }
 
+static int set_address6(void *target, const char *value, struct err *err)
+{
+	struct net_addresses *a = &((struct net_target *)target)->net->addresses;
+	struct net_ipv6 *ipv6 = &a->ipv6[a->nipv6];
+	const char *slash = strchr(value, '/');
+	char address[INET6_ADDRSTRLEN];
+
+	if (a->nipv6 == NET_IPV6_MAX)
+		return err_set(err, EINVAL, "there are %d already", NET_IPV6_MAX);
+	if (slash && (size_t)(slash - value) < sizeof(address)) {
+		snprintf(address, sizeof(address), "%.*s", (int)(slash - value), value);
+		if (inet_pton(AF_INET6, address, ipv6->bytes) == 1 && ipv6->bytes[0] != 0xff &&
+		    !parse_unsigned(slash + 1, 1, 128, &ipv6->prefix)) {
+			a->nipv6++;
+			return 0;
+		}
+	}
+	return err_set(err, EINVAL, "'%s' is no IPv6 address/bits, such as 2001:db8::6/64", value);
+}
+
 static int set_gateway(void *target, const char *value, struct err *err)
 {
 	return parse_ipv4(value, &((struct net_target *)target)->net->addresses.gateway, err);
@@ -295,6 +315,7 @@ static const struct option_setting net_keys[] = {
     {"forward", "tcp|udp:PORT:PORT", set_forward,
      "pool, passt: host's port to guest's; may be repeated"},
     {"address", "ADDRESS/BITS", set_address, "the guest's"},
+    {"address6", "ADDRESS/BITS", set_address6, "the guest's, IPv6; may be repeated"},
     {"gateway", "ADDRESS", set_gateway, "the guest's default route"},
     {"dns", "ADDRESS", set_dns, "the guest's nameserver (the host's); may be repeated"},
     {"backend", "auto|vhost|builtin", set_backend, "who moves the packets (vhost if there)"},
@@ -309,9 +330,10 @@ static const struct option_setting net_keys[] = {
     {"containers", "on|off", set_containers, "pool: a /28 for containers is routed to it (off)"},
 };
 
-#define KEY_FORWARD 8
-#define KEY_DNS	    11
-#define MANY	    (UINT32_C(1) << KEY_FORWARD | UINT32_C(1) << KEY_DNS)
+#define KEY_FORWARD  8
+#define KEY_ADDRESS6 10
+#define KEY_DNS	     12
+#define MANY	     (UINT32_C(1) << KEY_FORWARD | UINT32_C(1) << KEY_ADDRESS6 | UINT32_C(1) << KEY_DNS)
 
 /* What does not go together. */
 static int check(const struct machine_net *net, struct err *err)
@@ -330,6 +352,8 @@ static int check(const struct machine_net *net, struct err *err)
 		return err_set(err, EINVAL, "forward= belongs to pool and passt");
 	if (net->addresses.guest && net->kind == NET_POOL)
 		return err_set(err, EINVAL, "address= is the pool's to choose; say subnets=");
+	if (net->addresses.nipv6 && net->kind == NET_PASST)
+		return err_set(err, EINVAL, "address6=: passt has IPv4 alone");
 	if (net->queues > 1 && (net->kind == NET_FD || net->kind == NET_PASST))
 		return err_set(err, EINVAL, "queues=%u: it has one", net->queues);
 	if (net->addresses.gateway && !net->addresses.guest)

@@ -10,6 +10,7 @@
 #include "control/options/parse.h"
 #include "control/options/priv.h"
 #include "control/sandbox/sandbox.h"
+#include "vmm/arch.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -272,7 +273,23 @@ static int set_transport(void *target, const char *value, struct err *err)
 	if (strcmp(value, "pci") != 0 && strcmp(value, "mmio") != 0)
 		return err_set(err, EINVAL, "'%s' is neither pci nor mmio", value);
 	o->machine.transport = *value == 'p' ? MACHINE_PCI : MACHINE_MMIO;
+	o->transport_given = true;
 	return 0;
+}
+
+static int set_hw(void *target, const char *value, struct err *err)
+{
+	struct run_options *o = target;
+
+	if (strcmp(value, "acpi") != 0 && strcmp(value, "fdt") != 0)
+		return err_set(err, EINVAL, "'%s' is neither acpi nor fdt", value);
+	o->machine.hw = *value == 'a' ? MACHINE_HW_ACPI : MACHINE_HW_FDT;
+	return 0;
+}
+
+static int set_dump_dtb(void *target, const char *value, struct err *err)
+{
+	return set_text(&((struct run_options *)target)->dump_dtb, value, err);
 }
 
 static int set_hugepages(void *target, const char *value, struct err *err)
@@ -371,7 +388,7 @@ static int set_help(void *target, const char *value, struct err *err)
 }
 
 static const struct option_setting run_settings[] = {
-    {"kernel", "FILE", set_kernel, "kernel: bzImage (vmlinuz) or ELF vmlinux; needed"},
+    {"kernel", "FILE", set_kernel, "the kernel (vmlinuz); needed"},
     {"root", "KEY=VALUE,...", set_root, "disk that holds the root file system"},
     {"disk", "KEY=VALUE,...", set_disk, "a further disk; may be repeated"},
     {"cpus", "N", set_cpus, "virtual CPUs (1)"},
@@ -384,6 +401,7 @@ static const struct option_setting run_settings[] = {
     {"cpu", "host,-FEATURE,...", set_cpu, "CPU features hidden from the guest (host)"},
     {"console", "stdio|file:PATH|none", set_console, "where the serial console goes (stdio)"},
     {"transport", "pci|mmio", set_transport, "how virtio devices are attached (pci)"},
+    {"hw", "acpi|fdt", set_hw, "how the kernel is told of the hardware"},
     {"hugepages", "2M|1G", set_hugepages, "guest memory from the host's reserved huge pages"},
     {"prealloc", NULL, set_prealloc, "take all guest memory at the start"},
     {"io", "auto|io_uring|epoll", set_io, "how the host's I/O is done (auto)"},
@@ -395,6 +413,7 @@ static const struct option_setting run_settings[] = {
     {"exec", "COMMAND", set_exec, "run this in the guest, and end with its exit status"},
     {"start-timeout", "SECONDS", set_start_timeout, "how long the guest's agent may take (30)"},
     {"dry-run", NULL, set_dry_run, "make the whole machine, but do not start it"},
+    {"dump-dtb", "FILE", set_dump_dtb, "write the device tree, and start nothing"},
     {"log", "error|warn|info|debug", set_log, "how much is logged on standard error (warn)"},
     {"help", NULL, set_help, "print this"},
 };
@@ -433,6 +452,7 @@ void run_options_fini(struct run_options *options)
 {
 	machine_config_fini(&options->machine);
 	free(steal_ptr(&options->console_path));
+	free(steal_ptr(&options->dump_dtb));
 }
 
 /* One option at argv[*i], "--name value" or "--name=value"; *i ends on the last word used. */
@@ -486,6 +506,14 @@ static int options_settle(struct run_options *o, struct err *err)
 	struct machine_config *m = &o->machine;
 	bool wanted = o->exec != NULL;
 
+	if (!o->transport_given)
+		m->transport = arch_transport(m);
+	o->dry_run |= o->dump_dtb != NULL;
+	if (o->dump_dtb && !arch_by_fdt(m))
+		return err_set(
+		    err, EINVAL,
+		    "--dump-dtb: this machine is described by ACPI; one with --hw fdt has "
+		    "a device tree");
 	for (unsigned i = 0; i < m->ndisks; i++)
 		wanted |= m->disks[i].mount.target != NULL;
 	if (wanted) {

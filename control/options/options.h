@@ -35,7 +35,9 @@ struct run_options {
 	bool sandbox;		 /* the process is locked in */
 	bool dry_run;		 /* make the machine, start nothing */
 	bool no_boot;		 /* set by the caller: another says what is booted */
-	bool help;		 /* --help was given: nothing else has been checked */
+	char *dump_dtb;		 /* file for the device tree; starts nothing either */
+	bool transport_given;
+	bool help; /* --help was given: nothing else has been checked */
 };
 
 /*

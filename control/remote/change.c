@@ -1,5 +1,5 @@
 /*
- * `lodge pause`, `lodge resume` and `lodge resize`: of a VM that runs.
+ * `lodge pause`, `lodge resume`, `lodge link` and `lodge resize`: of a VM that runs.
  */
 #include "base/checked.h"
 #include "control/options/parse.h"
@@ -71,6 +71,62 @@ static const struct remote_command resume_command = {
     .operands_max = 1,
     .operands_help = "the VM's name",
     .run = resume_run,
+};
+
+/* ---- link ---------------------------------------------------------------------------------------
+ */
+
+/* "net1" or "1"; -1: neither. */
+static int net_index(const char *word)
+{
+	unsigned index;
+
+	if (!strncmp(word, "net", 3))
+		word += 3;
+	return parse_unsigned(word, 0, MACHINE_NETS_MAX - 1, &index) ? -1 : (int)index;
+}
+
+static bool is_up(const char *word)
+{
+	return !strcmp(word, "up");
+}
+
+static int link_check(const struct remote_options *options, const char *const *operands,
+		      unsigned noperands, struct err *err)
+{
+	const char *state = noperands ? operands[noperands - 1] : "";
+
+	(void)options;
+	if (noperands < 2 || (!is_up(state) && strcmp(state, "down") != 0))
+		return err_set(err, EINVAL, "say NAME [NET] up|down, such as: web net0 down");
+	if (noperands == 3 && net_index(operands[1]) < 0)
+		return err_set(err, EINVAL, "'%s' is no interface; say net0, net1, ...",
+			       operands[1]);
+	return 0;
+}
+
+static int link_run(struct remote *r, const char *const *operands, unsigned noperands)
+{
+	Lodge__V1__SetVmLinkRequest request = LODGE__V1__SET_VM_LINK_REQUEST__INIT;
+
+	request.name = remote_borrow(operands[0]);
+	request.network = noperands == 3 ? (unsigned)net_index(operands[1]) : 0;
+	request.up = is_up(operands[noperands - 1]);
+	return change(r, "SetVmLink", &request.base);
+}
+
+static const struct remote_command link_command = {
+    .name = "link",
+    .usage = "NAME [NET] up|down",
+    .about =
+	"Plugs in, or pulls out, the cable of an interface of a running VM. NET is net0 (which\n"
+	"is meant without it), net1, ... in the order in which they were asked for.\n",
+    .settings = change_settings,
+    .nsettings = ARRAY_LEN(change_settings),
+    .operands_max = 3,
+    .operands_help = "NAME [NET] up|down",
+    .check = link_check,
+    .run = link_run,
 };
 
 /* ---- resize -------------------------------------------------------------------------------------
@@ -231,6 +287,16 @@ int cmd_pause(int argc, char **argv)
 int cmd_resume(int argc, char **argv)
 {
 	return change_command(&resume_command, argc, argv);
+}
+
+int cmd_link(int argc, char **argv)
+{
+	return change_command(&link_command, argc, argv);
+}
+
+void cmd_link_help(void)
+{
+	remote_help(&link_command);
 }
 
 int cmd_resize(int argc, char **argv)

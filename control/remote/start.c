@@ -191,10 +191,6 @@ static int check_disk(const struct machine_disk *disk, bool is_root, struct err 
 		key = "direct";
 	else if (is_root && *disk->serial)
 		key = "serial";
-	else if (is_root && disk->bytes_per_s)
-		key = "bytes_per_s";
-	else if (is_root && disk->ops_per_s)
-		key = "ops_per_s";
 	if (!key)
 		return 0;
 	return err_set(err, EINVAL, "%s path=%s: the key %s is not for a server's VMs", option,
@@ -233,6 +229,8 @@ static int put_root(struct start_request *q, const struct machine_config *m, str
 	q->vm.rootfs_type = image_type(root);
 	q->vm.rootfs_writable = !root->image.read_only;
 	q->vm.rootfs_partition = m->root_partition;
+	q->vm.rootfs_bytes_per_s = root->bytes_per_s;
+	q->vm.rootfs_ops_per_s = root->ops_per_s;
 	if (m->root_label)
 		q->vm.rootfs_label = m->root_label;
 	if (m->root_fstype)

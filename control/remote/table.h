@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-#define TABLE_COLUMNS_MAX 12
+#define TABLE_COLUMNS_MAX 16
 
 struct table_column {
 	const char *title;
@@ -24,9 +24,13 @@ struct table {
 	bool failed; /* out of memory: what is missing is not printed */
 };
 
-#define TABLE_INIT(c)                                                  \
-	{                                                              \
-		.columns = (c), .ncolumns = sizeof(c) / sizeof((c)[0]) \
+/* More columns than there may be do not compile. */
+#define TABLE_INIT(c)                                                                          \
+	{                                                                                      \
+		.columns = (c),                                                                \
+		.ncolumns =                                                                    \
+		    sizeof(c) / sizeof((c)[0]) +                                               \
+		    0 * sizeof(char[sizeof(c) / sizeof((c)[0]) <= TABLE_COLUMNS_MAX ? 1 : -1]) \
 	}
 
 /* The next cell, row by row. Control characters become '?'. */

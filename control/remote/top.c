@@ -62,6 +62,7 @@ static const struct option_setting top_settings[] = {
 struct totals {
 	uint64_t cpu_ns, exits;
 	uint64_t reads, writes, read_bytes, write_bytes; /* of all disks */
+	uint64_t rx_bytes, tx_bytes;			 /* of all interfaces */
 };
 
 static void add_operation(const Lodge__V1__BlockOperationMetrics *op, uint64_t *operations,
@@ -84,6 +85,10 @@ static struct totals totals_of(const Lodge__V1__VmMetrics *vm)
 	for (size_t i = 0; i < vm->n_disks; i++) {
 		add_operation(vm->disks[i]->read, &t.reads, &t.read_bytes);
 		add_operation(vm->disks[i]->write, &t.writes, &t.write_bytes);
+	}
+	for (size_t i = 0; i < vm->n_networks; i++) {
+		t.rx_bytes += vm->networks[i]->rx_bytes;
+		t.tx_bytes += vm->networks[i]->tx_bytes;
 	}
 	return t;
 }
@@ -118,6 +123,7 @@ struct rates {
 	const Lodge__V1__VmMetrics *vm;
 	bool known;							   /* the rest */
 	double cpu_percent, exits, reads, writes, read_bytes, write_bytes; /* per second */
+	double rx_bytes, tx_bytes;
 };
 
 static double per_second(uint64_t now, uint64_t before, double seconds)
@@ -143,6 +149,8 @@ static struct rates rates_of(const struct sample *now, const struct sample *befo
 	r.writes = per_second(b.writes, a.writes, seconds);
 	r.read_bytes = per_second(b.read_bytes, a.read_bytes, seconds);
 	r.write_bytes = per_second(b.write_bytes, a.write_bytes, seconds);
+	r.rx_bytes = per_second(b.rx_bytes, a.rx_bytes, seconds);
+	r.tx_bytes = per_second(b.tx_bytes, a.tx_bytes, seconds);
 	return r;
 }
 
@@ -177,7 +185,8 @@ static void print_table(const struct rates *rates, size_t n, size_t rows, unsign
 	static const struct table_column columns[] = {
 	    {"NAME", false},   {"PID", true},	   {"UP", true},	{"CPU%", true},
 	    {"MEM", true},     {"OF", true},	   {"EXITS/S", true},	{"READ/S", true},
-	    {"WRITE/S", true}, {"READ B/S", true}, {"WRITE B/S", true},
+	    {"WRITE/S", true}, {"READ B/S", true}, {"WRITE B/S", true}, {"RX B/S", true},
+	    {"TX B/S", true},
 	};
 	struct table t = TABLE_INIT(columns);
 
@@ -199,6 +208,8 @@ static void print_table(const struct rates *rates, size_t n, size_t rows, unsign
 		rate_cell(&t, r, r->writes, false);
 		rate_cell(&t, r, r->read_bytes, true);
 		rate_cell(&t, r, r->write_bytes, true);
+		rate_cell(&t, r, r->rx_bytes, true);
+		rate_cell(&t, r, r->tx_bytes, true);
 	}
 	table_print(&t, stdout, rows, width, newline);
 	table_free(&t);
@@ -234,6 +245,8 @@ static void print_rates_json(const struct rates *rates, size_t n, double seconds
 		json_rate(&j, "writes_per_second", r, r->writes);
 		json_rate(&j, "read_bytes_per_second", r, r->read_bytes);
 		json_rate(&j, "write_bytes_per_second", r, r->write_bytes);
+		json_rate(&j, "rx_bytes_per_second", r, r->rx_bytes);
+		json_rate(&j, "tx_bytes_per_second", r, r->tx_bytes);
 		json_end(&j);
 	}
 	json_end(&j);

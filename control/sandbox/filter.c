@@ -13,19 +13,12 @@
 #include "base/checked.h"
 #include "control/sandbox/priv.h"
 
+#include <arch_host.h>
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
 #include <sys/socket.h>
-
-#if defined(__x86_64__)
-#define ARCH AUDIT_ARCH_X86_64
-#elif defined(__aarch64__)
-#define ARCH AUDIT_ARCH_AARCH64
-#else
-#error "which architecture do system calls have here?"
-#endif
 
 #define CALLS_MAX 128
 
@@ -176,7 +169,7 @@ int sandbox_compile(const struct sandbox_rule *rules, size_t n, enum thread_role
 	if (!collect(&c))
 		return -E2BIG;
 	emit_load(&c, offsetof(struct seccomp_data, arch));
-	emit(&c, BPF_JMP | BPF_JEQ | BPF_K, 1, 0, ARCH);
+	emit(&c, BPF_JMP | BPF_JEQ | BPF_K, 1, 0, HOST_AUDIT_ARCH);
 	emit_return(&c, SECCOMP_RET_KILL_PROCESS);
 	emit_load(&c, offsetof(struct seccomp_data, nr));
 	if (c.ncalls)

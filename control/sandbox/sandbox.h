@@ -34,7 +34,7 @@ enum sandbox_root {
 };
 
 /* Directories where files may be removed. */
-#define SANDBOX_DIRS_MAX 2
+#define SANDBOX_DIRS_MAX 3
 struct sandbox_dirs {
 	int fd[SANDBOX_DIRS_MAX];
 	unsigned n;

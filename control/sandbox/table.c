@@ -187,9 +187,11 @@ static const struct sandbox_rule rules[] = {
     IOCTL(KVM_GET_SREGS, C | V, "likewise; the kernel's entry"),
     IOCTL(KVM_SET_REGS, C, "the kernel's entry"),
     IOCTL(KVM_SET_SREGS, C, "likewise"),
+    IOCTL(KVM_GET_ONE_REG, C | V, "where a vCPU of 64-bit Arm failed"),
+    IOCTL(KVM_SET_ONE_REG, C, "the kernel's entry there"),
 
-#ifdef __x86_64__
-    /* what other architectures have no number for */
+#ifdef __NR_open
+    /* what only the older architectures have a number for */
     ANY(epoll_wait, C | I, "epoll: waits"),
     ANY(poll, C | I, "epoll: is a stream ready? is a tap gone?"),
     ANY(getpgrp, C, "is this process in the foreground?"),
@@ -198,33 +200,39 @@ static const struct sandbox_rule rules[] = {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZERS "the sanitizers: reports, and the search for leaks at the end"
     ANY(openat, ALL, SANITIZERS),
-    ANY(open, ALL, SANITIZERS),
     ANY(close, ALL, SANITIZERS),
     ANY(read, ALL, SANITIZERS),
-    ANY(readlink, ALL, SANITIZERS),
     ANY(getdents64, ALL, SANITIZERS),
-    ANY(stat, ALL, SANITIZERS),
     ANY(newfstatat, ALL, SANITIZERS),
-    ANY(access, ALL, SANITIZERS),
     ANY(clone, ALL, SANITIZERS),
     ANY(wait4, ALL, SANITIZERS),
     ANY(ptrace, ALL, SANITIZERS),
     ANY(prctl, ALL, SANITIZERS),
     ANY(getppid, ALL, SANITIZERS),
-    ANY(pipe, ALL, SANITIZERS),
-    ANY(fork, ALL, SANITIZERS),
     ANY(execve, ALL, SANITIZERS),
-    ANY(dup2, ALL, SANITIZERS),
     ANY(fcntl, ALL, SANITIZERS),
     ANY(mmap, ALL, SANITIZERS),
     ANY(getuid, ALL, SANITIZERS),
     ANY(sigaltstack, ALL, SANITIZERS),
-    ANY(getrlimit, ALL, SANITIZERS),
     ANY(prlimit64, ALL, SANITIZERS),
     ANY(sched_getaffinity, ALL, SANITIZERS),
     ANY(process_vm_readv, ALL, SANITIZERS),
     ANY(clock_nanosleep, ALL, SANITIZERS),
     ANY(getrusage, ALL, SANITIZERS),
+    ANY(readlinkat, ALL, SANITIZERS),
+    ANY(faccessat, ALL, SANITIZERS),
+    ANY(pipe2, ALL, SANITIZERS),
+    ANY(dup3, ALL, SANITIZERS),
+#ifdef __NR_open
+    ANY(open, ALL, SANITIZERS),
+    ANY(readlink, ALL, SANITIZERS),
+    ANY(stat, ALL, SANITIZERS),
+    ANY(access, ALL, SANITIZERS),
+    ANY(pipe, ALL, SANITIZERS),
+    ANY(fork, ALL, SANITIZERS),
+    ANY(dup2, ALL, SANITIZERS),
+    ANY(getrlimit, ALL, SANITIZERS),
+#endif
 #endif
 };
 

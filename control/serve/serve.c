@@ -351,6 +351,7 @@ static const struct ttrpc_method vms_methods[] = {
     {"PauseVm", VMS(pause_vm), 0, pass_on, NULL, NULL, pass_on_cancelled},
     {"ResumeVm", VMS(resume_vm), 0, pass_on, NULL, NULL, pass_on_cancelled},
     {"ResizeVmDisk", VMS(resize_vm_disk), 0, pass_on, NULL, NULL, pass_on_cancelled},
+    {"SetVmLink", VMS(set_vm_link), 0, pass_on, NULL, NULL, pass_on_cancelled},
     {"GetMetrics", VMS(get_metrics), 0, get_metrics, NULL, NULL, metrics_given_up},
     {"GetMetricsText", &lodge__v1__get_metrics_request__descriptor,
      &lodge__v1__get_metrics_text_response__descriptor, 0, get_metrics, NULL, NULL,

@@ -2,6 +2,7 @@
 #include "control/vm/metrics.h"
 
 #include "base/checked.h"
+#include "control/network/networks.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,11 @@ struct disk_metrics {
 	char device[8];
 };
 
+struct net_metrics {
+	Lodge__V1__NetworkMetrics msg;
+	char device[8];
+};
+
 struct vcpu_metrics {
 	Lodge__V1__VcpuMetrics msg;
 	Lodge__V1__ExitMetrics exits[VCPU_EXITS], *exit_list[VCPU_EXITS];
@@ -27,7 +33,9 @@ struct metrics {
 	Lodge__V1__ConsoleMetrics console;
 	Lodge__V1__VcpuMetrics *vcpu_list[MACHINE_CPUS_MAX];
 	Lodge__V1__BlockMetrics *disk_list[MACHINE_DISKS_MAX];
+	Lodge__V1__NetworkMetrics *net_list[MACHINE_NETS_MAX];
 	struct disk_metrics disks[MACHINE_DISKS_MAX];
+	struct net_metrics nets[MACHINE_NETS_MAX];
 	struct vcpu_metrics vcpus[]; /* of as many as there are */
 };
 
@@ -89,6 +97,25 @@ static void fill_disk(struct disk_metrics *d, unsigned n, const char *path)
 	}
 }
 
+static void fill_net(struct net_metrics *m, const struct networks *networks, unsigned n)
+{
+	struct virtio_net_stats s;
+
+	networks_stats(networks, n, &s);
+	lodge__v1__network_metrics__init(&m->msg);
+	snprintf(m->device, sizeof(m->device), "net%u", n);
+	m->msg.device = m->device;
+	m->msg.tap = text(networks_tap(networks, n));
+	m->msg.link_up = s.link_up;
+	m->msg.rx_packets = s.rx_packets;
+	m->msg.rx_bytes = s.rx_bytes;
+	m->msg.rx_dropped = s.rx_dropped;
+	m->msg.tx_packets = s.tx_packets;
+	m->msg.tx_bytes = s.tx_bytes;
+	m->msg.tx_dropped = s.tx_dropped;
+	m->msg.tx_spoofed = s.tx_spoofed;
+}
+
 static uint64_t resident_bytes(int statm_fd)
 {
 	unsigned long long size, resident;
@@ -109,7 +136,7 @@ static uint64_t cpu_time_ns(void)
 }
 
 /* What only a machine that runs has. */
-static void fill_machine(struct metrics *m, const struct vm *vm)
+static void fill_machine(struct metrics *m, struct vm *vm)
 {
 	const struct machine_config *config = vm_config(vm);
 	struct machine *machine = vm_machine(vm);
@@ -130,6 +157,12 @@ static void fill_machine(struct metrics *m, const struct vm *vm)
 		machine_disk_stats(machine, i, &m->disks[i].stats);
 		fill_disk(&m->disks[i], i, config->disks[i].image.path);
 		m->disk_list[i] = &m->disks[i].msg;
+	}
+	m->msg.networks = m->net_list;
+	m->msg.n_networks = config->nnets;
+	for (unsigned i = 0; i < config->nnets; i++) {
+		fill_net(&m->nets[i], vm_networks(vm), i);
+		m->net_list[i] = &m->nets[i].msg;
 	}
 }
 

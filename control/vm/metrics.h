@@ -11,7 +11,7 @@
 #include "proto/lodge.pb-c.h"
 
 struct vm_metrics_sources {
-	const struct vm *vm;
+	struct vm *vm;
 	const struct vm_console *console;
 	const char *name;
 	int statm_fd; /* /proc/self/statm, opened before the process is locked in; -1: none */

@@ -130,6 +130,8 @@ static int add_root(const VmTools__Concierge__VirtualMachineSpec *vm, struct mac
 				  config_check_label, err);
 	if (!res && *vm->rootfs_label && vm->rootfs_partition)
 		res = err_set(err, EINVAL, "rootfs_label and rootfs_partition are both given");
+	disk->bytes_per_s = vm->rootfs_bytes_per_s;
+	disk->ops_per_s = vm->rootfs_ops_per_s;
 	if (!res)
 		res = set_string(&disk->image.path, vm->rootfs, err);
 	if (res)

@@ -250,6 +250,7 @@ static void vm_boot(struct vm *vm)
 	if (boot_wanted(&vm->config))
 		boot_begin(&vm->boot, vm->setup.loop, &vm->guest, &vm->config,
 			   vm->request->start_timeout_ms, vm_booted, vm);
+	networks_watch(&vm->networks, vm->machine, vm->setup.loop);
 	machine_start(vm->machine);
 	vm->callbacks.booting(vm->callbacks.ctx);
 	if (!vm->boot.guest)
@@ -417,6 +418,11 @@ uint64_t vm_started_ns(const struct vm *vm)
 const struct machine_config *vm_config(const struct vm *vm)
 {
 	return &vm->config;
+}
+
+struct networks *vm_networks(struct vm *vm)
+{
+	return &vm->networks;
 }
 
 struct guest *vm_guest(struct vm *vm)

@@ -100,6 +100,9 @@ uint64_t vm_started_ns(const struct vm *vm);
 /* What it is made of, from `booting` on. */
 const struct machine_config *vm_config(const struct vm *vm);
 
+/* The host's side of its interfaces. Likewise. */
+struct networks *vm_networks(struct vm *vm);
+
 /* The guest's vsock context id; 0: it has no vsock, or does not run. */
 uint32_t vm_cid(const struct vm *vm);
 

@@ -17,6 +17,9 @@ void vmm_guest_leaving(void *ctx);
 void vmm_paused(void *ctx);
 void vmm_refuse_pause(struct vmm_service *s, const char *why);
 
+/* vmm_link.c: the method SetVmLink */
+void vmm_set_link(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg);
+
 /* vmm_disk.c: the method ResizeVmDisk */
 void vmm_resize_disk(void *ctx, struct ttrpc_call *call, const ProtobufCMessage *msg);
 

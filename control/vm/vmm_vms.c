@@ -370,6 +370,7 @@ static const struct ttrpc_method vms_methods[] = {
     {"PauseVm", TYPES(pause_vm), 0, pause_vm, NULL, NULL, pause_cancelled},
     {"ResumeVm", TYPES(resume_vm), 0, resume_vm, NULL, NULL, resume_cancelled},
     {"ResizeVmDisk", TYPES(resize_vm_disk), 0, vmm_resize_disk, NULL, NULL, NULL},
+    {"SetVmLink", TYPES(set_vm_link), 0, vmm_set_link, NULL, NULL, NULL},
     {"GetMetrics", TYPES(get_metrics), 0, get_metrics, NULL, NULL, NULL},
     {"GetMetricsText", &lodge__v1__get_metrics_request__descriptor,
      &lodge__v1__get_metrics_text_response__descriptor, 0, get_metrics_text, NULL, NULL, NULL},

@@ -34,6 +34,7 @@ struct acpi_pm_state {
 
 struct acpi_pm {
 	const struct platform *plat;
+	struct device_place place;
 	struct irq irq;
 	struct acpi_pm_state s;
 };
@@ -86,18 +87,20 @@ static void acpi_pm_write(void *dev, uint64_t offset, unsigned size, uint64_t va
 
 static const struct bus_ops acpi_pm_ops = {acpi_pm_read, acpi_pm_write};
 
-int acpi_pm_new(const struct platform *plat, struct acpi_pm **ret_dev, struct err *err)
+int acpi_pm_new(const struct platform *plat, const struct device_place *place,
+		struct acpi_pm **ret_dev, struct err *err)
 {
 	struct acpi_pm *dev = calloc(1, sizeof(*dev));
-	struct bus_range range = {ACPI_PM_PORT, ACPI_PM_PORTS, &acpi_pm_ops, dev, "acpi_pm"};
+	struct bus_range range = {place->base, ACPI_PM_PORTS, &acpi_pm_ops, dev, "acpi_pm"};
 	int r;
 
 	if (!dev)
 		return err_sys(err, ENOMEM, "acpi_pm");
 	dev->plat = plat;
-	r = plat->ops->irq_connect(plat->ctx, ACPI_PM_GSI, &dev->irq, err);
+	dev->place = *place;
+	r = plat->ops->irq_connect(plat->ctx, place->gsi, &dev->irq, err);
 	if (!r)
-		r = bus_add(plat->pio, &range, err);
+		r = bus_add(platform_bus(plat, place), &range, err);
 	if (r) {
 		free(dev);
 		return r;
@@ -110,7 +113,7 @@ void acpi_pm_free(struct acpi_pm *dev)
 {
 	if (!dev)
 		return;
-	bus_remove(dev->plat->pio, ACPI_PM_PORT, dev);
+	bus_remove(platform_bus(dev->plat, &dev->place), dev->place.base, dev);
 	free(dev);
 }
 

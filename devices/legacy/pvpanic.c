@@ -1,5 +1,6 @@
 /*
- * pvpanic: one port on which a guest kernel says that it has panicked (QEMU docs/specs/pvpanic).
+ * pvpanic: one byte, a port or memory, on which a guest kernel says that it has panicked (QEMU
+ * docs/specs/pvpanic).
  *
  * Reading gives the events that are understood; writing a bit reports that event.
  *
@@ -15,6 +16,7 @@
 
 struct pvpanic {
 	const struct platform *plat;
+	struct device_place place;
 };
 
 static uint64_t pvpanic_read(void *dev, uint64_t offset, unsigned size)
@@ -39,16 +41,18 @@ static void pvpanic_write(void *dev, uint64_t offset, unsigned size, uint64_t va
 
 static const struct bus_ops pvpanic_ops = {pvpanic_read, pvpanic_write};
 
-int pvpanic_new(const struct platform *plat, struct pvpanic **ret_dev, struct err *err)
+int pvpanic_new(const struct platform *plat, const struct device_place *place,
+		struct pvpanic **ret_dev, struct err *err)
 {
 	struct pvpanic *dev = calloc(1, sizeof(*dev));
-	struct bus_range range = {PVPANIC_PORT, 1, &pvpanic_ops, dev, "pvpanic"};
+	struct bus_range range = {place->base, PVPANIC_BYTES, &pvpanic_ops, dev, "pvpanic"};
 	int r;
 
 	if (!dev)
 		return err_sys(err, ENOMEM, "pvpanic");
 	dev->plat = plat;
-	r = bus_add(plat->pio, &range, err);
+	dev->place = *place;
+	r = bus_add(platform_bus(plat, place), &range, err);
 	if (r) {
 		free(dev);
 		return r;
@@ -61,6 +65,6 @@ void pvpanic_free(struct pvpanic *dev)
 {
 	if (!dev)
 		return;
-	bus_remove(dev->plat->pio, PVPANIC_PORT, dev);
+	bus_remove(platform_bus(dev->plat, &dev->place), dev->place.base, dev);
 	free(dev);
 }

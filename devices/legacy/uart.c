@@ -20,6 +20,7 @@
 #include "devices/legacy/uart_priv.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -471,7 +472,7 @@ static void uart_write(void *dev, uint64_t offset, unsigned size, uint64_t value
 
 static const struct bus_ops uart_bus_ops = {uart_read, uart_write};
 
-int uart_new(const struct platform *plat, struct loop *loop, uint16_t port, unsigned gsi,
+int uart_new(const struct platform *plat, struct loop *loop, const struct device_place *place,
 	     const struct uart_sink *sink, struct uart **ret_uart, struct err *err)
 {
 	struct uart *u = calloc(1, sizeof(*u));
@@ -479,12 +480,12 @@ int uart_new(const struct platform *plat, struct loop *loop, uint16_t port, unsi
 	int r;
 
 	if (!u)
-		return err_sys(err, ENOMEM, "serial port 0x%x", port);
+		return err_sys(err, ENOMEM, "serial port 0x%" PRIx64, place->base);
 	pthread_mutex_init(&u->lock, NULL);
 	u->plat = plat;
 	u->loop = loop;
-	u->port = port;
-	snprintf(u->name, sizeof(u->name), "uart 0x%x", port);
+	u->place = *place;
+	snprintf(u->name, sizeof(u->name), "uart 0x%" PRIx64, place->base);
 	if (sink)
 		u->sink = *sink;
 	u->rx_msg.msg.fn = rx_msg_fn;
@@ -492,10 +493,10 @@ int uart_new(const struct platform *plat, struct loop *loop, uint16_t port, unsi
 	u->s.dll = 1; /* 115200 baud, should the guest ask */
 	u->s.thre = true;
 
-	r = plat->ops->irq_connect(plat->ctx, gsi, &u->irq, err);
+	r = plat->ops->irq_connect(plat->ctx, place->gsi, &u->irq, err);
 	if (!r) {
-		range = (struct bus_range){port, UART_PORTS, &uart_bus_ops, u, u->name};
-		r = bus_add(plat->pio, &range, err);
+		range = (struct bus_range){place->base, UART_PORTS, &uart_bus_ops, u, u->name};
+		r = bus_add(platform_bus(plat, place), &range, err);
 	}
 	if (r) {
 		uart_destroy(u);
@@ -511,7 +512,7 @@ void uart_free(struct uart *u)
 
 	if (!u)
 		return;
-	bus_remove(u->plat->pio, u->port, u);
+	bus_remove(platform_bus(u->plat, &u->place), u->place.base, u);
 	loop_timer_disarm(u->loop, &u->linger);
 	pthread_mutex_lock(&u->lock);
 	u->dead = true;

@@ -37,7 +37,8 @@ struct uart_sink {
 	void *ctx;
 };
 
-int uart_new(const struct platform *plat, struct loop *loop, uint16_t port, unsigned gsi,
+/* Eight registers of a byte each, whether they are ports or memory. */
+int uart_new(const struct platform *plat, struct loop *loop, const struct device_place *place,
 	     const struct uart_sink *sink, struct uart **ret_uart, struct err *err);
 void uart_free(struct uart *uart);
 

@@ -55,8 +55,8 @@ struct uart {
 	struct loop *loop;
 	struct irq irq;
 	struct uart_sink sink;
-	uint16_t port;
-	char name[16];
+	struct device_place place;
+	char name[24];
 
 	pthread_mutex_t lock;
 	struct uart_state s;

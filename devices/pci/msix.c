@@ -136,8 +136,11 @@ void pci_msix_raise(struct pci_dev *dev, unsigned vector)
 	struct pci_msix *m = dev->msix;
 	struct msix_vector *v;
 
-	if (!m || vector >= m->nvectors)
+	if (!m || vector >= m->nvectors) {
+		if (atomic_load(&dev->intx_live))
+			irq_raise(&dev->intx);
 		return;
+	}
 	v = &m->vectors[vector];
 	for (;;) {
 		unsigned offs = atomic_load(&m->offs);
@@ -183,6 +186,7 @@ static void vector_update_locked(struct pci_msix *m, unsigned vector)
 	struct msi_msg msg = {
 	    .addr = le64_load(v->entry),
 	    .data = le32_load(v->entry + 8),
+	    .requester = (uint32_t)m->dev->slot << 3,
 	};
 
 	if (!m->on || m->fmask || (v->entry[PCI_MSIX_ENTRY_CTRL] & PCI_MSIX_ENTRY_MASKED)) {
@@ -245,6 +249,12 @@ void pci_msix_config_written(struct pci_dev *dev, unsigned offset, unsigned size
 		else
 			vector_off_locked(m, i);
 	}
+}
+
+bool pci_msix_on(const struct pci_dev *dev)
+{
+	return dev->msix &&
+	       (le16_load(dev->config + dev->msix->cap + PCI_MSIX_CONTROL) & PCI_MSIX_CONTROL_ON);
 }
 
 bool pci_msix_touches(const struct pci_msix *m, unsigned bar, uint64_t offset, unsigned size)

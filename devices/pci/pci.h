@@ -24,6 +24,7 @@
 #define PCI_SLOTS	 32
 #define PCI_MSIX_MAX	 64 /* vectors of one function: one a queue and one for configuration */
 #define PCI_NO_VECTOR	 0xffff
+#define PCI_INTX	 4
 
 struct pci_dev;
 struct pci_host;
@@ -64,6 +65,8 @@ struct pci_dev {
 	struct pci_bar bars[PCI_BARS];
 	uint8_t next_cap; /* where the next capability goes; 0: 0x40 */
 	struct pci_msix *msix;
+	struct irq intx;	/* the wire of its pin INTA#; fd -1: it has none */
+	_Atomic bool intx_live; /* the wire is what interrupts: it is not off, nor MSI-X on */
 };
 
 struct pci_ids {
@@ -91,7 +94,8 @@ int pci_dev_add_msix(struct pci_dev *dev, const struct platform *plat, unsigned 
 
 /*
  * Raises a vector from any thread: delivered, or kept as a pending bit while masked or while MSI-X
- * is off. Vectors out of range (PCI_NO_VECTOR) do nothing.
+ * is off. Vectors out of range (PCI_NO_VECTOR) do nothing, or pull the wire where the function has
+ * one and MSI-X is off.
  */
 void pci_msix_raise(struct pci_dev *dev, unsigned vector);
 
@@ -111,11 +115,19 @@ struct pci_host_config {
 	uint64_t mem32_len;
 	gpa_t mem64_gpa; /* window for 64-bit BARs */
 	uint64_t mem64_len;
+	bool ports; /* configuration mechanism #1 and the reset port of a PC as well */
+	/*
+	 * Wires for functions without MSI-X: slot N is on number intx_gsi + N % PCI_INTX. They are
+	 * edges, one for each raise after what it tells of stands in the device's registers: so
+	 * sharing them loses nothing.
+	 */
+	bool intx;
+	unsigned intx_gsi;
 };
 
 #define PCI_ECAM_BYTES (UINT64_C(1) << 20)
 
-/* Makes the host bridge (slot 0) and registers 0xcf8/0xcfc and ECAM on the buses. */
+/* Makes the host bridge (slot 0) and registers ECAM, and 0xcf8/0xcfc, on the buses. */
 int pci_host_new(const struct platform *plat, const struct pci_host_config *config,
 		 struct pci_host **ret_host, struct err *err);
 void pci_host_free(struct pci_host *host);

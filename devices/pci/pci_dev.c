@@ -11,6 +11,7 @@
 #include "devices/pci/pci_regs.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <string.h>
 
 /* Marks a full capability list; no capability starts at an odd offset. */
@@ -32,7 +33,9 @@ void pci_dev_init(struct pci_dev *dev, const struct pci_dev_ops *ops, const char
 	le16_store(c + PCI_REG_SUBSYS_VENDOR, ids->subsystem_vendor);
 	le16_store(c + PCI_REG_SUBSYS, ids->subsystem);
 
-	/* Header type 0, one function; interrupt pin 0: message interrupts only. */
+	/* Header type 0, one function; interrupt pin 0: message interrupts only, until the host
+	 * has a wire. */
+	dev->intx.fd = -1;
 	le16_store(dev->wmask + PCI_REG_COMMAND, PCI_COMMAND_WRITABLE);
 	dev->wmask[PCI_REG_CACHE_LINE] = 0xff;
 	dev->wmask[PCI_REG_IRQ_LINE] = 0xff;
@@ -92,6 +95,16 @@ uint8_t pci_dev_add_cap(struct pci_dev *dev, uint8_t id, const void *body, unsig
 	next = (unsigned)align_up(end, 4);
 	dev->next_cap = next < PCI_CONFIG_BYTES ? (uint8_t)next : CAPS_FULL;
 	return (uint8_t)at;
+}
+
+void pci_intx_update(struct pci_dev *dev)
+{
+	bool live = dev->intx.fd >= 0 && !pci_msix_on(dev) &&
+		    !(le16_load(dev->config + PCI_REG_COMMAND) & PCI_COMMAND_INTX_OFF);
+
+	/* What was raised while it was off has been dropped: better one edge too many. */
+	if (atomic_exchange(&dev->intx_live, live) != live && live)
+		irq_raise(&dev->intx);
 }
 
 void pci_dev_fini(struct pci_dev *dev)

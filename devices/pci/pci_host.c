@@ -28,6 +28,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #define PORT_BASE   0xcf8
@@ -237,6 +238,7 @@ static void config_write(struct pci_host *host, unsigned slot, unsigned fn, unsi
 		bars_follow_locked(host, dev);
 	if (dev->msix)
 		pci_msix_config_written(dev, offset, size);
+	pci_intx_update(dev);
 	if (dev->ops->config_written)
 		dev->ops->config_written(dev, offset, size);
 }
@@ -354,7 +356,7 @@ int pci_host_new(const struct platform *plat, const struct pci_host_config *conf
 	pci_dev_init(&host->bridge, &bridge_ops, "PCI host bridge", &ids);
 	slot_fill_locked(host, 0, &host->bridge);
 
-	r = bus_add(plat->pio, &ports, err);
+	r = config->ports ? bus_add(plat->pio, &ports, err) : 0;
 	if (!r)
 		r = bus_add(plat->mmio, &ecam, err);
 	if (r) {
@@ -378,7 +380,8 @@ void pci_host_free(struct pci_host *host)
 {
 	if (!host)
 		return;
-	bus_remove(host->plat->pio, PORT_BASE, host);
+	if (host->config.ports)
+		bus_remove(host->plat->pio, PORT_BASE, host);
 	bus_remove(host->plat->mmio, host->config.ecam_gpa, host);
 	for (unsigned i = 0; i < PCI_SLOTS; i++)
 		if (host->slots[i].dev)
@@ -419,6 +422,23 @@ static int bar_place_locked(struct pci_host *host, struct pci_dev *dev, unsigned
 	return bar_map_locked(host, dev, i, gpa, err);
 }
 
+/* The wire of a function that has interrupts. */
+static int intx_connect(struct pci_host *host, struct pci_dev *dev, struct err *err)
+{
+	const struct platform *plat = host->plat;
+	int r;
+
+	if (!host->config.intx || !dev->msix)
+		return 0;
+	r = plat->ops->irq_connect(plat->ctx, host->config.intx_gsi + dev->slot % PCI_INTX,
+				   &dev->intx, err);
+	if (r)
+		return r;
+	dev->config[PCI_REG_IRQ_PIN] = 1;
+	atomic_store(&dev->intx_live, true);
+	return 0;
+}
+
 int pci_host_add(struct pci_host *host, struct pci_dev *dev, struct err *err)
 {
 	uint16_t command;
@@ -433,6 +453,7 @@ int pci_host_add(struct pci_host *host, struct pci_dev *dev, struct err *err)
 		return err_set(err, ENOSPC, "%s: all %d PCI slots are taken", dev->name, PCI_SLOTS);
 	}
 	slot_fill_locked(host, slot, dev);
+	r = intx_connect(host, dev, err);
 	command = le16_load(dev->config + PCI_REG_COMMAND) | PCI_COMMAND_MEMORY;
 	le16_store(dev->config + PCI_REG_COMMAND, command);
 	for (unsigned i = 0; !r && i < PCI_BARS; i++)

@@ -24,6 +24,12 @@ void pci_msix_write(struct pci_msix *msix, uint64_t offset, unsigned size, uint6
 /* The guest wrote [offset, offset + size) of the configuration space. */
 void pci_msix_config_written(struct pci_dev *dev, unsigned offset, unsigned size);
 
+/* Is MSI-X on? Under the host's lock. */
+bool pci_msix_on(const struct pci_dev *dev);
+
+/* Follows a change of the command register or of MSI-X; under the host's lock. */
+void pci_intx_update(struct pci_dev *dev);
+
 void pci_msix_free(struct pci_msix *msix);
 
 #endif

@@ -26,6 +26,7 @@
 #define PCI_REG_SUBSYS	      0x2e
 #define PCI_REG_CAP_PTR	      0x34
 #define PCI_REG_IRQ_LINE      0x3c
+#define PCI_REG_IRQ_PIN	      0x3d
 #define PCI_FIRST_CAP	      0x40
 
 #define PCI_COMMAND_MEMORY   0x0002

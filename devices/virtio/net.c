@@ -2,10 +2,12 @@
 #include "devices/virtio/net.h"
 
 #include "base/checked.h"
+#include "base/cleanup.h"
 #include "base/log.h"
 #include "devices/virtio/net_priv.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -117,10 +119,54 @@ void virtio_net_announce(struct virtio_dev *dev)
 		virtio_raise_config(dev);
 }
 
+/* ---- another stream ---- */
+
+void net_reconnect_step(struct net *net)
+{
+	struct virtio_net_reconnect *r = net->reconnect;
+	struct net_pair *p = net->pairs;
+
+	if (!r || p->rx.polling || p->tx.polling)
+		return;
+	net->reconnect = NULL;
+	cleanup_fd(&net->tap.fds[0]);
+	net->tap.fds[0] = r->fd;
+	net_port_init(&p->port, &net->tap, 0);
+	atomic_store(&net->gone, false);
+	if (!atomic_load(&net->unplugged) && net_status(net, 0, NET_S_LINK_UP))
+		virtio_raise_config(&net->dev);
+	virtio_net_announce(&net->dev);
+	virtio_loop_job_end(&r->job);
+	r->done(r);
+}
+
+static void reconnect_run(struct virtio_loop_job *job)
+{
+	struct virtio_net_reconnect *r = container_of(job, struct virtio_net_reconnect, job);
+	struct net *net = net_of(r->dev);
+
+	net->reconnect = r;
+	/* what still waits for the former */
+	loop_cancel(net->vl.loop, &net->pairs[0].rx.op);
+	loop_cancel(net->vl.loop, &net->pairs[0].tx.op);
+	net_reconnect_step(net);
+}
+
+void virtio_net_reconnect(struct virtio_dev *dev, struct virtio_net_reconnect *r, int fd)
+{
+	struct net *net = net_of(dev);
+
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	r->dev = dev;
+	r->fd = fd;
+	r->job = (struct virtio_loop_job){.run = reconnect_run};
+	virtio_loop_alone(&net->vl, &r->job);
+}
+
 void virtio_net_stats(struct virtio_dev *dev, struct virtio_net_stats *ret_stats)
 {
 	const struct net *net = net_of(dev);
-	struct virtio_net_stats s = {0};
+	struct virtio_net_stats s = {.link_up = net_link(net)};
 
 	for (unsigned i = 0; net->pairs && i < net_pairs(net); i++) {
 		const struct net_pair *p = &net->pairs[i];
@@ -188,6 +234,9 @@ static int check_config(const struct virtio_net_config *config, const struct tap
 	if (mtu && (mtu < VIRTIO_NET_MTU_MIN || mtu > VIRTIO_NET_MTU_MAX))
 		return err_set(err, EINVAL, "network: MTU %u; use a number from %d to %d", mtu,
 			       VIRTIO_NET_MTU_MIN, VIRTIO_NET_MTU_MAX);
+	if (config->nipv6 > VIRTIO_NET_IPV6_MAX)
+		return err_set(err, EINVAL, "network: more than %d IPv6 addresses",
+			       VIRTIO_NET_IPV6_MAX);
 	if ((config->mac[0] & 1) || !memcmp(config->mac, none, 6))
 		return err_set(err, EINVAL,
 			       "network: the MAC address is no address of one interface; its first "
@@ -218,9 +267,7 @@ int net_init(struct net *net, const struct virtio_net_config *config, const stru
 	net->tap = *tap;
 	net->mtu = config->mtu;
 	net->may_spoof = config->may_spoof;
-	net->ipv4 = config->ipv4;
-	net->routed = config->routed;
-	net->routed_mask = config->routed_mask;
+	net_own_init(&net->own, config);
 	net_limit_init(&net->rx_limit, config->rx_bytes_per_s, config->rx_packets_per_s);
 	net_limit_init(&net->tx_limit, config->tx_bytes_per_s, config->tx_packets_per_s);
 	net->config_mac = le64_get(mac);

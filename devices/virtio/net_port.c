@@ -15,6 +15,7 @@
 void net_port_init(struct net_port *port, const struct tap *tap, unsigned queue)
 {
 	port->fd = tap->fds[queue];
+	port->lost = port->in_at = port->in_end = port->out_at = port->out_end = 0;
 	port->stream = tap->stream;
 	port->datagram = tap->datagram;
 }

@@ -34,6 +34,7 @@ struct net_port {
 	uint8_t out[NET_FRAME_MAX];
 };
 
+/* At its start; another descriptor begins with nothing of the former. */
 void net_port_init(struct net_port *port, const struct tap *tap, unsigned queue);
 
 /*

@@ -43,8 +43,9 @@
 #define NET_RX_IOVS	 (2 * NET_WINDOW_IOVS)
 #define NET_RX_SLOTS	 (2 * NET_WINDOW_SLOTS)
 
-/* Ethernet, two tags, ARP or the longest IPv4 header that is looked into */
-#define NET_HEAD_BYTES 64
+/* Ethernet, two tags, the longest IPv4 header, or IPv6 with a neighbour advertisement and some
+ * options */
+#define NET_HEAD_BYTES 128
 
 struct net_slot {
 	uint16_t head;
@@ -117,6 +118,15 @@ struct net_path {
 	void (*link)(struct net *net); /* optional: the link's state changed; any thread */
 };
 
+/* Who the guest is, for net_spoof.c. */
+struct net_own {
+	uint8_t mac[6];
+	uint32_t ipv4;		      /* host order; 0: unknown */
+	uint32_t routed, routed_mask; /* likewise a network behind it; mask 0: none */
+	uint8_t ipv6[VIRTIO_NET_IPV6_MAX + 1][16];
+	unsigned nipv6; /* 0: all are its own */
+};
+
 /* Common to both backends. */
 struct net {
 	struct virtio_dev dev;
@@ -126,7 +136,7 @@ struct net {
 	uint64_t config_mac;
 	unsigned mtu;
 	bool may_spoof;
-	uint32_t ipv4, routed, routed_mask;
+	struct net_own own;
 	struct net_limit rx_limit, tx_limit; /* the built-in path's */
 	_Atomic uint64_t mac;		     /* the six bytes, the first lowest */
 	_Atomic uint16_t status;	     /* NET_S_* */
@@ -144,10 +154,11 @@ struct net {
 	bool macs_over; /* there were more */
 	struct iovec ctrl_iov[VIRTQ_SEGS_MAX];
 
-	_Atomic bool gone;	/* the tap is */
-	_Atomic bool refused;	/* the host did not give the driver what it needs */
-	_Atomic bool unplugged; /* by virtio_net_set_link() */
-	struct net_pair *pairs; /* of the built-in path */
+	_Atomic bool gone;			/* the tap is */
+	_Atomic bool refused;			/* the host did not give the driver what it needs */
+	_Atomic bool unplugged;			/* by virtio_net_set_link() */
+	struct net_pair *pairs;			/* of the built-in path */
+	struct virtio_net_reconnect *reconnect; /* under way; the loop's thread */
 };
 
 static inline struct net *net_of(struct virtio_dev *dev)
@@ -197,6 +208,9 @@ bool net_status(struct net *net, uint16_t clear, uint16_t set);
 /* The tap is gone: the loop's thread. */
 void net_gone(struct net *net);
 
+/* An operation of the first pair has ended: the loop's thread. */
+void net_reconnect_step(struct net *net);
+
 /* net_ctrl.c */
 void net_ctrl_start(struct net *net); /* as negotiated */
 void net_ctrl_ready(struct net *net);
@@ -211,13 +225,11 @@ void net_tx_pump(struct net_pair *p);
 void net_tx_off(struct net_pair *p); /* what waits is dropped, and the driver's again */
 void net_tx_stop(struct net_pair *p);
 
-/* net_spoof.c: whether a frame that begins so names the guest as its sender, `ipv4` in host order
- * or 0: any. The bytes that say so, in front of which no checksum may be put; 0: it does not. */
-size_t net_frame_own(const uint8_t *head, size_t len, const uint8_t *mac, uint32_t ipv4);
-/* Likewise whether it is an IPv4 packet, from `mac`, that was sent from a network behind the guest.
- */
-size_t net_frame_routed(const uint8_t *head, size_t len, const uint8_t *mac, uint32_t network,
-			uint32_t mask);
+/* net_spoof.c */
+void net_own_init(struct net_own *own, const struct virtio_net_config *config);
+/* Whether a frame that begins so names the guest as its sender: the bytes that say so, in front of
+ * which no checksum may be put; 0: it does not. */
+size_t net_frame_own(const struct net_own *own, const uint8_t *head, size_t len);
 
 /* net_limit.c: 0 per second: no limit. */
 void net_limit_init(struct net_limit *limit, uint64_t bytes_per_s, uint64_t packets_per_s);

@@ -248,6 +248,7 @@ static void polled(struct loop_op *op, int res)
 	p->rx.polling = false;
 	if (!vl->stopping)
 		net_rx_pump(p);
+	net_reconnect_step(p->net);
 	virtio_loop_unhold(vl);
 }
 

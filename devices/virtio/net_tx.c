@@ -86,15 +86,11 @@ static void split_front(struct net_tx *tx, unsigned nread)
 static bool sender_good(const struct net *net, const struct net_tx *tx)
 {
 	const struct net_hdr *h = &tx->front.hdr;
-	const struct le64 mac = le64_put(net->config_mac);
-	const size_t len = MIN(tx->bytes, sizeof(tx->front.head));
 	size_t end;
 
 	if (net->may_spoof)
 		return true;
-	end = net_frame_own(tx->front.head, len, mac.b, net->ipv4);
-	if (!end)
-		end = net_frame_routed(tx->front.head, len, mac.b, net->routed, net->routed_mask);
+	end = net_frame_own(&net->own, tx->front.head, MIN(tx->bytes, sizeof(tx->front.head)));
 	return end &&
 	       (!h->flags || (size_t)le16_get(h->csum_start) + le16_get(h->csum_offset) >= end);
 }
@@ -229,6 +225,7 @@ static void polled(struct loop_op *op, int res)
 	p->tx.polling = false;
 	if (!vl->stopping)
 		net_tx_pump(p);
+	net_reconnect_step(p->net);
 	virtio_loop_unhold(vl);
 }
 

@@ -9,7 +9,7 @@
  *           the BAR wherever the guest moves it
  *   0x4000  MSI-X table and pending bits
  *
- * Vectors: as many as queues and one more; there is no INTx.
+ * Vectors: as many as queues and one more; where MSI-X is off and the host has a wire, INTx.
  *
  * Threads: see virtio_priv.h. The vectors are written by vCPU threads and read by the loop thread,
  * so they are atomic. bar_mapped() runs under the PCI host's lock.

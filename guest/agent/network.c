@@ -157,12 +157,16 @@ static void keep_or_drop(void *ctx, const struct net_address *present)
 {
 	struct surplus *s = ctx;
 	struct net_address a;
+	bool is_meant = false; /* addresses of its family are given */
 
-	for (size_t i = 0; i < s->request->n_addresses; i++)
-		if (parse_address(s->request->addresses[i], true, &a) &&
-		    !memcmp(&a, present, sizeof(a)))
+	for (size_t i = 0; i < s->request->n_addresses; i++) {
+		if (!parse_address(s->request->addresses[i], true, &a))
+			continue;
+		if (!memcmp(&a, present, sizeof(a)))
 			return;
-	if (s->n < ADDRESSES_MAX)
+		is_meant |= a.family == present->family;
+	}
+	if (is_meant && s->n < ADDRESSES_MAX)
 		s->list[s->n++] = *present;
 }
 

@@ -23,6 +23,10 @@ static const struct {
     {"agent", offsetof(struct conf, agent)},
     {"ready", offsetof(struct conf, ready)},
     {"token", offsetof(struct conf, token)},
+    {"net0", offsetof(struct conf, net[0])},
+    {"net1", offsetof(struct conf, net[1])},
+    {"net2", offsetof(struct conf, net[2])},
+    {"net3", offsetof(struct conf, net[3])},
 };
 
 static void take_line(struct conf *conf, char *line)

@@ -1,7 +1,7 @@
 /*
  * lodge-init: the first program in a guest that lodge boots with an initramfs of its own.
  *
- *	/lodge.conf --> modules --> root device --> mount --> agent --> hand over to the root's init
+ *	/lodge.conf --> modules --> network --> root device --> mount --> agent --> root's init
  *	            \-> no root: exec=, or power-off
  *
  * It is started by the kernel as process 1 with the console on descriptors 0 to 2, in an otherwise
@@ -25,6 +25,8 @@ void say_line(const char *first, ...) __attribute__((sentinel));
 
 /* ---- conf.c: /lodge.conf ------------------------------------------------------------------ */
 
+#define CONF_NETS 4
+
 /*
  * Lines of key=value; what starts with '#' and keys that this init does not know are passed over,
  * so that an older init can read a newer file. The strings are NULL where the file does not say.
@@ -33,13 +35,14 @@ struct conf {
 	const char *root; /* device: "/dev/vda"; NULL: no root file system */
 	const char
 	    *rootlabel; /* of a file system or partition on the first disk, in place of root */
-	const char *rootfstype; /* "ext4", or several with commas between, tried in turn */
-	const char *rootflags;	/* "ro", "rw" and the file system's own, with commas between */
-	const char *init;	/* program of the root that takes over; NULL: the usual ones */
-	const char *exec;	/* without root: program of the initramfs */
-	const char *token;	/* that the agent wants to be told */
-	const char *agent;	/* where the agent listens; NULL: where it does by itself */
-	const char *ready;	/* where it says "ready"; NULL: likewise */
+	const char *rootfstype;	    /* "ext4", or several with commas between, tried in turn */
+	const char *rootflags;	    /* "ro", "rw" and the file system's own, with commas between */
+	const char *init;	    /* program of the root that takes over; NULL: the usual ones */
+	const char *exec;	    /* without root: program of the initramfs */
+	const char *token;	    /* that the agent wants to be told */
+	const char *agent;	    /* where the agent listens; NULL: where it does by itself */
+	const char *ready;	    /* where it says "ready"; NULL: likewise */
+	const char *net[CONF_NETS]; /* of each interface, see network.c; NULL: no further one */
 };
 
 /* False: the file cannot be read, and that has been said. */
@@ -49,6 +52,13 @@ bool conf_read(const char *path, struct conf *ret_conf);
 
 /* Loads what the list names, in order, and removes each file. A module that fails is a warning. */
 void modules_load(const char *list);
+
+/* ---- network.c ---------------------------------------------------------------------------- */
+
+/* The interfaces of the conf; what fails is a warning. After the modules. */
+void network_set_up(const struct conf *conf);
+/* The root's /etc/resolv.conf, where there are any and it may be written. In the root. */
+void network_name_servers(const struct conf *conf);
 
 /* ---- label.c ------------------------------------------------------------------------------ */
 

@@ -22,6 +22,7 @@ static void without_root(const struct conf *conf, char **argv, char **envp)
 {
 	if (conf->exec) {
 		modules_load(MODULES);
+		network_set_up(conf);
 		mount_kernel_filesystems("");
 		(void)exec_init(conf->exec, argv, envp);
 		return;
@@ -39,11 +40,13 @@ static void with_root(const struct conf *conf, char **argv, char **envp)
 		say("this kernel has no devtmpfs (CONFIG_DEVTMPFS); ", conf->root,
 		    " will not be found");
 	modules_load(MODULES);
+	network_set_up(conf);
 	if (!root_mount(conf, NEWROOT))
 		return;
 	mount_kernel_filesystems(NEWROOT);
 	if (!switch_root(NEWROOT))
 		return;
+	network_name_servers(conf);
 	agent = agent_start(agent, conf, envp);
 	if (exec_init(conf->init, argv, envp))
 		return;

@@ -123,3 +123,14 @@ def test_of_a_disk(server):
         assert value(text, "lodge_vm_block_operations_total", device="vda", operation="write") == 0
         a.rest()
         assert info.pid
+
+
+def test_of_a_disk_with_limits(server):
+    """Requests come one after the other at a rate that no disk is as slow as; a tenth of a second's may come at once."""
+    need_kvm()
+    with server.client() as c, server.client() as d:
+        vm = dict(command_line="blk=randread+seqread,400 tsc=2000000", rootfs_ops_per_s=100)
+        server.start(c, "a", "blk", vm=vm, transport=1)
+        Reader(d.stream("ReadConsole", name="a")).until(b"io randread ")
+        (m,) = c.GetMetrics(name="a").vms
+        assert m.disks[0].read.operations <= 10 + 100 * m.uptime_ns / 1e9 + 1, (m.disks[0].read.operations, m.uptime_ns)

@@ -1,11 +1,12 @@
 """Interfaces of VMs: pool, names, defaults, and that nothing stays. Each server in a network namespace of its own."""
 import os
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 
-from rig import Server, Skip, alive, need_kvm, until
+from rig import B, Server, Skip, alive, expect_rpc_error, need_kvm, until
 
 KINDS = ["serve"]
 POOL = 31  # of the default pool
@@ -127,3 +128,112 @@ def test_refusals(server):
 
 
 test_refusals.kinds = ["vmm"]
+
+
+def test_link_and_metrics(server):
+    with server.client() as c:
+        server.start(c, "a", "spin", networks=["pool", "pool"])
+        def nets():
+            return c.GetMetrics(name="a").vms[0].networks
+        assert [(n.device, n.tap, n.link_up) for n in nets()] == [("net0", "lodge-64735c05", True), ("net1", "lodge-64735c09", True)]
+        c.SetVmLink(name="a", network=1, up=False)
+        assert [n.link_up for n in nets()] == [True, False]
+        text = c.GetMetricsText().text
+        assert 'lodge_vm_network_link_up{vm="a",device="net1",tap="lodge-64735c09"} 0\n' in text, text
+        c.SetVmLink(name="a", network=1, up=True)
+        assert all(n.link_up for n in nets())
+        for code, fields in (("NOT_FOUND", dict(name="b")), ("NOT_FOUND", dict(name="a", network=2))):
+            expect_rpc_error(code, c.SetVmLink, **fields)
+        for words, status, said in ((["a", "down"], 0, ""), (["a", "net1", "down"], 0, ""), (["a", "net7", "up"], 2, "no interface"),
+                                    (["a", "on"], 2, "up|down"), (["a", "net3", "up"], 3, "has 2 interfaces")):
+            done = subprocess.run([B / "lodge", "link", "--socket", server.socket, *words], capture_output=True, text=True)
+            assert done.returncode == status and said in done.stderr, (words, done)
+        assert [n.link_up for n in nets()] == [False, False]
+
+
+# ---- what works for a VM's network beside it
+
+def processes(server, name):
+    """Of the server's namespace, by what the kernel calls them; no zombies."""
+    mine = os.readlink(f"/proc/{server.process.pid}/ns/net")
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/stat") as stat:
+                words = stat.read()
+            if words[words.index("(") + 1:words.rindex(")")].startswith(name) and " Z " not in words and \
+                    os.readlink(f"/proc/{pid}/ns/net") == mine:
+                found.append(int(pid))
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return found
+
+
+def only(server, name, other_than=None):
+    """Waits for the one process of that name, and another than one that was."""
+    def found():
+        pids = processes(server, name)
+        return pids[0] if len(pids) == 1 and pids != [other_than] else None
+    return until(f"another {name}", found)
+
+
+def nothing_is_left(server):
+    for name in ("passt", "nft", "lodge-keeper"):
+        until(f"no {name}", lambda name=name: not processes(server, name))
+    until("no tap", lambda: not server.taps())
+    until("no rules", lambda: not server.host("nft", "list", "tables"))
+
+
+def need(*programs):
+    for program in programs:
+        if not shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin:/sbin"):
+            raise Skip(f"{program} is not installed")
+
+
+def test_nft_that_is_killed_comes_back_with_its_rules(server):
+    need("nft")
+    with server.client() as c:
+        vm = server.start(c, "a", "spin", networks=["pool,nat=on,forward=tcp:8022:22"])
+        rules = server.host("nft", "list", "ruleset")
+        assert "masquerade" in rules and "dnat ip to 100.115.92.6:22" in rules
+        nft = only(server, "nft")
+        for _ in range(3):
+            os.kill(nft, signal.SIGKILL)
+            nft = only(server, "nft", nft)
+            until("its rules", lambda: server.host("nft", "list", "ruleset") == rules)
+        until("a word in the log", lambda: "rules of lodge-64735c05 are in place again" in server.said())
+        assert "nft of lodge-64735c05 has ended (signal 9)" in server.said()
+        os.kill(only(server, "lodge-keeper"), signal.SIGKILL)
+        until("a word in the log", lambda: "nobody watches nft of lodge-64735c05" in server.said())
+        assert server.host("nft", "list", "ruleset") == rules and processes(server, "nft") == [nft]
+        os.kill(vm.pid, signal.SIGKILL)
+        nothing_is_left(server)
+
+
+def test_passt_that_is_killed_comes_back(server):
+    need("passt")
+    server.host("ip", "link", "add", "e0", "type", "veth", "peer", "name", "e1")
+    for words in ("address add 192.0.2.2/24 dev e0", "link set e0 up", "link set e1 up", "route add default via 192.0.2.1"):
+        server.host("ip", *words.split())
+    with server.client() as c:
+        vms = [server.start(c, name, "spin", networks=["passt"]) for name in ("a", "b")]
+        assert len(processes(server, "passt")) == 2
+        assert c.StopVm(name="a", force=True).success
+        passt = only(server, "passt")
+        os.kill(passt, signal.SIGKILL)
+        passt = only(server, "passt", passt)
+        until("a word in the log", lambda: "passt has ended (signal 9); it is started again" in server.said())
+        os.kill(passt, signal.SIGKILL)
+        only(server, "passt", passt)
+        os.kill(vms[1].pid, signal.SIGKILL)
+        nothing_is_left(server)
+
+
+def test_of_a_server_that_is_killed_with_its_vms(server):
+    need("nft")
+    with server.client() as c:
+        vm = server.start(c, "a", "spin", networks=["pool,nat=on"])
+        server.process.send_signal(signal.SIGSTOP)
+        os.kill(vm.pid, signal.SIGKILL)
+        nothing_is_left(server)
+        server.process.send_signal(signal.SIGCONT)

@@ -83,7 +83,8 @@ static void attach_driver(struct target *t, enum vdrv_kind kind)
 
 static void set_up(struct target *t, enum vdrv_kind kind)
 {
-	const struct pci_host_config hc = {.ecam_gpa = 0xe0000000,
+	const struct pci_host_config hc = {.ports = true,
+					   .ecam_gpa = 0xe0000000,
 					   .mem32_gpa = MEM32_GPA,
 					   .mem32_len = 0x1000000,
 					   .mem64_gpa = 64 * GIB,

@@ -117,17 +117,25 @@ static void sink_drained(void *ctx)
 static void machine_new(struct machine *m)
 {
 	static const struct pci_ids ids = {0x1af4, 0x1042, 0x1af4, 0x0040, 1, 0x018000};
-	const struct pci_host_config config = {ECAM, MEM32, WINDOW_LEN, MEM64, WINDOW_LEN};
+	const struct pci_host_config config = {.ecam_gpa = ECAM,
+					       .mem32_gpa = MEM32,
+					       .mem32_len = WINDOW_LEN,
+					       .mem64_gpa = MEM64,
+					       .mem64_len = WINDOW_LEN,
+					       .ports = true};
 	const struct uart_sink sink = {sink_write, sink_drained, m};
 	const struct platform *plat = &m->fp.plat;
 
 	memset(m, 0, sizeof(*m));
 	fake_platform_init(&m->fp, 4096);
-	MUST(!uart_new(plat, loop, UART_COM1_PORT, UART_COM1_GSI, &sink, &m->uart, NULL));
+	MUST(!uart_new(plat, loop,
+		       &(struct device_place){.base = UART_COM1_PORT, .gsi = UART_COM1_GSI}, &sink,
+		       &m->uart, NULL));
 	MUST(!i8042_new(plat, &m->i8042, NULL));
 	MUST(!rtc_new(plat, &m->rtc, NULL));
-	MUST(!pvpanic_new(plat, &m->pvpanic, NULL));
-	MUST(!acpi_pm_new(plat, &m->acpi_pm, NULL));
+	MUST(!pvpanic_new(plat, &(struct device_place){.base = PVPANIC_PORT}, &m->pvpanic, NULL));
+	MUST(!acpi_pm_new(plat, &(struct device_place){.base = ACPI_PM_PORT, .gsi = ACPI_PM_GSI},
+			  &m->acpi_pm, NULL));
 	MUST(!pci_host_new(plat, &config, &m->host, NULL));
 	for (unsigned i = 0; i < ARRAY_LEN(m->toys); i++) {
 		struct pci_dev *dev = &m->toys[i].pci;

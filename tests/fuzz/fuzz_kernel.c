@@ -51,21 +51,15 @@ static void check_loaded(const struct kernel_loaded *l)
 	check(l->setup_header_len <= KERNEL_SETUP_HEADER_MAX);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static void try(enum kernel_machine machine)
 {
 	struct err err = ERR_INIT;
 	struct kernel *k;
 	struct kernel_loaded loaded;
 
-	if (fd < 0)
-		set_up();
-	if (size > FILE_BYTES)
-		return -1;
-	check(ftruncate(fd, (off_t)size) == 0);
-	check(pwrite(fd, data, size, 0) == (ssize_t)size);
-	if (kernel_open(path, &k, &err) < 0) {
+	if (kernel_open(path, machine, &k, &err) < 0) {
 		check(err.code && err.msg[0]);
-		return 0;
+		return;
 	}
 
 	const char *release = kernel_release(k);
@@ -76,5 +70,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	else
 		check(err.code && err.msg[0]);
 	kernel_close(k);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	if (fd < 0)
+		set_up();
+	if (size > FILE_BYTES)
+		return -1;
+	check(ftruncate(fd, (off_t)size) == 0);
+	check(pwrite(fd, data, size, 0) == (ssize_t)size);
+	try(KERNEL_FOR_X86_64);
+	try(KERNEL_FOR_ARM64);
 	return 0;
 }

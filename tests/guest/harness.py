@@ -22,14 +22,18 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 LODGE = os.environ.get("LODGE_BINARY", os.path.join(TOP, "build/lodge"))
 GUEST_INIT = os.path.join(TOP, "build/tests/guest/guest-init")
 # Modules of a distribution's kernel that test guests need.
-MODULES = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_rng", "vmw_vsock_virtio_transport", "pvpanic_mmio", "button", "evdev", "rtc_cmos")
+MODULES = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_rng", "vmw_vsock_virtio_transport", "pvpanic_mmio", "button", "evdev",
+           "gpio_keys", "rtc_cmos", "rtc_pl031")
+# x86_64 or aarch64: the host's, and so the guest's
+MACHINE = os.uname().machine
 # No guest here has less memory, and nothing of lodge's own is as large.
 GUEST_MAPPING_MIN = 100 << 20
 # For tests that mean I/O errors to happen: the guest's kernel tells of them at level 3, and its lines
 # would fall into those of the reports.
 NO_ERRORS = "loglevel=3"
-# An emulated host is slow, more so with sanitizers or beside other work: deadlines are there to end what hangs.
-DEADLINE_S = float(os.environ.get("LODGE_TEST_DEADLINE", "240"))
+# An emulated host is slow, more so with sanitizers or beside other work, most of all in the exits of an Arm guest
+# (1 ms each): deadlines are there to end what hangs.
+DEADLINE_S = float(os.environ.get("LODGE_TEST_DEADLINE", {"aarch64": "600"}.get(MACHINE, "240")))
 
 
 class Failure(Exception):
@@ -46,8 +50,38 @@ class Test:
     def __init__(self, name, function, arguments):
         self.name, self.function, self.arguments = name, function, arguments
 
+    def unfit(self):
+        """Why it is none for this machine, or None."""
+        for machine, reason, variants in getattr(self.function, "only", ()):
+            if machine != MACHINE and all(self.arguments[name] in values for name, values in variants.items()):
+                return f"{machine} only: {reason}"
+        return None
+
+    def run(self, context):
+        reason = self.unfit()
+        if reason:
+            raise Skip(reason)
+        self.function(context, **self.arguments)
+
 
 TESTS = []
+
+
+def only(machine, reason, **variants):
+    """Marks a test, or those of its variants with these values ({name: [value...]}), as one of this machine alone."""
+    def mark(function):
+        function.only = [*getattr(function, "only", ()), (machine, reason, variants)]
+        return function
+    return mark
+
+
+# A distribution's system that is to be told of the power button, or to tell of its panic.
+NEEDS_ACPI = "Debian's cloud kernel knows the power key and pvpanic through ACPI alone"
+
+
+def by_machine(**values):
+    """That of the values which is this machine's: x86_64=..., aarch64=..."""
+    return values[MACHINE]
 
 
 def test(**variants):
@@ -317,12 +351,20 @@ class Context:
         self.vms.append(vm)
         return vm
 
-    def guest(self, commands, *arguments, disks=(), cpus=1, memory="256M", cmdline="", **options):
+    def kernel(self, equipped=False):
+        """--kernel of a distribution and the --initrd with our init. `equipped`: the kernel must know the power key
+        and pvpanic, which Debian's cloud kernel does through ACPI alone; so on Arm it is the tiny one."""
+        if equipped and MACHINE == "aarch64":
+            return ["--kernel", os.path.join(environment("LODGE_GUEST_TINY"), "Image"),
+                    "--initrd", self.artefacts.initrd(modules=False)]
+        return ["--kernel", environment("LODGE_GUEST_KERNEL"), "--initrd", self.artefacts.initrd()]
+
+    def guest(self, commands, *arguments, disks=(), cpus=1, memory="256M", cmdline="", equipped=False, **options):
         """A guest that runs `commands` (init/guest.h) and powers off; `disks` are values of --disk."""
         words = f"loglevel=5 {cmdline} test={'+'.join(commands.split())}"
         disks = itertools.chain.from_iterable(("--disk", disk) for disk in disks)
-        return self.lodge("--kernel", environment("LODGE_GUEST_KERNEL"), "--initrd", self.artefacts.initrd(),
-                          "--cpus", cpus, "--memory", memory, "--cmdline", words, *disks, *arguments, **options)
+        return self.lodge(*self.kernel(equipped), "--cpus", cpus, "--memory", memory, "--cmdline", words, *disks,
+                          *arguments, **options)
 
     def close(self):
         for vm in self.vms:

@@ -58,7 +58,7 @@ class Run:
         context = harness.Context(folder, self.artefacts)
         start, outcome, detail = time.monotonic(), "ok", []
         try:
-            test.function(context, **test.arguments)
+            test.run(context)
         except harness.Skip as skip:
             outcome, detail = "SKIP", [str(skip)]
         except harness.Failure as failure:

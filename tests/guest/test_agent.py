@@ -3,7 +3,7 @@ import os
 import re
 import subprocess
 
-from harness import DEADLINE_S, LODGE, Skip, check, environment, equal, run_tool, test
+from harness import DEADLINE_S, LODGE, NEEDS_ACPI, Skip, by_machine, check, environment, equal, only, run_tool, test
 
 from test_serve import serving, until
 
@@ -236,7 +236,7 @@ def root_by_label(context, how):
 
 def tiny_kernel():
     """Without modules (tests/lab/tiny-kernel)."""
-    path = os.path.join(os.path.dirname(environment("LODGE_GUEST_KERNEL")), "tiny/vmlinux")
+    path = os.path.join(os.path.dirname(environment("LODGE_GUEST_KERNEL")), "tiny", by_machine(x86_64="vmlinux", aarch64="Image"))
     if not os.path.exists(path):
         raise Skip("there is no tiny kernel (tests/lab/tiny-kernel)")
     return path
@@ -305,6 +305,7 @@ def killed_under_load(context):
 
 
 @test()
+@only("x86_64", NEEDS_ACPI)
 def agent_that_is_killed(context):
     """Its calls end with an error, the guest goes on, and the power button still works."""
     image = context.path("debian.img")

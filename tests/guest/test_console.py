@@ -26,7 +26,7 @@ def is_raw(vm):
 def terminal_restored(context, how):
     """Raw while the guest runs, as it was before on every way out."""
     command = {"escape": "sleep", "signal": "sleep"}.get(how, how)
-    vm = context.guest(f"wait:go {command}", "--stop-timeout", "0", terminal=True)
+    vm = context.guest(f"wait:go {command}", "--stop-timeout", "0", terminal=True, equipped=True)
     before = settings(vm)
     vm.wait_for("@ waiting go")
     check(is_raw(vm), "the terminal is not raw while the guest runs")
@@ -76,7 +76,7 @@ def line_break(context):
 
 @test()
 def power_key(context):
-    vm = context.guest("button", terminal=True)
+    vm = context.guest("button", terminal=True, equipped=True)
     vm.wait_for("@ watching")
     vm.send(b"\x01p")
     vm.ends(0)

@@ -4,7 +4,7 @@ import re
 import signal
 import subprocess
 
-from harness import check, environment, equal, test
+from harness import NEEDS_ACPI, check, environment, equal, only, test
 
 from test_boot import UNAVOIDABLE, no_warnings_in
 
@@ -66,6 +66,7 @@ def systemd(context, transport):
 
 
 @test()
+@only("x86_64", NEEDS_ACPI)
 def shell_as_init(context):
     """--init /bin/bash on the unprepared root; a panic from within is a panic outside."""
     vm = debian(context, "--memory", "512M", "--init", "/bin/bash", "--cmdline", "panic=0", terminal=True)

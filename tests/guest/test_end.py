@@ -3,7 +3,7 @@ import os
 import signal
 import time
 
-from harness import check, equal, test
+from harness import check, equal, only, test
 
 
 def last_words(vm):
@@ -12,6 +12,7 @@ def last_words(vm):
 
 
 @test(how=["", "reboot=k", "reboot=a"])
+@only("x86_64", "the keyboard controller and ACPI reset the machine; PSCI is the one way elsewhere", how=["reboot=k", "reboot=a"])
 def reboot(context, how):
     """Whichever way the kernel resets the machine."""
     vm = context.guest("reboot", cmdline=how).ends(3)
@@ -19,6 +20,7 @@ def reboot(context, how):
 
 
 @test()
+@only("x86_64", "no other processor gives up in a triple fault")
 def triple_fault(context):
     vm = context.guest("reboot", cmdline="reboot=t").ends(5)
     check("triple fault" in last_words(vm), f"lodge says {last_words(vm)!r}")
@@ -27,7 +29,7 @@ def triple_fault(context):
 @test(how=["panic", "exit:3"], cmdline=["panic=0", "panic=-1"])
 def panic(context, how, cmdline):
     """A kernel that stays there after its panic, and one that would reboot."""
-    vm = context.guest(how, cmdline=cmdline).ends(4)
+    vm = context.guest(how, cmdline=cmdline, equipped=True).ends(4)
     check("panic" in last_words(vm), f"lodge says {last_words(vm)!r}")
     vm.wait_for("Kernel panic")
 
@@ -68,7 +70,7 @@ def second_signal(context):
 @test()
 def power_button(context):
     """SIGTERM presses it; a guest that then switches off ends as such."""
-    vm = context.guest("button hello")
+    vm = context.guest("button hello", equipped=True)
     vm.wait_for("@ watching")
     os.kill(vm.pid, signal.SIGTERM)
     vm.ends(0)

@@ -1,8 +1,10 @@
 """Interfaces of Linux guests: packets both ways, addresses, and what is left behind."""
 import contextlib
+import grp
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -100,6 +102,49 @@ def tap(context, transport, backend):
     nothing_is_left(net.tap)
 
 
+@test()
+def link(context):
+    """The guest sees its cable; without the rules that guard it, it has none."""
+    net = Net(context)
+    carrier = "cat /sys/class/net/e*/carrier"
+
+    def sees(state):
+        until(f"carrier {state}", lambda: bash(server, "a", carrier) == f"{state}\n")
+
+    with serving(context) as server:
+        start(server, "a", debian(context), "--net", f"{net.words},backend=vhost")
+        net.host_up()
+        for state in (0, 1):
+            server.run("link", "a", "net0", "up" if state else "down")
+            sees(state)
+        table = run_tool("nft", "list", "table", "netdev", f"lodge-{net.tap}")
+        keeper = next(pid for pid in processes("lodge-keeper") if any(name == "nft" for name in children(pid).values()))
+        os.kill(keeper, signal.SIGSTOP)
+        os.kill(next(iter(children(keeper))), signal.SIGKILL)
+        until("no rules", lambda: f"lodge-{net.tap}" not in run_tool("nft", "list", "tables"))
+        os.kill(keeper, signal.SIGCONT)
+        until("the rules", lambda: f"lodge-{net.tap}" in run_tool("nft", "list", "tables"))
+        equal(run_tool("nft", "list", "table", "netdev", f"lodge-{net.tap}"), table, "the rules")
+        sees(1)
+        until("an answer to ping", lambda: not subprocess.run(["ping", "-q", "-c", "1", "-W", "20", net.guest], check=False,
+                                                              stdout=subprocess.DEVNULL).returncode)
+        check('lodge_vm_network_link_up{vm="a",device="net0",tap="%s"} 1' % net.tap in server.run("metrics"), "no link in the metrics")
+        packets = re.search(r'lodge_vm_network_packets_total{vm="a",device="net0",direction="receive"} (\d+)', server.run("metrics"))
+        check(int(packets[1]) > 0, "the kernel's packets are not counted")
+        server.run("stop", "a", "--timeout", 200)
+    nothing_is_left(net.tap)
+
+
+def processes(name):
+    return [int(pid) for pid in subprocess.run(["pgrep", "-x", name], check=False, capture_output=True, text=True).stdout.split()]
+
+
+def children(pid):
+    """pid -> name, of those that live."""
+    out = subprocess.run(["ps", "-o", "pid=,stat=,comm=", "--ppid", str(pid)], check=False, capture_output=True, text=True).stdout
+    return {int(line.split()[0]): line.split()[2] for line in out.splitlines() if not line.split()[1].startswith("Z")}
+
+
 def nothing_is_left(tap):
     check(tap not in interfaces(), "the tap has stayed")
     until("no table of it", lambda: tap not in run_tool("nft", "list", "tables"))
@@ -128,9 +173,9 @@ def world(context):
         run_tool("ip", "netns", "del", space)
 
 
-def reaches(address, port, *where):
+def reaches(address, port, *where, udp=False):
     """Until the server in the guest, which has just been started, is there."""
-    words = [*where, "timeout", "60", "iperf3", "-c", address, "-p", str(port), "-n", "1M"]
+    words = [*where, "timeout", "60", "iperf3", "-c", address, "-p", str(port), "-n", "1M", *(["-u", "-b", "20M"] if udp else [])]
     until(f"iperf3 to port {port} of {address}",
           lambda: not subprocess.run(words, stdout=subprocess.DEVNULL, check=False).returncode)
 
@@ -163,5 +208,44 @@ def passt(context):
     """Without a tap: the guest's connections are the host's."""
     with world(context) as (there, here), serving(context) as server:
         start(server, "a", debian(context), "--net", "passt")
-        equal(bash(server, "a", f"cat </dev/tcp/{there}/5000"), f"from {here}\n", "whom the world sees")
+        world_says = f"timeout 5 cat </dev/tcp/{there}/5000 || true"
+        equal(bash(server, "a", world_says), f"from {here}\n", "whom the world sees")
+        # another takes its place
+        run_tool("pkill", "--newest", "--signal", "KILL", "-u", "nobody", "-x", "passt(.avx2)?")
+        until("the world again", lambda: bash(server, "a", world_says) == f"from {here}\n")
         server.run("stop", "a", "--timeout", 200)
+
+
+USER = 64999  # nobody's
+
+
+def as_user(context, image):
+    """What starts a program as a user whose only right is the group of /dev/kvm."""
+    group = grp.getgrnam("kvm").gr_gid
+    if "LAB_OUT" in os.environ:  # whose devices are root's alone
+        os.chown("/dev/kvm", 0, group)
+        os.chmod("/dev/kvm", 0o660)
+    for path in (context.folder, image):
+        os.chown(path, USER, USER)
+    os.chmod(os.path.dirname(context.folder), 0o755)
+    return ["setpriv", "--reuid", str(USER), "--regid", str(USER), "--groups", str(group), "--bounding-set=-all", "--"]
+
+
+@test()
+def ordinary_user(context):
+    """No right, no set-up, no agent: connections out, names, and forwarded ports."""
+    image = debian(context)
+    with world(context) as (there, here):
+        command = (f"cat </dev/tcp/{there}/5000; cat /etc/resolv.conf; ip -br addr; iperf3 -s -1 -p 5201; "
+                   "iperf3 -s -1 -p 5201; echo o >/proc/sysrq-trigger; sleep 1000")
+        vm = context.lodge("--kernel", environment("LODGE_GUEST_KERNEL"), "--modules", environment("LODGE_GUEST_MODULES"),
+                           "--root", f"path={image},format=raw", "--memory", "512M", "--init", "/bin/bash",
+                           "--net", "auto,dns=192.0.2.53,forward=tcp:15201:5201,forward=udp:15201:5201",
+                           "--cmdline", f'loglevel=4 -- -c "{command}"', prefix=as_user(context, image))
+        vm.wait_for(f"from {here}")
+        vm.wait_for("nameserver 192.0.2.53")
+        vm.wait_for("Server listening on 5201")
+        reaches("127.0.0.1", 15201)
+        reaches(here, 15201, udp=True)
+        vm.ends(0)
+    until("no passt", lambda: subprocess.run(["pgrep", "-u", str(USER)], check=False, stdout=subprocess.DEVNULL).returncode)

@@ -41,14 +41,13 @@ class Server:
         """One that fails; returns what it said."""
         return self.ran(words, 1).stderr
 
-    def start(self, context, name, commands, *arguments, cmdline=""):
-        """A guest that runs commands of init/guest.h; its root is not looked at."""
+    def start(self, context, name, commands, *arguments, cmdline="", equipped=False):
+        """A guest that runs commands of init/guest.h, as Context.guest; its root is not looked at."""
         words = f"loglevel=5 {cmdline} test={'+'.join(commands.split())}"
         root = context.path("root")
         if not os.path.exists(root):
             context.disk("root", MIB)
-        self.run("start", name, "--kernel", environment("LODGE_GUEST_KERNEL"), "--initrd", context.artefacts.initrd(),
-                 "--cmdline", words, "--root", f"path={root},format=raw,ro=on", *arguments)
+        self.run("start", name, *context.kernel(equipped), "--cmdline", words, "--root", f"path={root},format=raw,ro=on", *arguments)
 
     def console(self, name):
         return self.run("console", "--log", name).replace("\r\n", "\n")
@@ -101,7 +100,7 @@ def fifty_at_once(context):
     with serving(context) as server, concurrent.futures.ThreadPoolExecutor(50) as pool:
         context.artefacts.initrd()
         context.disk("root", MIB)
-        list(pool.map(lambda name: server.start(context, name, "button", "--memory", "96M"), names))
+        list(pool.map(lambda name: server.start(context, name, "button", "--memory", "96M", equipped=True), names))
         equal(sorted(server.names()), sorted(names), "VMs")
         for name in names:
             server.shows(name, "^@ watching", 4 * DEADLINE_S)  # fifty kernels share the host's processors
@@ -155,7 +154,7 @@ def pause_resize_metrics(context, transport):
 @test(how=["poweroff", "panic", "reboot"])
 def wait_says_how(context, how):
     with serving(context) as server:
-        server.start(context, "a", f"wait:go {how}", cmdline="panic=-1")
+        server.start(context, "a", f"wait:go {how}", cmdline="panic=-1", equipped=True)
         with subprocess.Popen([LODGE, "wait", "--socket", server.socket, "a"], stdout=subprocess.PIPE) as waiting, \
                 subprocess.Popen([LODGE, "events", "--socket", server.socket, "a", "--json"],
                                  stdout=subprocess.PIPE) as events, \

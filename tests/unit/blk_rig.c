@@ -13,7 +13,8 @@
 void rig_init(struct blk_rig *rig, enum vdrv_kind kind, enum loop_backend backend,
 	      struct image *img, const struct virtio_blk_config *config)
 {
-	const struct pci_host_config hc = {.ecam_gpa = 0xe0000000,
+	const struct pci_host_config hc = {.ports = true,
+					   .ecam_gpa = 0xe0000000,
 					   .mem32_gpa = 0xc0000000,
 					   .mem32_len = 0x1000000,
 					   .mem64_gpa = 64 * GIB,

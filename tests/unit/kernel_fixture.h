@@ -138,6 +138,9 @@ static inline void save_seed(const char *name, const struct blob *b)
 	fclose(f);
 }
 
+/* What the kernels are opened for. */
+static enum kernel_machine machine = KERNEL_FOR_X86_64;
+
 /* ---- what is said ------------------------------------------------------------------------- */
 
 /* One line that names the file, and each of the words. */
@@ -157,7 +160,7 @@ static inline struct err open_fails(int want)
 	struct err err = ERR_INIT;
 	struct kernel *k = NULL;
 
-	assert_int_equal(kernel_open(path, &k, &err), -want);
+	assert_int_equal(kernel_open(path, machine, &k, &err), -want);
 	assert_null(k);
 	assert_int_equal(err.code, want);
 	return err;
@@ -169,7 +172,7 @@ static inline struct err load_fails(struct guest *g, int want)
 	struct kernel *k = NULL;
 	struct kernel_loaded loaded;
 
-	if (kernel_open(path, &k, &err) < 0)
+	if (kernel_open(path, machine, &k, &err) < 0)
 		fail_msg("%s", err.msg);
 	assert_int_equal(kernel_load(k, g->mem, &loaded, &err), -want);
 	assert_int_equal(err.code, want);
@@ -183,7 +186,7 @@ static inline struct kernel_loaded loads(struct guest *g)
 	struct kernel *k = NULL;
 	struct kernel_loaded loaded;
 
-	if (kernel_open(path, &k, &err) < 0 || kernel_load(k, g->mem, &loaded, &err) < 0)
+	if (kernel_open(path, machine, &k, &err) < 0 || kernel_load(k, g->mem, &loaded, &err) < 0)
 		fail_msg("%s", err.msg);
 	kernel_close(k);
 	return loaded;

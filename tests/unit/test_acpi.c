@@ -336,11 +336,12 @@ static void test_boot_data(void **state)
 	struct arch_boot boot = a_boot(1);
 	struct ram r = a_ram(64 * MIB);
 	const uint8_t *zero = r.host + X86_ZERO_PAGE;
+	struct arch_dtb dtb;
 	(void)state;
 
 	boot.initrd = 0x3000000;
 	boot.initrd_bytes = 12345;
-	assert_int_equal(arch_boot_write(r.mem, &boot, NULL), 0);
+	assert_int_equal(arch_boot_write(r.mem, &boot, &dtb, NULL), 0);
 	assert_string_equal(r.host + le32_load(zero + 0x228), "a word");
 	assert_int_equal(zero[0x210], 0xff); /* type_of_loader */
 	assert_int_equal(le32_load(zero + 0x218), 0x3000000);
@@ -361,11 +362,12 @@ static void test_kernel_that_takes_a_short_command_line(void **state)
 	struct arch_boot boot = a_boot(1);
 	struct ram r = a_ram(64 * MIB);
 	struct err err = ERR_INIT;
+	struct arch_dtb dtb;
 	(void)state;
 
 	kernel.setup_header_len = KERNEL_SETUP_HEADER_MAX;
 	le32_store(kernel.setup_header + 0x238 - 0x1f1, 5);
-	assert_int_equal(arch_boot_write(r.mem, &boot, &err), -E2BIG);
+	assert_int_equal(arch_boot_write(r.mem, &boot, &dtb, &err), -E2BIG);
 	assert_string_equal(err.msg, "the kernel command line has 6 bytes, this kernel takes 5");
 	free_ram(&r);
 }
@@ -404,7 +406,7 @@ static void test_mmio_slots(void **state)
 	for (unsigned i = 0; i < MACHINE_DISKS_MAX + 1; i++) {
 		arch_mmio_slot(i, &gpa, &gsi);
 		assert_true(gpa >= last + 0x1000);
-		assert_true(gsi < ARCH_WIRED_GSIS && gsi != 4 && gsi != 5);
+		assert_true(gsi < arch_wired_gsis() && gsi != 4 && gsi != 5);
 		last = gpa;
 	}
 }

@@ -15,7 +15,8 @@ static int setup(void **state)
 {
 	(void)state;
 	fake_platform_init(&fp, 1 << 20);
-	return acpi_pm_new(&fp.plat, &dev, NULL);
+	return acpi_pm_new(
+	    &fp.plat, &(struct device_place){.base = ACPI_PM_PORT, .gsi = ACPI_PM_GSI}, &dev, NULL);
 }
 
 static int teardown(void **state)
@@ -96,7 +97,10 @@ static void no_interrupt_line_is_an_error(void **state)
 
 	(void)state;
 	fp.irq_error = ENOSPC;
-	assert_int_equal(acpi_pm_new(&fp.plat, &other, NULL), -ENOSPC);
+	assert_int_equal(
+	    acpi_pm_new(&fp.plat, &(struct device_place){.base = ACPI_PM_PORT, .gsi = ACPI_PM_GSI},
+			&other, NULL),
+	    -ENOSPC);
 	assert_null(other);
 }
 

@@ -129,6 +129,24 @@ static void device_nodes(void **state)
 	assert_true(doctor_verdict(&doctor)); /* guests run without them */
 }
 
+static void programs(void **state)
+{
+	struct doctor doctor = {.root = root};
+	char path[256];
+
+	(void)state;
+	host_file("/usr/sbin/nft", "");
+	snprintf(path, sizeof(path), "%s/usr/sbin/nft", root);
+	assert_int_equal(chmod(path, 0755), 0);
+	host_file("/usr/bin/passt", ""); /* which cannot be executed */
+	snprintf(path, sizeof(path), "%s/usr/bin/passt", root);
+	assert_int_equal(chmod(path, 0644), 0);
+	doctor_programs(&doctor);
+	assert_item(&doctor, "nft", DOCTOR_OK, "/usr/sbin/nft", "");
+	assert_item(&doctor, "passt", DOCTOR_WARN, "not installed", "apt install passt");
+	assert_true(doctor_verdict(&doctor));
+}
+
 static void memory_of_a_good_host(void **state)
 {
 	struct doctor doctor = {.root = root};
@@ -243,6 +261,7 @@ int main(void)
 	    cmocka_unit_test(device_that_is_not_kvm),
 	    cmocka_unit_test(emulated_guest_code_is_a_lack),
 	    cmocka_unit_test(device_nodes),
+	    cmocka_unit_test(programs),
 	    cmocka_unit_test(memory_of_a_good_host),
 	    cmocka_unit_test(memory_of_a_bad_host),
 	    cmocka_unit_test(strict_overcommit_is_named),

@@ -117,7 +117,7 @@ static void release_is_what_the_file_says(void **state)
 
 	(void)state;
 	write_file(b.data, b.len);
-	assert_int_equal(kernel_open(path, &k, NULL), 0);
+	assert_int_equal(kernel_open(path, KERNEL_FOR_X86_64, &k, NULL), 0);
 	assert_int_equal(kernel_format(k), KERNEL_BZIMAGE);
 	assert_string_equal(kernel_release(k), FAKE_BZ_RELEASE);
 	kernel_close(k);
@@ -125,12 +125,12 @@ static void release_is_what_the_file_says(void **state)
 	/* a pointer past the real-mode part */
 	le16_store(b.data + 0x20e, 0xfff0);
 	write_file(b.data, b.len);
-	assert_int_equal(kernel_open(path, &k, NULL), 0);
+	assert_int_equal(kernel_open(path, KERNEL_FOR_X86_64, &k, NULL), 0);
 	assert_null(kernel_release(k));
 	kernel_close(k);
 
 	write_file(elf.data, elf.len);
-	assert_int_equal(kernel_open(path, &k, NULL), 0);
+	assert_int_equal(kernel_open(path, KERNEL_FOR_X86_64, &k, NULL), 0);
 	assert_int_equal(kernel_format(k), KERNEL_ELF);
 	assert_null(kernel_release(k));
 	kernel_close(k);
@@ -138,7 +138,7 @@ static void release_is_what_the_file_says(void **state)
 	strcpy((char *)elf.data + 5000, "Linux version %s");
 	strcpy((char *)elf.data + 6000, "Linux version 6.9.1-tiny (a@b)");
 	write_file(elf.data, elf.len);
-	assert_int_equal(kernel_open(path, &k, NULL), 0);
+	assert_int_equal(kernel_open(path, KERNEL_FOR_X86_64, &k, NULL), 0);
 	assert_string_equal(kernel_release(k), "6.9.1-tiny");
 	assert_string_equal(kernel_release(k), "6.9.1-tiny");
 	kernel_close(k);
@@ -238,7 +238,7 @@ static void distribution_kernel_is_unpacked_right(void **state)
 	struct guest g = guest_new(512 * MIB, MEMFD);
 	double t0 = cpu_ms(), t1, t2;
 
-	if (kernel_open(file, &k, &err) < 0)
+	if (kernel_open(file, KERNEL_FOR_X86_64, &k, &err) < 0)
 		fail_msg("%s", err.msg);
 	t1 = cpu_ms();
 	if (kernel_load(k, g.mem, &l, &err) < 0)

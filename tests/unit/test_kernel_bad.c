@@ -283,7 +283,7 @@ static void load_anything(struct guest *g)
 	struct kernel *k = NULL;
 	struct kernel_loaded l;
 
-	if (kernel_open(path, &k, &err) < 0) {
+	if (kernel_open(path, KERNEL_FOR_X86_64, &k, &err) < 0) {
 		SAYS(&err, "kernel");
 		return;
 	}

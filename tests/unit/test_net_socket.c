@@ -1,199 +1,7 @@
 /*
- * virtio-net on a stream socket in the tap's place (the framing of passt(1)), its rate limits, and
- * what it lets a guest say about who it is.
+ * virtio-net on a stream socket in the tap's place (the framing of passt(1)), and its rate limits.
  */
-#include "base/checked.h"
-#include "devices/virtio/net_priv.h"
-#include "tests/unit/loop_thread.h"
-#include "tests/unit/net_frames.h"
-#include "tests/unit/virtio_driver.h"
-
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <sched.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <sys/socket.h>
-#include <sys/time.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
-#define MMIO_GPA 0xd0000000
-#define GSI	 6
-#define RX_GPA	 (16 * MIB)
-#define TX_GPA	 (24 * MIB)
-#define RING	 64
-#define RX_BYTES 2048
-#define GUEST_IP 0x0a090902
-
-static const uint8_t mac[6] = {2, 1, 2, 3, 4, 5}, other_mac[6] = {2, 1, 2, 3, 4, 6};
-
-struct rig {
-	struct fake_platform fp;
-	struct loop_thread lt;
-	struct virtio_dev *dev;
-	struct virtio_transport *t;
-	struct vdrv d;
-	int peer;
-	uint8_t frame[70000], got[70000];
-};
-
-static struct rig rig;
-
-static void start(struct rig *r)
-{
-	r->d.heap = 0x10000;
-	assert_true(vdrv_start(&r->d, ~(UINT64_C(1) << 33), 3, RING));
-	assert_int_equal(vdrv_status(&r->d), 0xf);
-}
-
-static struct rig *build(const struct virtio_net_config *config, int type)
-{
-	const struct timeval patience = {.tv_sec = VDRV_WAIT_MS / 1000};
-	const int small = 20000;
-	struct rig *r = &rig;
-	struct tap tap;
-	int fds[2];
-
-	memset(r, 0, sizeof(*r));
-	assert_int_equal(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fds), 0);
-	setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
-	setsockopt(fds[1], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-	if (type == SOCK_STREAM)
-		assert_int_equal(tap_adopt_stream(fds[0], &tap, NULL), 0);
-	else
-		assert_int_equal(tap_adopt(fds[0], &tap, NULL), 0);
-	r->peer = fds[1];
-	fake_platform_init(&r->fp, 32 * MIB);
-	loop_thread_new(&r->lt, LOOP_AUTO);
-	assert_int_equal(virtio_net_new(config, &tap, r->lt.loop, &r->dev, NULL), 0);
-	assert_int_equal(virtio_mmio_new(&r->fp.plat, MMIO_GPA, GSI, r->dev, &r->t, NULL), 0);
-	vdrv_init_mmio(&r->d, &r->fp, MMIO_GPA, GSI, 0x10000);
-	loop_thread_start(&r->lt);
-	start(r);
-	for (size_t i = 0; i < sizeof(r->frame); i++)
-		r->frame[i] = (uint8_t)(i * 7 + i / 251);
-	return r;
-}
-
-static int setup(void **state)
-{
-	const struct virtio_net_config c = {.mac = {2, 1, 2, 3, 4, 5}, .may_spoof = true};
-
-	*state = build(&c, SOCK_STREAM);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct rig *r = *state;
-
-	virtio_transport_free(r->t);
-	loop_thread_free(&r->lt);
-	fake_platform_fini(&r->fp);
-	if (r->peer >= 0)
-		close(r->peer);
-	return 0;
-}
-
-static void give(struct rig *r, unsigned n)
-{
-	for (unsigned i = 0; i < n; i++) {
-		const unsigned at = r->d.rings[0].avail_idx % RING;
-		const struct vbuf b = {RX_GPA + (uint64_t)at * RX_BYTES, RX_BYTES, true};
-
-		assert_true(vring_add(&r->d.rings[0], &b, 1, false) >= 0);
-	}
-	vdrv_kick(&r->d, 0);
-}
-
-/* One frame into r->got; its bytes. */
-static size_t guest_gets(struct rig *r)
-{
-	unsigned buffers = 1;
-	size_t n = 0;
-
-	for (unsigned i = 0; i < buffers; i++) {
-		uint16_t head;
-		uint32_t len;
-		gpa_t gpa;
-
-		if (!vring_used_waiting(&r->d.rings[0]))
-			assert_true(vdrv_wait(&r->d, 0, 1));
-		assert_true(vring_take(&r->d.rings[0], &head, &len));
-		gpa = le64_load((uint8_t *)fake_mem(&r->fp, r->d.rings[0].desc + 16ul * head, 8));
-		memcpy(r->got + n, fake_mem(&r->fp, gpa, len), len);
-		n += len;
-		if (!i)
-			buffers = le16_load(r->got + 10);
-	}
-	memmove(r->got, r->got + VNET_HDR, n - VNET_HDR);
-	return n - VNET_HDR;
-}
-
-static void guest_sends(struct rig *r, const uint8_t *frame, size_t n)
-{
-	struct vring *ring = &r->d.rings[1];
-	const unsigned at = ring->avail_idx % RING;
-	const gpa_t gpa = TX_GPA + at * UINT64_C(70016);
-	uint8_t *p = fake_mem(&r->fp, gpa, VNET_HDR + n);
-
-	memset(p, 0, VNET_HDR);
-	memcpy(p + VNET_HDR, frame, n);
-	assert_true(
-	    vring_add(ring, &(struct vbuf){gpa, (uint32_t)(VNET_HDR + n), false}, 1, false) >= 0);
-	vdrv_kick(&r->d, 1);
-}
-
-static void reap_sent(struct rig *r, unsigned n)
-{
-	uint16_t head;
-	uint32_t len;
-
-	while (n--) {
-		if (!vring_used_waiting(&r->d.rings[1]))
-			assert_true(vdrv_wait(&r->d, 1, 1));
-		assert_true(vring_take(&r->d.rings[1], &head, &len));
-	}
-}
-
-static void peer_sends(struct rig *r, const void *p, size_t n)
-{
-	assert_int_equal(send(r->peer, p, n, MSG_NOSIGNAL), n);
-}
-
-/* Work of the loop's ring interrupts a wait that has a deadline, as a signal would. */
-static ssize_t peer_receive(struct rig *r, void *p, size_t n, int flags)
-{
-	size_t got = 0;
-
-	while (got < n) {
-		const ssize_t m = recv(r->peer, (uint8_t *)p + got, n - got, flags);
-
-		if (m < 0 && errno == EINTR)
-			continue;
-		if (m <= 0)
-			return got ? (ssize_t)got : m;
-		got += (size_t)m;
-		if (!(flags & MSG_WAITALL))
-			break;
-	}
-	return (ssize_t)got;
-}
-
-static void peer_gets(struct rig *r, const uint8_t *frame, size_t n)
-{
-	uint8_t len[4];
-
-	assert_int_equal(peer_receive(r, len, 4, MSG_WAITALL), 4);
-	assert_int_equal(be32_load(len), n);
-	assert_int_equal(peer_receive(r, r->got, n, MSG_WAITALL), n);
-	assert_memory_equal(r->got, frame, n);
-}
+#include "tests/unit/net_socket_rig.h"
 
 /* ---- streams ---- */
 
@@ -305,6 +113,120 @@ static void test_stream_end(void **state)
 	close(r->peer);
 	r->peer = -1;
 	check_down(r);
+}
+
+struct reconnect {
+	struct virtio_net_reconnect r;
+	atomic_bool done;
+};
+
+static void reconnect_done(struct virtio_net_reconnect *r)
+{
+	atomic_store(&container_of(r, struct reconnect, r)->done, true);
+}
+
+/* Another stream in place of the present one, whatever state that is in. */
+static void reconnect(struct rig *r)
+{
+	const struct timeval patience = {.tv_sec = VDRV_WAIT_MS / 1000};
+	struct reconnect rc = {.r.done = reconnect_done};
+	int fds[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+	setsockopt(fds[1], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	virtio_net_reconnect(r->dev, &rc.r, fds[0]);
+	while (!atomic_load(&rc.done))
+		poll(NULL, 0, 1);
+	if (r->peer >= 0)
+		close(r->peer);
+	r->peer = fds[1];
+}
+
+static void check_both_ways(struct rig *r)
+{
+	uint8_t len[4];
+
+	give(r, 4);
+	be32_store(len, 300);
+	peer_sends(r, len, 4);
+	peer_sends(r, r->frame, 300);
+	assert_int_equal(guest_gets(r), 300);
+	assert_memory_equal(r->got, r->frame, 300);
+	guest_sends(r, r->frame + 5, 200);
+	peer_gets(r, r->frame + 5, 200);
+}
+
+/* In the middle of a frame each way, the guest waiting for packets. */
+static void test_reconnect_after_end(void **state)
+{
+	struct rig *r = *state;
+
+	give(r, 4);
+	peer_sends(r, "\0\0\1", 3);
+	guest_sends(r, r->frame, 65000); /* more than the socket takes */
+	close(r->peer);
+	r->peer = -1;
+	assert_true(vdrv_wait_config(&r->d));
+	assert_int_equal(vdrv_config(&r->d, 6, 2), 0);
+	reap_sent(r, 1);
+	reconnect(r);
+	assert_true(vdrv_wait_config(&r->d));
+	/* up, and the driver is to tell the network */
+	assert_int_equal(vdrv_config(&r->d, 6, 2), 3);
+	check_both_ways(r);
+}
+
+/* The former has not been seen to end: the device waits for its packets, and for room in it. */
+static void test_reconnect_before_end(void **state)
+{
+	struct rig *r = *state;
+
+	check_both_ways(r);
+	for (int i = 0; i < 4; i++)
+		guest_sends(r, r->frame, 65000);
+	reconnect(r);
+	assert_int_equal(vdrv_config(&r->d, 6, 2) & 1, 1);
+	/* what the former did not take of a frame is not the other's */
+	for (int i = 0; i < 4; i++) {
+		uint8_t len[4];
+
+		if (peer_receive(r, len, 4, MSG_PEEK | MSG_DONTWAIT) != 4)
+			break;
+		peer_gets(r, r->frame, 65000);
+	}
+	reap_sent(r, 4);
+	check_both_ways(r);
+}
+
+/* The driver is not there, or there again. */
+static void test_reconnect_and_reset(void **state)
+{
+	struct rig *r = *state;
+
+	vdrv_reset(&r->d);
+	reconnect(r);
+	start(r);
+	check_both_ways(r);
+	close(r->peer);
+	r->peer = -1;
+	vdrv_reset(&r->d);
+	start(r);
+	reconnect(r);
+	check_both_ways(r);
+}
+
+/* A cable that is not plugged in stays so. */
+static void test_reconnect_unplugged(void **state)
+{
+	struct rig *r = *state;
+
+	virtio_net_set_link(r->dev, false);
+	assert_true(vdrv_wait_config(&r->d));
+	reconnect(r);
+	assert_int_equal(vdrv_config(&r->d, 6, 2) & 1, 0);
+	virtio_net_set_link(r->dev, true);
+	assert_int_equal(vdrv_config(&r->d, 6, 2) & 1, 1);
+	check_both_ways(r);
 }
 
 static void test_adopt(void **state)
@@ -444,87 +366,6 @@ static void test_limit_waits(void **state)
 	assert_int_equal(peer_receive(r, r->got, 1, MSG_DONTWAIT), -1);
 }
 
-/* ---- who the guest is ---- */
-
-static void test_own_frames(void **state)
-{
-	uint8_t f[128], arp[64] = {0};
-
-	(void)state;
-	frame_build(f, FRAME_UDP4, frame_host_mac, frame_guest_mac, 20, true);
-	assert_int_equal(net_frame_own(f, 62, mac, GUEST_IP), 34);
-	assert_int_equal(net_frame_own(f, 62, mac, 0), 14);
-	assert_int_equal(net_frame_own(f, 62, mac, GUEST_IP + 1), 0);
-	assert_int_equal(net_frame_own(f, 62, other_mac, GUEST_IP), 0);
-	assert_int_equal(net_frame_own(f, 33, mac, GUEST_IP), 0);
-	assert_int_equal(net_frame_own(f, 13, mac, 0), 0);
-	f[14] = 0x44; /* a header that is too short */
-	assert_int_equal(net_frame_own(f, 62, mac, GUEST_IP), 0);
-	f[14] = 0x45;
-	/* no address yet: DHCP alone */
-	memset(f + 26, 0, 4);
-	assert_int_equal(net_frame_own(f, 62, mac, GUEST_IP), 0);
-	be16_store(f + 36, 67);
-	assert_int_equal(net_frame_own(f, 62, mac, GUEST_IP), 34);
-	f[21] = 1; /* of a fragment */
-	assert_int_equal(net_frame_own(f, 62, mac, GUEST_IP), 0);
-	/* IPv6 is only asked for the MAC address */
-	frame_build(f, FRAME_TCP6, frame_host_mac, frame_guest_mac, 20, true);
-	assert_int_equal(net_frame_own(f, 64, mac, GUEST_IP), 14);
-
-	memcpy(arp + 6, mac, 6);
-	memcpy(arp + 12, "\x08\x06\0\1\x08\0\6\4\0\1", 10);
-	memcpy(arp + 22, mac, 6);
-	be32_store(arp + 28, GUEST_IP);
-	assert_int_equal(net_frame_own(arp, 42, mac, GUEST_IP), 42);
-	assert_int_equal(net_frame_own(arp, 41, mac, GUEST_IP), 0);
-	be32_store(arp + 28, 0); /* a probe */
-	assert_int_equal(net_frame_own(arp, 42, mac, GUEST_IP), 42);
-	be32_store(arp + 28, GUEST_IP - 1);
-	assert_int_equal(net_frame_own(arp, 42, mac, GUEST_IP), 0);
-	assert_int_equal(net_frame_own(arp, 42, mac, 0), 42);
-	arp[27]++;
-	assert_int_equal(net_frame_own(arp, 42, mac, 0), 0);
-	arp[27]--;
-	/* behind tags, of which there may be two */
-	for (unsigned tags = 1; tags <= 3; tags++) {
-		memmove(arp + 16, arp + 12, 40);
-		memcpy(arp + 12, "\x81\0\0\1", 4);
-		assert_int_equal(net_frame_own(arp, 64, mac, GUEST_IP), 0);
-		assert_int_equal(net_frame_own(arp, 64, mac, 0), tags < 3 ? 42 + 4 * tags : 0);
-	}
-}
-
-/* What is dropped is counted. */
-static void test_spoofing(void **state)
-{
-	const struct virtio_net_config c = {.mac = {2, 1, 2, 3, 4, 5}, .ipv4 = GUEST_IP};
-	struct rig *r = build(&c, SOCK_SEQPACKET);
-	struct virtio_net_stats s;
-	uint8_t f[1000];
-	const size_t n = frame_build(f, FRAME_UDP4, frame_host_mac, frame_guest_mac, 100, true);
-
-	*state = r;
-	guest_sends(r, f, n);
-	f[11]++;
-	guest_sends(r, f, n);
-	f[11]--;
-	f[29]++;
-	guest_sends(r, f, n);
-	f[29]--;
-	guest_sends(r, f, n);
-	reap_sent(r, 4);
-	virtio_net_stats(r->dev, &s);
-	assert_int_equal(s.tx_packets, 2);
-	assert_int_equal(s.tx_dropped, 2);
-	assert_int_equal(s.tx_spoofed, 2);
-	for (unsigned i = 0; i < 2; i++) {
-		assert_int_equal(peer_receive(r, r->got, sizeof(r->got), 0), VNET_HDR + n);
-		assert_memory_equal(r->got + VNET_HDR, f, n);
-	}
-	assert_int_equal(peer_receive(r, r->got, 1, MSG_DONTWAIT), -1);
-}
-
 int main(void)
 {
 #define T(f)  cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -537,13 +378,15 @@ int main(void)
 	    T(test_stream_too_long),
 	    T(test_stream_empty),
 	    T(test_stream_end),
+	    T(test_reconnect_after_end),
+	    T(test_reconnect_before_end),
+	    T(test_reconnect_and_reset),
+	    T(test_reconnect_unplugged),
 	    cmocka_unit_test(test_adopt),
 	    TN(test_passt),
 	    TN(test_limit_from_guest),
 	    TN(test_limit_to_guest),
 	    TN(test_limit_waits),
-	    cmocka_unit_test(test_own_frames),
-	    TN(test_spoofing),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

@@ -6,6 +6,7 @@
  */
 #include "base/cleanup.h"
 #include "control/network/rules.h"
+#include "tests/unit/net_frames6.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -89,6 +90,12 @@ static const char spoof[] =
     "s.send(bytes.fromhex(sys.argv[4].replace(':', '') + '020000000002') + b'\\x08\\0' + head + "
     "udp)\n";
 
+/* frame.py HEX: as it is. */
+static const char frame[] = "import socket, sys\n"
+			    "s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n"
+			    "s.bind(('eth0', 0x86dd))\n"
+			    "s.send(bytes.fromhex(sys.argv[1]))\n";
+
 static const char *why;
 static char folder[] = "/tmp/lodge-rules-XXXXXX";
 static pid_t servers[3], spaces[2];
@@ -171,6 +178,7 @@ static int setup(void **state)
 	save("client.py", client);
 	save("arp.py", arp);
 	save("spoof.py", spoof);
+	save("frame.py", frame);
 	spaces[0] = make_space("GUEST");
 	spaces[1] = make_space("OUTSIDE");
 	assert_int_equal(
@@ -387,6 +395,41 @@ static void test_guard_mac(void **state)
 	rules_free(rules);
 }
 
+/* Of each frame the rules say what the device says; behind them a table counts what they let pass.
+ */
+static void test_guard_ipv6(void **state)
+{
+	struct machine_net net = net_of_guest();
+	struct frame6 cases[FRAMES6_MAX];
+	const unsigned n = frames6_build(cases, net.mac);
+	struct rules *rules;
+
+	(void)state;
+	need_space();
+	net.addresses.nipv6 = 1;
+	memcpy(net.addresses.ipv6[0].bytes, frame6_own, 16);
+	rules = open_rules(&net, true);
+	assert_int_equal(sh("nft 'add table netdev watch; add counter netdev watch seen; "
+			    "add chain netdev watch in { type filter hook ingress device tap0 "
+			    "priority 0; }; add rule netdev watch in ether saddr "
+			    "02:00:00:00:00:02 ip6 hoplimit 255 counter name seen'"),
+			 0);
+	for (unsigned i = 0; i < n; i++) {
+		char hex[2 * sizeof(cases[i].bytes) + 1];
+		bool passed;
+
+		for (size_t k = 0; k < cases[i].len; k++)
+			snprintf(hex + 2 * k, 3, "%02x", cases[i].bytes[k]);
+		assert_int_equal(sh("nft reset counter netdev watch seen >/dev/null"), 0);
+		assert_int_equal(sh(IN_GUEST "/usr/bin/python3 $D/frame.py %s", hex), 0);
+		passed = !sh("nft list counter netdev watch seen | grep -q 'packets 1 '");
+		if (passed != cases[i].good)
+			fail_msg("%s", cases[i].name);
+	}
+	rules_free(rules);
+	assert_int_equal(sh("nft delete table netdev watch"), 0);
+}
+
 /* Killed, the process leaves neither nft nor tables; the next may have them at once. */
 static void test_killed(void **state)
 {
@@ -450,10 +493,11 @@ static void test_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_nothing),  cmocka_unit_test(test_nat),
-	    cmocka_unit_test(test_forwards), cmocka_unit_test(test_loopback_closed),
-	    cmocka_unit_test(test_guard),    cmocka_unit_test(test_guard_mac),
-	    cmocka_unit_test(test_killed),   cmocka_unit_test(test_refused),
+	    cmocka_unit_test(test_nothing),    cmocka_unit_test(test_nat),
+	    cmocka_unit_test(test_forwards),   cmocka_unit_test(test_loopback_closed),
+	    cmocka_unit_test(test_guard),      cmocka_unit_test(test_guard_mac),
+	    cmocka_unit_test(test_guard_ipv6), cmocka_unit_test(test_killed),
+	    cmocka_unit_test(test_refused),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

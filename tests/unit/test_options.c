@@ -203,6 +203,89 @@ static void wrong_disks(void **state)
 	assert_refused("given twice", BOOT, "--root", "path=q,format=raw");
 }
 
+static void net_keys(void **state)
+{
+	static const uint8_t mac[6] = {2, 0, 0, 0x12, 0x34, 0x56};
+	const struct machine_net *n;
+	struct parsed p;
+
+	(void)state;
+	parse(&p, BOOT, "--net",
+	      "pool,subnets=10.0.0.0/8,nat=on,forward=tcp:8022:22,forward=udp:192.0.2.1:53:5353,"
+	      "dns=192.0.2.2,dns=192.0.2.3,mac=02:00:00:12:34:56,mtu=9000,queues=4,"
+	      "backend=builtin,rx_bytes_per_s=10M,tx_packets_per_s=5000",
+	      "--net",
+	      "bridge=br0,address=192.0.2.6/24,gateway=192.0.2.1,address6=2001:db8::6/64,"
+	      "address6=fd00::6/48,spoof=on",
+	      NULL);
+	assert_int_equal(p.rc, 0);
+	assert_int_equal(p.options.machine.nnets, 2);
+	n = &p.options.machine.nets[0];
+	assert_int_equal(n->kind, NET_POOL);
+	assert_int_equal(n->pool, 0x0a000000);
+	assert_int_equal(n->pool_prefix, 8);
+	assert_true(n->nat);
+	assert_int_equal(n->nforwards, 2);
+	assert_false(n->forwards[0].udp);
+	assert_int_equal(n->forwards[0].host_port, 8022);
+	assert_int_equal(n->forwards[0].guest_port, 22);
+	assert_true(n->forwards[1].udp);
+	assert_int_equal(n->forwards[1].host_address, 0xc0000201);
+	assert_int_equal(n->addresses.ndns, 2);
+	assert_int_equal(n->addresses.dns[1], 0xc0000203);
+	assert_memory_equal(n->mac, mac, 6);
+	assert_int_equal(n->mtu, 9000);
+	assert_int_equal(n->queues, 4);
+	assert_int_equal(n->backend, NET_BACKEND_BUILTIN);
+	assert_int_equal(n->rx_bytes_per_s, 10 << 20);
+	assert_int_equal(n->tx_packets_per_s, 5000);
+	assert_false(n->may_spoof);
+	n = &p.options.machine.nets[1];
+	assert_int_equal(n->kind, NET_BRIDGE);
+	assert_string_equal(n->name, "br0");
+	assert_int_equal(n->addresses.guest, 0xc0000206);
+	assert_int_equal(n->addresses.prefix, 24);
+	assert_int_equal(n->addresses.nipv6, 2);
+	assert_int_equal(n->addresses.ipv6[0].bytes[15], 6);
+	assert_int_equal(n->addresses.ipv6[1].prefix, 48);
+	assert_true(n->may_spoof);
+	run_options_fini(&p.options);
+}
+
+static void wrong_nets(void **state)
+{
+	(void)state;
+	assert_refused("no kind is said", BOOT, "--net", "mtu=1500");
+	assert_refused("is a second kind", BOOT, "--net", "pool,passt");
+	assert_refused("did you mean", BOOT, "--net", "pol");
+	assert_refused("'a/b' is no name of an interface", BOOT, "--net", "tap=a/b");
+	assert_refused("no number of a descriptor", BOOT, "--net", "fd=2");
+	assert_refused("is no address/bits with 8 to 30 bits", BOOT, "--net",
+		       "pool,subnets=10.0.0.0/31");
+	assert_refused("'10.0.0' is no IPv4 address", BOOT, "--net", "pool,subnets=10.0.0/8");
+	assert_refused("is not tcp:PORT:PORT", BOOT, "--net", "pool,forward=tcp:0:22");
+	assert_refused("is not tcp:PORT:PORT", BOOT, "--net", "pool,forward=sctp:1:1");
+	assert_refused("'::1' is no IPv6 address/bits", BOOT, "--net", "tap=a,address6=::1");
+	assert_refused("is no IPv6 address/bits", BOOT, "--net", "tap=a,address6=ff02::1/16");
+	assert_refused("is no IPv6 address/bits", BOOT, "--net", "tap=a,address6=::1/129");
+	assert_refused("there are 4 already", BOOT, "--net",
+		       "tap=a,address6=::1/64,address6=::2/64,address6=::3/64,address6=::4/64,"
+		       "address6=::5/64");
+	assert_refused("passt has IPv4 alone", BOOT, "--net", "passt,address6=fd00::2/64");
+	assert_refused("address= is the pool's to choose", BOOT, "--net",
+		       "pool,address=10.0.0.2/30");
+	assert_refused("gateway= needs address=", BOOT, "--net", "tap=a,gateway=10.0.0.1");
+	assert_refused("nat=on belongs to pool", BOOT, "--net", "tap=a,nat=on");
+	assert_refused("forward= belongs to pool and passt", BOOT, "--net",
+		       "bridge=b,forward=tcp:1:1");
+	assert_refused("no address of one interface", BOOT, "--net", "pool,mac=03:00:00:00:00:01");
+	assert_refused("is not as 02:00:00:12:34:56", BOOT, "--net", "pool,mac=2:0:0:0:0:1");
+	assert_refused("queues=2: it has one", BOOT, "--net", "passt,queues=2");
+	assert_refused("limits belong to backend=builtin", BOOT, "--net",
+		       "pool,backend=vhost,rx_bytes_per_s=1M");
+	assert_refused("none goes with no other", BOOT, "--net", "pool", "--net", "none");
+}
+
 static void one_file_two_writers(void **state)
 {
 	struct parsed p;
@@ -332,6 +415,8 @@ int main(void)
 	    cmocka_unit_test(later_options_replace_earlier),
 	    cmocka_unit_test(disk_keys),
 	    cmocka_unit_test(wrong_disks),
+	    cmocka_unit_test(net_keys),
+	    cmocka_unit_test(wrong_nets),
 	    cmocka_unit_test(one_file_two_writers),
 	    cmocka_unit_test(too_many_disks),
 	    cmocka_unit_test(wrong_options),

@@ -56,14 +56,14 @@ static struct machine_net net_of_guest(void)
 	return net;
 }
 
-static int open_passt(const struct machine_net *net, struct net_addresses *addresses)
+static struct child open_passt(const struct machine_net *net, struct net_addresses *addresses)
 {
 	struct err err = ERR_INIT;
-	int fd = -1;
+	struct child passt;
 
-	if (passt_open(net, addresses, &fd, &err))
+	if (passt_open(net, addresses, &passt, &err))
 		fail_msg("%s", err.msg);
-	return fd;
+	return passt;
 }
 
 /* A frame of ARP for the gateway, byte by byte as RFC 826 has it. */
@@ -126,20 +126,47 @@ static void test_answers(void **state)
 	struct machine_net net = net_of_guest();
 	struct net_addresses a = {0};
 	uint8_t frame[2048];
-	int fd;
+	struct child passt;
 
 	(void)state;
 	need_space();
-	fd = open_passt(&net, &a);
+	passt = open_passt(&net, &a);
 	assert_int_equal(a.guest, GUEST);
 	assert_int_equal(a.gateway, GATEWAY);
 	assert_int_equal(a.prefix, 30);
-	send_request(fd);
-	assert_int_equal(take_frame(fd, frame, sizeof(frame)), 42);
+	send_request(passt.fd);
+	assert_int_equal(take_frame(passt.fd, frame, sizeof(frame)), 42);
 	assert_memory_equal(frame, mac, 6);
 	assert_int_equal(frame[21], 2); /* a reply */
 	assert_memory_equal(frame + 28, gateway, 4);
-	close(fd);
+	child_close(&passt);
+	assert_true(gone());
+}
+
+/* Killed, it is there again, on another socket. */
+static void test_again(void **state)
+{
+	struct machine_net net = net_of_guest();
+	struct net_addresses a = {0};
+	struct pollfd p = {.events = POLLIN};
+	uint8_t frame[2048];
+	struct child passt;
+	char ended[32];
+
+	(void)state;
+	need_space();
+	passt = open_passt(&net, &a);
+	assert_int_equal(child_news(&passt, ended, sizeof(ended)), CHILD_NOTHING);
+	assert_int_equal(system("pkill -KILL --ns $$ --nslist net -x 'passt(.avx2)?'"), 0);
+	p.fd = passt.keeper;
+	assert_int_equal(poll(&p, 1, 10000), 1);
+	assert_int_equal(child_news(&passt, ended, sizeof(ended)), CHILD_ENDED);
+	assert_string_equal(ended, "signal 9");
+	assert_int_equal(poll(&p, 1, 10000), 1);
+	assert_int_equal(child_news(&passt, ended, sizeof(ended)), CHILD_BEGUN);
+	send_request(passt.fd);
+	assert_int_equal(take_frame(passt.fd, frame, sizeof(frame)), 42);
+	child_close(&passt);
 	assert_true(gone());
 }
 
@@ -153,23 +180,23 @@ static void test_forward(void **state)
 	struct net_addresses a = {0};
 	autofd int client = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	uint8_t frame[2048];
-	int fd;
+	struct child passt;
 
 	(void)state;
 	need_space();
 	net.forwards[0] = (struct net_forward){
 	    .host_address = INADDR_LOOPBACK, .host_port = 8022, .guest_port = 22};
 	net.nforwards = 1;
-	fd = open_passt(&net, &a);
+	passt = open_passt(&net, &a);
 	assert_int_equal(connect(client, (const struct sockaddr *)&at, sizeof(at)), -1);
 	assert_int_equal(errno, EINPROGRESS);
 	do {
-		take_frame(fd, frame, sizeof(frame));
+		take_frame(passt.fd, frame, sizeof(frame));
 	} while (frame[12] != 8 || frame[13] != 0 || frame[23] != 6);
 	assert_int_equal(frame[33], 2);			  /* to 100.115.92.2 */
 	assert_int_equal(frame[36] << 8 | frame[37], 22); /* its port */
 	assert_int_equal(frame[47] & 0x3f, 2);		  /* SYN */
-	close(fd);
+	child_close(&passt);
 	assert_true(gone());
 }
 
@@ -178,15 +205,15 @@ static void test_wished(void **state)
 	struct machine_net net = net_of_guest();
 	struct net_addresses a = {
 	    .guest = 0x0a00000f, .prefix = 24, .dns = {0x01010101}, .ndns = 1};
-	int fd;
+	struct child passt;
 
 	(void)state;
 	need_space();
-	fd = open_passt(&net, &a);
+	passt = open_passt(&net, &a);
 	assert_int_equal(a.guest, 0x0a00000f);
 	assert_int_equal(a.gateway, 0x0a000001);
 	assert_int_equal(a.ndns, 1);
-	close(fd);
+	child_close(&passt);
 	assert_true(gone());
 }
 
@@ -194,7 +221,8 @@ static void test_killed(void **state)
 {
 	struct machine_net net = net_of_guest();
 	struct net_addresses a = {0};
-	int fds[2], fd;
+	struct child passt;
+	int fds[2];
 	pid_t pid;
 	char c;
 
@@ -203,7 +231,7 @@ static void test_killed(void **state)
 	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
 	pid = fork();
 	if (!pid) {
-		c = passt_open(&net, &a, &fd, NULL) ? 'n' : 'y';
+		c = passt_open(&net, &a, &passt, NULL) ? 'n' : 'y';
 		(void)!write(fds[1], &c, 1);
 		pause();
 		_exit(0);
@@ -225,7 +253,7 @@ static void test_words(void **state)
 	struct machine_net net = net_of_guest();
 	struct net_addresses a = {0};
 	struct err err = ERR_INIT;
-	int fd = -1;
+	struct child passt;
 
 	(void)state;
 	need_space();
@@ -233,25 +261,25 @@ static void test_words(void **state)
 	assert_int_equal(listen(taken, 1), 0);
 	net.forwards[0] = (struct net_forward){.host_port = 8023, .guest_port = 22};
 	net.nforwards = 1;
-	assert_int_equal(passt_open(&net, &a, &fd, &err), -EIO);
+	assert_int_equal(passt_open(&net, &a, &passt, &err), -EIO);
 	assert_non_null(strstr(err.msg, "passt: Failed to bind"));
 	assert_non_null(strstr(err.msg, "8023"));
 	err = (struct err)ERR_INIT;
 	assert_int_equal(system("ip route del default"), 0);
 	net.nforwards = 0;
-	assert_int_equal(passt_open(&net, &a, &fd, &err), -EIO);
+	assert_int_equal(passt_open(&net, &a, &passt, &err), -EIO);
 	assert_non_null(strstr(err.msg, "needs a default route"));
 	assert_null(strchr(err.msg, '\n'));
 	assert_int_equal(a.guest, 0);
-	assert_int_equal(fd, -1);
+	assert_int_equal(passt.fd, -1);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_answers), cmocka_unit_test(test_forward),
-	    cmocka_unit_test(test_wished),  cmocka_unit_test(test_killed),
-	    cmocka_unit_test(test_words),
+	    cmocka_unit_test(test_answers), cmocka_unit_test(test_again),
+	    cmocka_unit_test(test_forward), cmocka_unit_test(test_wished),
+	    cmocka_unit_test(test_killed),  cmocka_unit_test(test_words),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);

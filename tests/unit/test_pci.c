@@ -115,7 +115,12 @@ static void toy_init(struct toy *t, bool is_64)
 
 static int setup(void **state)
 {
-	const struct pci_host_config config = {ECAM, MEM32, MEM32_LEN, MEM64, MEM64_LEN};
+	const struct pci_host_config config = {.ecam_gpa = ECAM,
+					       .mem32_gpa = MEM32,
+					       .mem32_len = MEM32_LEN,
+					       .mem64_gpa = MEM64,
+					       .mem64_len = MEM64_LEN,
+					       .ports = true};
 
 	(void)state;
 	fake_platform_init(&fp, 1 << 20);
@@ -684,6 +689,41 @@ static void msix_area_is_safe_at_every_offset(void **state)
 static _Atomic unsigned asked, answered; /* rounds */
 
 /* A device's thread: one raise a round. */
+/* A function on a host with wires, in slot 1 of it. */
+static void wire_interrupts_without_msix(void **state)
+{
+	const struct pci_host_config config = {.ecam_gpa = ECAM + PCI_ECAM_BYTES,
+					       .mem32_gpa = MEM32 + MEM32_LEN,
+					       .mem32_len = MEM32_LEN,
+					       .intx = true,
+					       .intx_gsi = 8};
+	const gpa_t regs = config.ecam_gpa + (1 << 15);
+	struct pci_host *wired;
+	struct toy t;
+
+	(void)state;
+	assert_int_equal(pci_host_new(&fp.plat, &config, &wired, NULL), 0);
+	toy_init(&t, false);
+	assert_int_equal(pci_dev_add_msix(&t.pci, &fp.plat, 0, MSIX_AT, VECTORS, NULL), 0);
+	assert_int_equal(pci_host_add(wired, &t.pci, NULL), 0);
+	assert_int_equal(fake_guest_read(&fp, DOORBELL_MMIO, regs + 0x3d, 1), 1);
+
+	pci_msix_raise(&t.pci, PCI_NO_VECTOR);
+	assert_int_equal(fake_irq_taken(&fp, 9), 1);
+	/* off, by the command register: what was missed comes when it is on again */
+	fake_guest_write(&fp, DOORBELL_MMIO, regs + 4, 2, 0x402);
+	pci_msix_raise(&t.pci, PCI_NO_VECTOR);
+	assert_int_equal(fake_irq_taken(&fp, 9), 0);
+	fake_guest_write(&fp, DOORBELL_MMIO, regs + 4, 2, 0x002);
+	assert_int_equal(fake_irq_taken(&fp, 9), 1);
+	/* with MSI-X, no vector means no interrupt */
+	fake_guest_write(&fp, DOORBELL_MMIO, regs + 0x42, 2, 0x8000);
+	pci_msix_raise(&t.pci, PCI_NO_VECTOR);
+	assert_int_equal(fake_irq_taken(&fp, 9), 0);
+	pci_dev_fini(&t.pci);
+	pci_host_free(wired);
+}
+
 static void *raiser(void *arg)
 {
 	(void)arg;
@@ -756,6 +796,7 @@ int main(void)
 	    TEST(platform_is_bothered_only_by_new_messages),
 	    TEST(refused_message_keeps_the_interrupt),
 	    TEST(vectors_that_are_not_there_do_nothing),
+	    TEST(wire_interrupts_without_msix),
 	    TEST(msix_area_is_safe_at_every_offset),
 	    TEST(no_raise_is_lost_in_a_race),
 	};

@@ -14,7 +14,7 @@ static int setup(void **state)
 {
 	(void)state;
 	fake_platform_init(&fp, 1 << 20);
-	return pvpanic_new(&fp.plat, &dev, NULL);
+	return pvpanic_new(&fp.plat, &(struct device_place){.base = PVPANIC_PORT}, &dev, NULL);
 }
 
 static int teardown(void **state)

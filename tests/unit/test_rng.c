@@ -29,7 +29,8 @@ struct fixture {
 static int setup(void **state, enum vdrv_kind kind)
 {
 	static struct fixture f;
-	const struct pci_host_config hc = {.ecam_gpa = 0xe0000000,
+	const struct pci_host_config hc = {.ports = true,
+					   .ecam_gpa = 0xe0000000,
 					   .mem32_gpa = 0xc0000000,
 					   .mem32_len = 0x1000000,
 					   .mem64_gpa = 64 * GIB,

@@ -64,7 +64,9 @@ static int setup(void **state)
 	fake_platform_init(&fp, 1 << 20);
 	if (loop_new(NULL, &loop, NULL))
 		return -1;
-	return uart_new(&fp.plat, loop, UART_COM1_PORT, UART_COM1_GSI, &sink, &uart, NULL);
+	return uart_new(&fp.plat, loop,
+			&(struct device_place){.base = UART_COM1_PORT, .gsi = UART_COM1_GSI}, &sink,
+			&uart, NULL);
 }
 
 static int teardown(void **state)
@@ -280,7 +282,9 @@ static void port_without_terminal_swallows(void **state)
 	struct uart *other;
 
 	(void)state;
-	assert_int_equal(uart_new(&fp.plat, loop, 0x2f8, 3, NULL, &other, NULL), 0);
+	assert_int_equal(uart_new(&fp.plat, loop, &(struct device_place){.base = 0x2f8, .gsi = 3},
+				  NULL, &other, NULL),
+			 0);
 	for (unsigned i = 0; i < 2 * UART_TX_BYTES; i++)
 		fake_guest_write(&fp, DOORBELL_PIO, 0x2f8, 1, 'x');
 	assert_int_equal(fake_guest_read(&fp, DOORBELL_PIO, 0x2f8 + LSR, 1), 0x60);
@@ -623,7 +627,9 @@ static void port_may_go_while_its_messages_are_on_the_way(void **state)
 	static char paste[2 * UART_RX_BYTES];
 
 	(void)state;
-	assert_int_equal(uart_new(&fp.plat, loop, 0x2f8, 3, &sink, &other, NULL), 0);
+	assert_int_equal(uart_new(&fp.plat, loop, &(struct device_place){.base = 0x2f8, .gsi = 3},
+				  &sink, &other, NULL),
+			 0);
 	fake_guest_write(&fp, DOORBELL_PIO, 0x2f8, 1, 'x');
 	uart_feed(other, paste, sizeof(paste));
 	for (unsigned i = 0; i < UART_RX_BYTES; i++)
@@ -639,11 +645,15 @@ static void port_that_is_taken_is_refused(void **state)
 	struct err err = ERR_INIT;
 
 	(void)state;
-	assert_int_equal(uart_new(&fp.plat, loop, UART_COM1_PORT + 4, 3, NULL, &other, &err),
+	assert_int_equal(uart_new(&fp.plat, loop,
+				  &(struct device_place){.base = UART_COM1_PORT + 4, .gsi = 3},
+				  NULL, &other, &err),
 			 -EEXIST);
 	assert_null(other);
 	fp.irq_error = ENOSPC;
-	assert_int_equal(uart_new(&fp.plat, loop, 0x2f8, 3, NULL, &other, NULL), -ENOSPC);
+	assert_int_equal(uart_new(&fp.plat, loop, &(struct device_place){.base = 0x2f8, .gsi = 3},
+				  NULL, &other, NULL),
+			 -ENOSPC);
 	assert_null(other);
 }
 

@@ -55,7 +55,7 @@ static inline struct tap make_tap(unsigned queues)
 static inline void build(struct fixture *f, struct tap *tap, bool on_pci)
 {
 	const struct pci_host_config pci = {
-	    .ecam_gpa = 0xe0000000, .mem32_gpa = 0xc0000000, .mem32_len = 16 * MIB};
+	    .ports = true, .ecam_gpa = 0xe0000000, .mem32_gpa = 0xc0000000, .mem32_len = 16 * MIB};
 	struct vhost_net v = VHOST_NET_INIT;
 
 	f->pairs = tap->queues;

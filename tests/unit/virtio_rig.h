@@ -130,6 +130,7 @@ static inline struct recorder *recorder_new(unsigned *frees)
 static inline void plug(struct fixture *f)
 {
 	const struct pci_host_config hc = {
+	    .ports = true,
 	    .ecam_gpa = ECAM_GPA,
 	    .mem32_gpa = MEM32_GPA,
 	    .mem32_len = MEM32_LEN,

@@ -341,7 +341,8 @@ static inline bool rig_given(void *ctx, int fd)
 static inline void rig_plug(struct vsock_rig *r, enum vdrv_kind kind, enum loop_backend backend,
 			    unsigned conns)
 {
-	const struct pci_host_config hc = {.ecam_gpa = 0xe0000000,
+	const struct pci_host_config hc = {.ports = true,
+					   .ecam_gpa = 0xe0000000,
 					   .mem32_gpa = 0xc0000000,
 					   .mem32_len = 0x1000000,
 					   .mem64_gpa = 64 * GIB,

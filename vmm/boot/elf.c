@@ -53,11 +53,22 @@ static const char *machine_name(unsigned machine)
 	}
 }
 
+static unsigned machine_of(const uint8_t *head)
+{
+	const uint8_t *at = head + offsetof(Elf64_Ehdr, e_machine);
+
+	return head[EI_DATA] == ELFDATA2MSB ? be16_load(at) : le16_load(at);
+}
+
+const char *elf_machine(const uint8_t *head, size_t len_bytes)
+{
+	return len_bytes < sizeof(Elf64_Ehdr) ? NULL : machine_name(machine_of(head));
+}
+
 static int check_ident(const uint8_t *head, struct err *err)
 {
 	bool big = head[EI_DATA] == ELFDATA2MSB;
-	const uint8_t *at = head + offsetof(Elf64_Ehdr, e_machine);
-	unsigned machine = big ? be16_load(at) : le16_load(at);
+	unsigned machine = machine_of(head);
 	unsigned type = le16_load(head + offsetof(Elf64_Ehdr, e_type));
 
 	if (machine != EM_X86_64) {

@@ -1,11 +1,16 @@
 /*
- * Kernel images: what is in the file, and how it gets into guest memory.
+ * Kernel images: what is in the file, and how it gets into guest memory. Which machine they are for
+ * is the caller's to say; nothing here depends on the host's.
  *
+ * x86-64:
  * bzImage (Linux Documentation/x86/boot.rst, protocol 2.08 and up): the compressed payload is
  * unpacked by us where the format is one of ours (gzip, xz, lzma, lz4, zstd), which is many
  * times faster than the guest doing it and skips KASLR's relocation pass; other formats are entered
  * at the 64-bit entry and unpack themselves. ELF: a 64-bit x86 vmlinux (or a test payload), entered
  * at e_entry.
+ *
+ * 64-bit Arm: Image (Linux Documentation/arm64/booting.rst), as it is, packed with any of the
+ * formats above (Image.gz), or within an EFI zboot image; entered at its start.
  *
  * The file is untrusted: every offset and size is checked against the file and the memory.
  */
@@ -18,9 +23,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum kernel_machine {
+	KERNEL_FOR_X86_64,
+	KERNEL_FOR_ARM64,
+};
+
 enum kernel_format {
 	KERNEL_BZIMAGE,
 	KERNEL_ELF,
+	KERNEL_IMAGE, /* 64-bit Arm, packed or not */
 };
 
 /* bytes of a bzImage's setup header, from offset 0x1f1 of the file and of the zero page */
@@ -30,12 +41,14 @@ struct kernel;
 
 /* Opens and validates. The message names the file and what is wrong: empty, truncated, for another
  * architecture (which), not a kernel at all, too old a boot protocol. */
-int kernel_open(const char *path, struct kernel **ret_kernel, struct err *err);
+int kernel_open(const char *path, enum kernel_machine machine, struct kernel **ret_kernel,
+		struct err *err);
 void kernel_close(struct kernel *kernel);
 
 enum kernel_format kernel_format(const struct kernel *kernel);
 
-/* The release ("6.1.0-37-cloud-amd64") or NULL where the file does not say. */
+/* The release ("6.1.0-37-cloud-amd64") or NULL where the file does not say. A packed Image is
+ * unpacked for it. */
 const char *kernel_release(const struct kernel *kernel);
 
 struct kernel_loaded {

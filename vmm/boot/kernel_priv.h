@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "base/gmem.h"
 #include "vmm/boot/kernel.h"
+#include "vmm/boot/unpack.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,7 +16,7 @@
 #define KERNEL_LOWEST_GPA (UINT64_C(1) << 20)
 
 /* The largest kernel image that Linux maps on x86-64 (KERNEL_IMAGE_SIZE): also the limit for what a
- * payload may unpack to. */
+ * payload, or a packed Image, may unpack to. */
 #define KERNEL_UNPACKED_MAX (UINT64_C(1) << 30)
 
 /* ---- ELF (elf.c) -------------------------------------------------------------------------- */
@@ -41,6 +42,10 @@ struct elf_image {
 };
 
 bool elf_is(const uint8_t *head, size_t len_bytes);
+
+/* What machine an ELF file is for, in words; NULL: one that is not known, or the file ends before
+ * it says so. */
+const char *elf_machine(const uint8_t *head, size_t len_bytes);
 
 /*
  * Reads the headers in the first `len_bytes` (ELF_HEAD_MAX, or the whole file when that is less)
@@ -85,5 +90,25 @@ int bzimage_parse(const uint8_t *file, uint64_t len_bytes, struct bzimage *ret_i
 		  struct err *err);
 int bzimage_load(const struct bzimage *image, const uint8_t *file, const struct gmem *mem,
 		 struct kernel_loaded *ret_loaded, struct err *err);
+
+/* ---- Image of 64-bit Arm (image.c) -------------------------------------------------------- */
+
+struct arm64_image {
+	enum unpack_format format;     /* UNPACK_NONE: the file is the Image */
+	uint64_t offset, packed_bytes; /* of the Image, packed or not, in the file */
+	uint64_t text_offset;	       /* from a multiple of 2 MiB to the Image's start */
+	uint64_t mem_bytes;	       /* from its start on; 0: an old kernel that does not say */
+};
+
+/* Is it an Image, or what one comes packed in? */
+bool image_is(const uint8_t *file, uint64_t len_bytes);
+/* -ENOEXEC: not for this machine, or nothing of the kind is packed in it; -EBADMSG: damaged. */
+int image_parse(const uint8_t *file, uint64_t len_bytes, struct arm64_image *ret_image,
+		struct err *err);
+/* `fd` is the file as well. */
+int image_load(const struct arm64_image *image, const uint8_t *file, int fd, const struct gmem *mem,
+	       struct kernel_loaded *ret_loaded, struct err *err);
+/* Shows the unpacked bytes to `sink`, until it says -ECANCELED or there are no more. */
+void image_show(const struct arm64_image *image, const uint8_t *file, struct unpack_sink *sink);
 
 #endif

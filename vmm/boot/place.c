@@ -79,6 +79,25 @@ int place_bytes(const struct gmem *mem, gpa_t gpa, const void *src, uint64_t len
 	return 0;
 }
 
+int place_file(const struct gmem *mem, gpa_t gpa, int fd, uint64_t offset, uint64_t len_bytes)
+{
+	uint8_t *to = gmem_rw(mem, gpa, len_bytes);
+	uint64_t done = 0;
+
+	if (!to)
+		return -EFAULT;
+	while (done < len_bytes) {
+		ssize_t n = pread(fd, to + done, len_bytes - done, (off_t)(offset + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -ESTALE;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
 int placer_init(struct placer *p, const struct gmem *mem, gpa_t gpa)
 {
 	*p = (struct placer){.mem = mem, .gpa = gpa};

@@ -22,6 +22,12 @@
  */
 int place_bytes(const struct gmem *mem, gpa_t gpa, const void *src, uint64_t len_bytes);
 
+/*
+ * The same from a file, [offset, offset + len) of it, without a copy of it in between; pages of
+ * zeros are not spared. -ESTALE: the file has become shorter.
+ */
+int place_file(const struct gmem *mem, gpa_t gpa, int fd, uint64_t offset, uint64_t len_bytes);
+
 /* Gathers small pieces on their way to consecutive addresses. */
 #define PLACE_BUFFER_BYTES (UINT64_C(256) << 10)
 

@@ -5,14 +5,18 @@
  */
 #include "vmm/x86/boot.h"
 #include "base/checked.h"
+#include "base/cleanup.h"
 #include "devices/legacy/legacy.h"
 #include "vmm/arch.h"
+#include "vmm/fdt/nodes.h"
 #include "vmm/x86/acpi.h"
 #include "vmm/x86/e820.h"
+#include "vmm/x86/fdt.h"
 
 #include <asm/bootparam.h>
 #include <errno.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -27,6 +31,7 @@
 
 /* setup_data, zero-page.rst: read by Linux 6.1 and later, passed over by older ones */
 #define SETUP_DATA_RNG_SEED 9
+#define SETUP_DATA_DTB	    2
 #define RNG_SEED_BYTES	    32
 
 #define LOADER_UNDEFINED 0xff /* type_of_loader: no id assigned */
@@ -79,17 +84,44 @@ static int write_reset_vector(const struct gmem *mem)
 	return gmem_write(mem, X86_RESET_VECTOR, code, sizeof(code));
 }
 
-static int write_seed(const struct gmem *mem)
+struct setup_data_head {
+	struct le64 next; /* 0: none */
+	struct le32 type, len;
+};
+
+static int write_seed(const struct gmem *mem, gpa_t next)
 {
 	struct {
-		struct le64 next;
-		struct le32 type, len;
+		struct setup_data_head head;
 		uint8_t seed[RNG_SEED_BYTES];
-	} data = {.type = le32_put(SETUP_DATA_RNG_SEED), .len = le32_put(RNG_SEED_BYTES)};
+	} data = {.head = {.next = le64_put(next),
+			   .type = le32_put(SETUP_DATA_RNG_SEED),
+			   .len = le32_put(RNG_SEED_BYTES)}};
 
 	if (getrandom(data.seed, sizeof(data.seed), 0) != sizeof(data.seed))
 		return -EIO;
 	return gmem_write(mem, X86_SETUP_DATA, &data, sizeof(data));
+}
+
+/* The kernel knows a device tree as setup data; the seed comes first. */
+static int write_fdt(const struct gmem *mem, const struct arch_boot *boot, struct arch_dtb *dtb)
+{
+	struct setup_data_head head = {.type = le32_put(SETUP_DATA_DTB)};
+	autofree uint8_t *buf = malloc(FDT_BYTES_MAX);
+	size_t len;
+	int res;
+
+	_Static_assert(sizeof(head) + FDT_BYTES_MAX <= X86_ACPI_END - X86_ACPI, "the map");
+	if (!buf)
+		return -ENOMEM;
+	res = x86_fdt_build(boot, gmem_total_bytes(mem), buf, FDT_BYTES_MAX, &len);
+	if (res)
+		return res;
+	head.len = le32_put((uint32_t)len);
+	dtb->gpa = X86_FDT + sizeof(head);
+	dtb->len_bytes = len;
+	res = gmem_write(mem, X86_FDT, &head, sizeof(head));
+	return res ? res : gmem_write(mem, dtb->gpa, buf, len);
 }
 
 static void fill_header(struct boot_params *zero, const struct arch_boot *boot)
@@ -117,7 +149,7 @@ static void fill_header(struct boot_params *zero, const struct arch_boot *boot)
 	zero->ext_ramdisk_image = (uint32_t)(boot->initrd >> 32);
 	hdr->ramdisk_size = (uint32_t)boot->initrd_bytes;
 	zero->ext_ramdisk_size = (uint32_t)(boot->initrd_bytes >> 32);
-	zero->acpi_rsdp_addr = X86_ACPI;
+	zero->acpi_rsdp_addr = arch_by_fdt(boot->config) ? 0 : X86_ACPI;
 }
 
 static int write_zero_page(const struct gmem *mem, const struct arch_boot *boot)
@@ -159,6 +191,13 @@ const char *arch_console_words(void)
 	return "console=ttyS0";
 }
 
+/* By ACPI: on reduced hardware Linux otherwise asks an EFI that is not there. Without ACPI by the
+ * keyboard controller. */
+const char *arch_reset_words(const struct machine_config *config)
+{
+	return arch_by_fdt(config) ? "reboot=k" : "reboot=acpi";
+}
+
 int arch_initrd_place(const struct gmem *mem, const struct kernel_loaded *kernel, uint64_t bytes,
 		      gpa_t *ret_gpa, struct err *err)
 {
@@ -180,11 +219,15 @@ int arch_initrd_place(const struct gmem *mem, const struct kernel_loaded *kernel
 	return 0;
 }
 
-int arch_boot_write(const struct gmem *mem, const struct arch_boot *boot, struct err *err)
+int arch_boot_write(const struct gmem *mem, const struct arch_boot *boot, struct arch_dtb *ret_dtb,
+		    struct err *err)
 {
+	struct arch_dtb dtb = {0};
 	int res = write_cmdline(mem, boot, err);
 
-	if (!res)
+	if (!res && arch_by_fdt(boot->config))
+		res = write_fdt(mem, boot, &dtb);
+	else if (!res)
 		res = acpi_write(mem, boot, err);
 	if (!res)
 		res = write_reset_vector(mem);
@@ -193,8 +236,10 @@ int arch_boot_write(const struct gmem *mem, const struct arch_boot *boot, struct
 	if (!res)
 		res = write_page_tables(mem);
 	if (!res)
-		res = write_seed(mem);
+		res = write_seed(mem, arch_by_fdt(boot->config) ? X86_FDT : 0);
 	if (!res)
 		res = write_zero_page(mem, boot);
+	if (!res)
+		*ret_dtb = dtb;
 	return res ? err_sys(err, -res, "cannot write the boot data") : 0;
 }

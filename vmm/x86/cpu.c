@@ -40,6 +40,9 @@
 
 #define RFLAGS_RESERVED (1u << 1)
 
+const char arch_kvm_cure[] = "load the kernel module kvm_intel or kvm_amd, and switch "
+			     "virtualisation on in the firmware";
+
 static const struct kvm_need needs[] = {
     {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
     {KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"},
@@ -53,9 +56,37 @@ const struct kvm_need *arch_kvm_needs(size_t *ret_n)
 	return needs;
 }
 
+const struct arch_flavour *arch_flavours(size_t *ret_n)
+{
+	static const struct arch_flavour flavours[] = {
+	    {"kvm_intel", "Intel VMX", "/sys/module/kvm_intel/parameters/nested",
+	     "modprobe -r kvm_intel && modprobe kvm_intel nested=1"},
+	    {"kvm_amd", "AMD SVM", "/sys/module/kvm_amd/parameters/nested",
+	     "modprobe -r kvm_amd && modprobe kvm_amd nested=1"},
+	    {"kvm_pvm", "PVM, without hardware virtualisation", NULL, NULL},
+	};
+
+	*ret_n = ARRAY_LEN(flavours);
+	return flavours;
+}
+
+bool arch_irqchip_probe(const struct kvm *kvm, char *ret_found, char *ret_cure, size_t len)
+{
+	(void)kvm;
+	(void)len;
+	*ret_found = *ret_cure = '\0';
+	return true;
+}
+
+unsigned long arch_vm_type(const struct kvm *kvm)
+{
+	(void)kvm;
+	return 0;
+}
+
 /* ---- interrupt controllers ---- */
 
-int arch_vm_init(const struct kvm *kvm, struct err *err)
+static int make_irqchips(const struct kvm *kvm, struct err *err)
 {
 	uint64_t identity = X86_IDENTITY_MAP;
 	/* Kernels without ACPI's reduced hardware measure their clocks with it. */
@@ -72,6 +103,17 @@ int arch_vm_init(const struct kvm *kvm, struct err *err)
 	if (ioctl(kvm->vm_fd, KVM_CREATE_PIT2, &pit))
 		return err_sys(err, errno, "KVM cannot make the interval timer");
 	return 0;
+}
+
+unsigned arch_wired_gsis(void)
+{
+	return X86_IOAPIC_PINS;
+}
+
+void arch_irq_message(const struct msi_msg *msg, struct kvm_irq_routing_entry *ret_route)
+{
+	(void)msg;
+	(void)ret_route;
 }
 
 static struct kvm_irq_routing_entry chip_route(unsigned gsi, unsigned chip, unsigned pin)
@@ -99,7 +141,7 @@ unsigned arch_irq_routes(struct kvm_irq_routing_entry ret_routes[ARCH_ROUTES_MAX
 
 /* ---- processors ---- */
 
-struct arch_cpus {
+struct arch_vm {
 	unsigned n;
 	struct cpuid_table cpuid;
 	/* the table as KVM takes and gives it */
@@ -109,64 +151,74 @@ struct arch_cpus {
 	} list;
 };
 
-static int supported_cpuid(const struct kvm *kvm, struct arch_cpus *cpus, struct err *err)
+static int supported_cpuid(const struct kvm *kvm, struct arch_vm *vm, struct err *err)
 {
-	struct cpuid_table *table = &cpus->cpuid;
+	struct cpuid_table *table = &vm->cpuid;
 
-	cpus->list.head.nent = CPUID_ENTRIES_MAX;
-	if (ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, &cpus->list))
+	vm->list.head.nent = CPUID_ENTRIES_MAX;
+	if (ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, &vm->list))
 		return err_sys(err, errno, "KVM does not say which CPUID it supports");
-	table->n = MIN(cpus->list.head.nent, CPUID_ENTRIES_MAX);
-	memcpy(table->entries, cpus->list.entries, table->n * sizeof(table->entries[0]));
+	table->n = MIN(vm->list.head.nent, CPUID_ENTRIES_MAX);
+	memcpy(table->entries, vm->list.entries, table->n * sizeof(table->entries[0]));
 	return 0;
 }
 
-static int describe(struct arch_cpus *cpus, const struct kvm *kvm,
-		    const struct machine_config *config, struct err *err)
+static int describe(struct arch_vm *vm, const struct kvm *kvm, const struct machine_config *config,
+		    struct err *err)
 {
 	struct cpuid_host host = {
 	    .tsc_deadline = kvm_cap(kvm, KVM_CAP_TSC_DEADLINE_TIMER),
 	};
-	int res = supported_cpuid(kvm, cpus, err), khz;
+	int res = supported_cpuid(kvm, vm, err), khz;
 
 	if (res)
 		return res;
 	/* Of the VM: older kernels answer for a vCPU only, and the leaf is then left out. */
 	khz = ioctl(kvm->vm_fd, KVM_GET_TSC_KHZ, 0);
 	host.tsc_khz = khz > 0 ? (uint32_t)khz : 0;
-	return cpuid_prepare(&cpus->cpuid, &host, config, err);
+	return cpuid_prepare(&vm->cpuid, &host, config, err);
 }
 
-int arch_cpus_new(const struct kvm *kvm, const struct machine_config *config,
-		  struct arch_cpus **ret_cpus, struct err *err)
+int arch_vm_new(const struct kvm *kvm, const struct machine_config *config, struct arch_vm **ret_vm,
+		struct err *err)
 {
-	struct arch_cpus *cpus;
-	int res;
+	struct arch_vm *vm;
+	int res = make_irqchips(kvm, err);
+
+	if (res)
+		return res;
 
 	if (config->cpus > kvm_vcpus_max(kvm))
 		return err_set(err, EINVAL, "%u CPUs are more than KVM gives one machine (%u)",
 			       config->cpus, kvm_vcpus_max(kvm));
-	cpus = calloc(1, sizeof(*cpus));
-	if (!cpus)
+	vm = calloc(1, sizeof(*vm));
+	if (!vm)
 		return err_sys(err, ENOMEM, "cannot describe the processors");
-	cpus->n = config->cpus;
-	res = describe(cpus, kvm, config, err);
+	vm->n = config->cpus;
+	res = describe(vm, kvm, config, err);
 	if (res) {
-		arch_cpus_free(cpus);
+		arch_vm_free(vm);
 		return res;
 	}
-	*ret_cpus = cpus;
+	*ret_vm = vm;
 	return 0;
 }
 
-void arch_cpus_free(struct arch_cpus *cpus)
+void arch_vm_free(struct arch_vm *vm)
 {
-	free(cpus);
+	free(vm);
 }
 
-int arch_cpus_check_memory(struct arch_cpus *cpus, uint64_t ram_bytes, struct err *err)
+int arch_vm_vcpus_made(struct arch_vm *vm, struct err *err)
 {
-	unsigned bits = cpuid_phys_bits(&cpus->cpuid);
+	(void)vm;
+	(void)err;
+	return 0;
+}
+
+int arch_vm_check_memory(struct arch_vm *vm, uint64_t ram_bytes, struct err *err)
+{
+	unsigned bits = cpuid_phys_bits(&vm->cpuid);
 	struct pci_host_config pci;
 
 	arch_pci_layout(ram_bytes, &pci);
@@ -178,14 +230,14 @@ int arch_cpus_check_memory(struct arch_cpus *cpus, uint64_t ram_bytes, struct er
 	return 0;
 }
 
-static int set_cpuid(struct arch_cpus *cpus, int vcpu_fd, unsigned index, struct err *err)
+static int set_cpuid(struct arch_vm *vm, int vcpu_fd, unsigned index, struct err *err)
 {
-	struct cpuid_table *table = &cpus->cpuid;
+	struct cpuid_table *table = &vm->cpuid;
 
-	cpuid_for_vcpu(table, index, cpus->n);
-	cpus->list.head.nent = table->n;
-	memcpy(cpus->list.entries, table->entries, table->n * sizeof(table->entries[0]));
-	if (ioctl(vcpu_fd, KVM_SET_CPUID2, &cpus->list))
+	cpuid_for_vcpu(table, index, vm->n);
+	vm->list.head.nent = table->n;
+	memcpy(vm->list.entries, table->entries, table->n * sizeof(table->entries[0]));
+	if (ioctl(vcpu_fd, KVM_SET_CPUID2, &vm->list))
 		return err_sys(err, errno, "KVM refuses the CPUID of vCPU %u", index);
 	return 0;
 }
@@ -224,9 +276,9 @@ static int set_lapic(int vcpu_fd, unsigned index, struct err *err)
 	return 0;
 }
 
-int arch_vcpu_init(struct arch_cpus *cpus, int vcpu_fd, unsigned index, struct err *err)
+int arch_vcpu_init(struct arch_vm *vm, int vcpu_fd, unsigned index, struct err *err)
 {
-	int res = set_cpuid(cpus, vcpu_fd, index, err);
+	int res = set_cpuid(vm, vcpu_fd, index, err);
 
 	if (!res)
 		res = set_msrs(vcpu_fd, index, err);
@@ -250,7 +302,7 @@ static struct kvm_segment flat_segment(uint16_t selector, bool code)
 	};
 }
 
-int arch_vcpu_boot(int vcpu_fd, gpa_t entry, struct err *err)
+int arch_vcpu_boot(struct arch_vm *vm, int vcpu_fd, gpa_t entry, struct err *err)
 {
 	struct kvm_segment code = flat_segment(X86_BOOT_CS, true);
 	struct kvm_segment data = flat_segment(X86_BOOT_DS, false);
@@ -263,6 +315,7 @@ int arch_vcpu_boot(int vcpu_fd, gpa_t entry, struct err *err)
 	};
 	struct kvm_sregs sregs;
 
+	(void)vm;
 	if (ioctl(vcpu_fd, KVM_GET_SREGS, &sregs))
 		return err_sys(err, errno, "KVM cannot read the registers of the first vCPU");
 	sregs.cs = code;

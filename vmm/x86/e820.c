@@ -43,6 +43,7 @@ void arch_pci_layout(uint64_t ram_bytes, struct pci_host_config *ret_config)
 	    .mem32_len = X86_MEM32_LEN,
 	    .mem64_gpa = align_up(ram_end(ram_bytes), X86_MEM64_LEN),
 	    .mem64_len = X86_MEM64_LEN,
+	    .ports = true,
 	};
 }
 

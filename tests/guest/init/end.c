@@ -3,6 +3,7 @@
  */
 #include "guest.h"
 
+#include <arch_host.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -73,7 +74,7 @@ int cmd_spin(const struct args *args)
 	(void)args;
 	say("spinning");
 	for (;;)
-		__asm__ volatile("pause");
+		host_relax();
 }
 
 /* Waits until the ACPI power button is pressed. */

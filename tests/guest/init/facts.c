@@ -228,7 +228,9 @@ int cmd_flag(const struct args *args)
 
 	if (!args->n || read_file("/proc/cpuinfo", buf, sizeof(buf)) < 0)
 		return fail("/proc/cpuinfo: %s", strerror(errno));
-	flags = strstr(buf, "\nflags");
+	flags = strstr(buf, "\nflags"); /* of x86 */
+	if (!flags)
+		flags = strstr(buf, "\nFeatures"); /* of Arm */
 	if (!flags)
 		return fail("/proc/cpuinfo has no flags");
 	flags++;

@@ -1,16 +1,17 @@
 /*
  * Nonsense in every register that a guest's user space can reach: ports, configuration space, BARs.
  *
- *   ports:WRITES,SEED,STRINGS    reads every port, then writes nonsense to those of our devices;
- *                                STRINGS 1 (the default): also with REP INS and OUTS
+ *   ports:WRITES,SEED,STRINGS    x86: reads every port, then writes nonsense to those of our
+ *                                devices; STRINGS 1 (the default): also with REP INS and OUTS
  *   uart:WRITES,SEED,STRINGS     the serial port's registers; put back afterwards
- *   config:WRITES,SEED           configuration space, by ports and by ECAM; put back afterwards
+ *   config:WRITES,SEED           configuration space, by ECAM and on x86 by ports; put back later
  *   registers:vdb,WRITES,SEED    every register of a virtio device (or rng)
  *
  * Left out are only values that end the machine by design (reset, power off, panic) and the
  * interrupt controllers and timers in the host's kernel, which the guest itself lives on.
  */
 #include "guest.h"
+#include "machine.h"
 #include "vdev.h"
 
 #include <dirent.h>
@@ -19,138 +20,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/io.h>
 #include <termios.h>
 #include <unistd.h>
-
-#define COM1	   0x3f8
-#define I8042_DATA 0x60
-#define I8042_CMD  0x64
-#define PVPANIC	   0x505
-#define ACPI_PM	   0x600
-#define CONFIG_CMD 0xcf8
-
-static const struct {
-	uint16_t first, last;
-} our_ports[] = {
-    {0x60, 0x60},   {0x64, 0x64},   {0x70, 0x77},     {0x80, 0x80},
-    {0x2e8, 0x2ef}, {0x2f8, 0x2ff}, {0x3e8, 0x3ef},   {0x505, 0x505},
-    {0x5fe, 0x607}, {0xcf8, 0xcff}, {0xfff0, 0xffff},
-};
-
-static uint32_t port_read(uint16_t port, unsigned size)
-{
-	return size == 1 ? inb(port) : size == 2 ? inw(port) : inl(port);
-}
-
-static void port_write(uint16_t port, unsigned size, uint32_t value)
-{
-	if (size == 1)
-		outb((uint8_t)value, port);
-	else if (size == 2)
-		outw((uint16_t)value, port);
-	else
-		outl(value, port);
-}
-
-/*
- * REP INS or OUTS: one exit with many items. The buffer is touched first: a page fault in the midst
- * of such an instruction, which KVM injects, is more than nested SVM under TCG survives.
- */
-static void port_string(uint16_t port, unsigned size, bool in, unsigned count)
-{
-	static unsigned char buf[4096];
-
-	memset(buf, 1, sizeof(buf));
-	if (in && size == 1)
-		insb(port, buf, count);
-	else if (in && size == 2)
-		insw(port, buf, count);
-	else if (in)
-		insl(port, buf, count);
-	else if (size == 1)
-		outsb(port, buf, count);
-	else if (size == 2)
-		outsw(port, buf, count);
-	else
-		outsl(port, buf, count);
-}
-
-/* Whether an access to [port, port + size) may end the machine by design. */
-static bool ends_machine(uint16_t port, unsigned size)
-{
-	static const struct {
-		unsigned first, last;
-	} ends[] = {{I8042_DATA, I8042_CMD},
-		    {0x92, 0x92},
-		    {PVPANIC, PVPANIC},
-		    {ACPI_PM, ACPI_PM + 2},
-		    {0xcf9, 0xcf9}};
-
-	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
-		if (port <= ends[i].last && port + size > ends[i].first)
-			return true;
-	return false;
-}
-
-/* A value for such a port that does not: no pulse of a line, no sleep type with its enable bit. */
-static void write_tamely(uint16_t port, uint32_t value)
-{
-	if (port == I8042_CMD)
-		value %= 0xd0; /* 0xd1 writes the output port, 0xf0 to 0xff pulse its lines */
-	else if (port == I8042_DATA)
-		value &= 0xfd;
-	else if (port == PVPANIC)
-		value &= 0xf8;
-	else if (port == ACPI_PM)
-		value &= ~0x20u;
-	else if (port == ACPI_PM + 1)
-		value &= 0xff;
-	else
-		return;
-	outb((uint8_t)value, port);
-}
-
-int cmd_ports(const struct args *args)
-{
-	uint64_t writes = arg_number(args, 0, 10000), random = arg_number(args, 1, 1);
-	bool strings = arg_number(args, 2, 1);
-	uint32_t config;
-
-	if (iopl(3))
-		return fail("iopl: %s", strerror(errno));
-	config = inl(CONFIG_CMD);
-	for (unsigned port = 0; port < 0x10000; port++)
-		for (unsigned size = 1; size <= 4; size *= 2)
-			if (port + size <= 0x10000 && (port + size <= COM1 || port >= COM1 + 8))
-				port_read((uint16_t)port, size);
-	say("ports read");
-	for (uint64_t i = 0; i < writes; i++) {
-		uint64_t r = random_next(&random);
-		unsigned which = (unsigned)(r % (sizeof(our_ports) / sizeof(our_ports[0])));
-		unsigned span = our_ports[which].last - our_ports[which].first + 1u;
-		uint16_t port = (uint16_t)(our_ports[which].first + (r >> 8) % span);
-		unsigned size = 1u << (r >> 32) % 3;
-		uint32_t value = (uint32_t)nasty_value(&random);
-
-		if (port + size > 0x10000) /* the processor itself refuses that */
-			size = 1;
-		if (port >= CONFIG_CMD + 4 && port < CONFIG_CMD + 8)
-			outl(0x80ffff00 | (value & 0xfc), CONFIG_CMD); /* a bus that is not there */
-		if (ends_machine(port, size))
-			write_tamely(port, value);
-		else if (strings && r >> 60 == 0)
-			port_string(port, size, false, 1 + (unsigned)(r >> 40) % 300);
-		else if (strings && r >> 60 == 1)
-			port_string(port, size, true, 1 + (unsigned)(r >> 40) % 300);
-		else
-			port_write(port, size, value);
-		port_read(port, size);
-	}
-	outl(config, CONFIG_CMD);
-	say("ports written %llu", (unsigned long long)writes);
-	return 0;
-}
 
 /*
  * As the kernel's driver has it: 8n1, FIFO on, interrupts on, interrupt line enabled. The driver
@@ -159,14 +30,14 @@ int cmd_ports(const struct args *args)
  */
 static void uart_restore(const uint8_t saved[8])
 {
-	outb(0x80, COM1 + 3);
-	outb(1, COM1);
-	outb(0, COM1 + 1);
-	outb(0x03, COM1 + 3);
-	outb(0x07, COM1 + 2);
-	outb(0x01, COM1 + 2);
-	outb(saved[4], COM1 + 4);
-	outb((saved[1] & 0x0f) | 0x07, COM1 + 1);
+	uart_write(3, 1, 0x80);
+	uart_write(0, 1, 1);
+	uart_write(1, 1, 0);
+	uart_write(3, 1, 0x03);
+	uart_write(2, 1, 0x07);
+	uart_write(2, 1, 0x01);
+	uart_write(4, 1, saved[4]);
+	uart_write(1, 1, (saved[1] & 0x0f) | 0x07);
 }
 
 int cmd_uart(const struct args *args)
@@ -175,21 +46,21 @@ int cmd_uart(const struct args *args)
 	bool strings = arg_number(args, 2, 1);
 	uint8_t saved[8];
 
-	if (iopl(3))
-		return fail("iopl: %s", strerror(errno));
+	if (uart_open())
+		return -1;
 	tcdrain(STDOUT_FILENO);
 	for (unsigned i = 1; i < 8; i++)
-		saved[i] = inb((uint16_t)(COM1 + i));
+		saved[i] = (uint8_t)uart_read(i, 1);
 	for (uint64_t i = 0; i < writes; i++) {
 		uint64_t r = random_next(&random);
-		uint16_t port = (uint16_t)(COM1 + r % 8);
+		unsigned reg = (unsigned)(r % 8);
 		unsigned size = 1u << (r >> 32) % 3;
 
 		if (strings && r >> 58 == 0)
-			port_string(port, size, r & 256, 1 + (unsigned)(r >> 40) % 300);
+			uart_string(reg, size, r & 256, 1 + (unsigned)(r >> 40) % 300);
 		else
-			port_write(port, size, (uint32_t)nasty_value(&random));
-		port_read((uint16_t)(COM1 + (r >> 16) % 8), size);
+			uart_write(reg, size, (uint32_t)nasty_value(&random));
+		uart_read((unsigned)(r >> 16) % 8, size);
 	}
 	uart_restore(saved);
 	(void)!write(STDOUT_FILENO, "\n", 1);
@@ -276,20 +147,6 @@ static void function_restore(const struct function *f)
 	close(fd);
 }
 
-static void config_ports(unsigned slot, uint64_t *random)
-{
-	uint64_t r = random_next(random);
-	unsigned size = 1u << (r >> 32) % 3;
-	uint16_t port = (uint16_t)(CONFIG_CMD + 4 + ((r >> 40) & (4 - size)));
-
-	outl(0x80000000u | slot << 11 | (unsigned)(r & 0xfc), CONFIG_CMD);
-	port_write(port, size, (uint32_t)nasty_value(random));
-	outl(0x80000000u | slot << 11 | (unsigned)(r & 0xfc), CONFIG_CMD);
-	port_read(port, size);
-	if (r >> 60 == 0)
-		outb((uint8_t)r & 0x7f & ~0x06, CONFIG_CMD + 1 + (r >> 50) % 3);
-}
-
 static void config_ecam(volatile uint8_t *ecam, unsigned slot, uint64_t *random)
 {
 	static const unsigned sizes[] = {1, 2, 4, 8, 16};
@@ -308,19 +165,18 @@ int cmd_config(const struct args *args)
 	uint64_t writes = arg_number(args, 0, 5000), random = arg_number(args, 1, 1), gpa, len;
 	static struct function functions[FUNCTIONS_MAX];
 	volatile uint8_t *ecam = NULL;
+	bool has_ports = config_has_ports();
 	unsigned n;
 
-	if (iopl(3))
-		return fail("iopl: %s", strerror(errno));
-	if (!iomem_find("PCI MMCONFIG", &gpa, &len))
+	if (!iomem_find(config_iomem, &gpa, &len))
 		ecam = map_physical(gpa, len < 0x100000 ? len : 0x100000);
 	n = functions_take(functions);
 	for (uint64_t i = 0; n && i < writes; i++) {
 		uint64_t r = random_next(&random);
 
-		if (ecam && r & 1)
+		if (ecam && (r & 1 || !has_ports))
 			config_ecam(ecam, functions[(r >> 8) % n].slot, &random);
-		else
+		else if (has_ports)
 			config_ports(functions[(r >> 8) % n].slot, &random);
 		if (ecam && r >> 59 == 0) /* functions that are not there */
 			config_ecam(ecam, (unsigned)(r >> 16) % 32, &random);

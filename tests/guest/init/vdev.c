@@ -53,55 +53,6 @@
 #define CAP_NOTIFY 2
 #define CAP_DEVICE 4
 
-uint64_t poke_read(const volatile uint8_t *at, unsigned size)
-{
-	uint64_t value = 0;
-
-	switch (size) {
-	case 1:
-		return *at;
-	case 2:
-		__asm__ volatile("movw (%1), %w0" : "=r"(value) : "r"(at) : "memory");
-		return value & 0xffff;
-	case 4:
-		__asm__ volatile("movl (%1), %k0" : "=r"(value) : "r"(at) : "memory");
-		return value & 0xffffffff;
-	case 8:
-		__asm__ volatile("movq (%1), %0" : "=r"(value) : "r"(at) : "memory");
-		return value;
-	default:
-		__asm__ volatile("movdqu (%1), %%xmm0\n\tmovq %%xmm0, %0"
-				 : "=r"(value)
-				 : "r"(at)
-				 : "memory", "xmm0");
-		return value;
-	}
-}
-
-void poke_write(volatile uint8_t *at, unsigned size, uint64_t value)
-{
-	switch (size) {
-	case 1:
-		*at = (uint8_t)value;
-		break;
-	case 2:
-		__asm__ volatile("movw %w0, (%1)" : : "r"(value), "r"(at) : "memory");
-		break;
-	case 4:
-		__asm__ volatile("movl %k0, (%1)" : : "r"(value), "r"(at) : "memory");
-		break;
-	case 8:
-		__asm__ volatile("movq %0, (%1)" : : "r"(value), "r"(at) : "memory");
-		break;
-	default:
-		__asm__ volatile(
-		    "movq %0, %%xmm0\n\tpunpcklqdq %%xmm0, %%xmm0\n\tmovdqu %%xmm0, (%1)"
-		    :
-		    : "r"(value), "r"(at)
-		    : "memory", "xmm0");
-	}
-}
-
 uint64_t nasty_value(uint64_t *random)
 {
 	uint64_t r = random_next(random);

@@ -23,6 +23,7 @@ PORT_NAME = "lab"
 PORTS = "/sys/class/virtio-ports"
 JOB_DISK = "/dev/lab/job"
 JOB_BYTES = 1 << 20
+X86 = os.uname().machine == "x86_64"
 GUEST = "/lab/guest"
 OUT = "/lab/out"
 # Unread standard input that the agent holds before it stops reading the port.
@@ -46,14 +47,14 @@ def hold_kvm():
     """Keeps the kernel from patching its own code whenever a first virtual machine is made or a last one ends.
 
     These machines, one with a local APIC that is still off and one without, hold up the static keys that KVM counts
-    machines and APICs with; the first sits in the middle of the scheduler. QEMU (7.2) may keep code that it translated
+    machines and APICs with (on x86); the first sits in the middle of the scheduler. QEMU (7.2) may keep code that it translated
     while another processor patched it, and with it the breakpoint that patching puts there for a moment: all
     processors hang in it, and so does the host.
     """
     descriptors = []
     try:
         kvm = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
-        for with_apic in (True, False):
+        for with_apic in (True, False) if X86 else (False,):
             machine = fcntl.ioctl(kvm, KVM_CREATE_VM, 0)
             if with_apic:
                 fcntl.ioctl(machine, KVM_CREATE_IRQCHIP, 0)
@@ -102,10 +103,10 @@ def environment(job):
         LODGE_GUEST_KERNEL=f"{GUEST}/vmlinuz",
         LODGE_GUEST_MODULES=f"{GUEST}/lib/modules/{version}",
         LODGE_GUEST_ROOT=f"{GUEST}/debian.img",
-        LODGE_GUEST_TERMINA=f"{GUEST}/termina.img",
     )
-    if os.path.exists(f"{GUEST}/tiny/vmlinux"):
-        env["LODGE_GUEST_TINY"] = f"{GUEST}/tiny"
+    for name, path in (("KERNEL_GZ", "vmlinuz.gz"), ("TINY", "tiny"), ("TERMINA", "termina.img"), ("FDT_KERNEL", "fdt/bzImage")):
+        if os.path.exists(f"{GUEST}/{path}"):
+            env[f"LODGE_GUEST_{name}"] = f"{GUEST}/{path}"
     return env
 
 
@@ -150,8 +151,8 @@ class Command:
             return pid
         argv = job["argv"]
         try:
-            # Not on processor 0, which QEMU damages while it runs a guest (see qemu.sh).
-            os.sched_setaffinity(0, os.sched_getaffinity(0) - {0} or {0})
+            if X86:  # not on processor 0, which QEMU damages while it runs a guest (see arch-x86_64.sh)
+                os.sched_setaffinity(0, os.sched_getaffinity(0) - {0} or {0})
             os.setsid()
             for number, fd in enumerate((stdin, stdout, stderr)):
                 os.dup2(fd, number, inheritable=True)

@@ -63,9 +63,12 @@ step() {
 # need_packages PACKAGE...: installs the Debian packages that are missing, or names them when
 # not root.
 need_packages() {
-	local pkg missing=()
+	local pkg native installed missing=()
+	native=$(dpkg --print-architecture)
+	# shellcheck disable=SC2016 # dpkg's own variables
+	installed=$(dpkg-query -W -f '${Package} ${Architecture} ${db:Status-Status}\n' "$@" 2>/dev/null) || true
 	for pkg in "$@"; do
-		[ "$(dpkg-query -W -f '${db:Status-Status}' "$pkg" 2>/dev/null)" = installed ] || missing+=("$pkg")
+		[[ $installed =~ (^|$'\n')"$pkg "($native|all)" installed" ]] || missing+=("$pkg")
 	done
 	[ ${#missing[@]} -gt 0 ] || return 0
 	[ "$(id -u)" = 0 ] || die "missing packages; as root: apt-get install --no-install-recommends ${missing[*]}"
@@ -80,11 +83,36 @@ apt_lists() {
 	step "apt-get update" apt-get -o DPkg::Lock::Timeout=300 update
 }
 
+# use_arch ARCH: sets what depends on the lab's architecture: LAB_ARCH, and the variables of lib/arch-ARCH.sh.
+use_arch() {
+	LAB_ARCH=$1
+	[ "$LAB_ARCH" != aarch64 ] || LAB_ARCH=arm64
+	case $LAB_ARCH in
+	x86_64 | arm64) ;;
+	*)
+		printf "%s: there is no lab of the architecture '%s'; x86_64 and arm64 are there\n" "${0##*/}" "$1" >&2
+		exit 2
+		;;
+	esac
+	# shellcheck source=tests/lab/lib/arch-x86_64.sh
+	. "$LAB_DIR/lib/arch-$LAB_ARCH.sh"
+}
+
+# is_native: is this machine of the lab's architecture?
+is_native() {
+	[ "$(dpkg --print-architecture)" = "$LAB_DEB_ARCH" ]
+}
+
+# cache_path NAME KEY: the directory of a cache entry; NAME stands for another thing in each architecture.
+cache_path() {
+	printf '%s\n' "$LAB_CACHE/$LAB_CACHE_PREFIX$1-$2"
+}
+
 # cached NAME KEY FUNCTION: prints the directory of a cache entry.  When it is not there,
 # FUNCTION is called with an empty directory to fill, under the lock of NAME.
 cached() {
-	local name=$1 key=$2 build=$3
-	local dir=$LAB_CACHE/$name-$key tmp
+	local name=$LAB_CACHE_PREFIX$1 build=$3 dir tmp
+	dir=$(cache_path "$1" "$2")
 
 	if [ ! -d "$dir" ]; then
 		mkdir -p "$LAB_CACHE"

@@ -23,11 +23,12 @@ debian_mirror() {
 # in_tree TREE COMMAND...: runs a command in a Debian tree, in namespaces of its own, so that no
 # process and no mount outlives it.  Downloaded packages are kept in the cache.
 in_tree() {
-	local tree=$1
+	local tree=$1 enter=(unshare --mount --pid --fork --kill-child)
 	shift
 	mkdir -p "$LAB_CACHE/debs/partial"
+	is_native || enter=("$LAB_DIR/lib/foreign" "$LAB_ARCH")
 	# shellcheck disable=SC2016 # expanded by the inner shell
-	unshare --mount --pid --fork --kill-child sh -euc '
+	"${enter[@]}" sh -euc '
 		tree=$1 debs=$2
 		shift 2
 		mount -t proc proc "$tree/proc"
@@ -35,8 +36,17 @@ in_tree() {
 		[ ! -e /etc/resolv.conf ] || { : >>"$tree/etc/resolv.conf"
 			mount --bind /etc/resolv.conf "$tree/etc/resolv.conf"; }
 		exec chroot "$tree" env -i HOME=/root LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-			DEBIAN_FRONTEND=noninteractive ${http_proxy:+http_proxy="$http_proxy"} "$@"
+			DEBIAN_FRONTEND=noninteractive ${container:+container="$container"} ${http_proxy:+http_proxy="$http_proxy"} "$@"
 		' sh "$tree" "$LAB_CACHE/debs" "$@"
+}
+
+# debian_bootstrap TREE MIRROR: of a foreign architecture in two stages, the second one in the tree.
+debian_bootstrap() {
+	local options=(--variant=minbase "--cache-dir=$LAB_CACHE/debs" "--arch=$LAB_DEB_ARCH")
+	is_native || options+=(--foreign)
+	debootstrap "${options[@]}" "$LAB_SUITE" "$1" "$2" || return
+	# It makes no device nodes where it sees a container; the first stage has made them.
+	is_native || container=lxc in_tree "$1" /debootstrap/debootstrap --second-stage
 }
 
 # debian_base_build DIR: a minimal Debian tree, packed as DIR/base.tar.
@@ -47,14 +57,13 @@ debian_base_build() {
 	mirror=$(debian_mirror)
 	[ -n "$mirror" ] || die "apt on this machine has no source for Debian $LAB_SUITE; add one to /etc/apt"
 	mkdir -p "$LAB_CACHE/debs/partial"
-	step "debootstrap $LAB_SUITE" debootstrap --variant=minbase --cache-dir="$LAB_CACHE/debs" \
-		"$LAB_SUITE" "$tree" "$mirror"
+	step "debootstrap $LAB_SUITE" debian_bootstrap "$tree" "$mirror"
 	tar -C "$tree" --numeric-owner -cf "$1/base.tar" .
 	rm -rf "$tree"
 }
 
 debian_base() {
-	cached base "$(hash_of "$LAB_SUITE" "$(declare -f debian_base_build)")" debian_base_build
+	cached base "$(hash_of "$LAB_SUITE" "$(declare -f debian_base_build debian_bootstrap)")" debian_base_build
 }
 
 # debian_tree TREE PACKAGE...: unpacks the base into TREE and installs packages there, with the
@@ -87,30 +96,46 @@ debian_tree() {
 # debian_tree_recipe: what the content of a tree depends on, apart from its packages.
 debian_tree_recipe() {
 	printf '%s\n' "$LAB_SUITE"
-	declare -f debian_base_build debian_tree in_tree
+	declare -f debian_base_build debian_bootstrap debian_tree in_tree
+}
+
+# apt_options DIR: sets LAB_APT to options with which apt knows the lab's architecture: none on a machine of it;
+# otherwise lists of its own in DIR, from the machine's sources, so that the machine's settings stay as they are.
+apt_options() {
+	LAB_APT=()
+	! is_native || return 0
+	mkdir -p "$1"/{lists/partial,cache/archives/partial}
+	: >"$1/status"
+	chmod -R 777 "$1" # apt drops privileges to download
+	LAB_APT=(-o "APT::Architecture=$LAB_DEB_ARCH" -o "APT::Architectures=$LAB_DEB_ARCH" -o "Dir::State::lists=$1/lists"
+		-o "Dir::State::status=$1/status" -o "Dir::Cache=$1/cache")
+	step "apt-get update for $LAB_DEB_ARCH" apt-get "${LAB_APT[@]}" update
 }
 
 # debian_kernel_build DIR: Debian's cloud kernel, unpacked: DIR/vmlinuz, DIR/config,
 # DIR/version and DIR/lib/modules/<version>/ with its modules.dep.
 debian_kernel_build() {
-	local dir=$1 image
+	local dir=$1 image name=linux-image-cloud-$LAB_DEB_ARCH
 	need_packages kmod
 	apt_lists
-	image=$(apt-cache depends linux-image-cloud-amd64 | awk '$1 == "Depends:" { print $2; exit }')
-	[ -n "$image" ] || die "apt on this machine does not know linux-image-cloud-amd64"
+	apt_options "$dir/apt"
+	image=$(apt-cache "${LAB_APT[@]}" depends "$name" | awk '$1 == "Depends:" { print $2; exit }')
+	[ -n "$image" ] || die "apt on this machine does not know $name"
 	mkdir "$dir/deb"
-	chmod 777 "$dir/deb" # apt drops privileges to download
+	chmod 777 "$dir/deb"
 	# shellcheck disable=SC2016
-	step "downloading $image" sh -c 'cd "$1" && apt-get download "$2"' sh "$dir/deb" "$image"
+	step "downloading $image" sh -c 'cd "$1" && shift && apt-get "$@"' sh "$dir/deb" "${LAB_APT[@]}" download "$image"
+	rm -rf "$dir/apt"
 	dpkg-deb -x "$dir"/deb/*.deb "$dir/deb/x"
 	mv "$dir"/deb/x/boot/vmlinuz-* "$dir/vmlinuz"
 	mv "$dir"/deb/x/boot/config-* "$dir/config"
 	mv "$dir/deb/x/lib" "$dir/lib"
+	[ "$LAB_ARCH" != arm64 ] || gzip -nk "$dir/vmlinuz" # a raw Image there; bootloaders get it so, too
 	rm -rf "$dir/deb"
 	basename "$dir"/lib/modules/* >"$dir/version"
 	depmod -b "$dir" "$(cat "$dir/version")"
 }
 
 debian_kernel() {
-	cached kernel "$(hash_of "$LAB_SUITE" "$(declare -f debian_kernel_build)")" debian_kernel_build
+	cached kernel "$(hash_of "$LAB_SUITE" "$(declare -f debian_kernel_build apt_options)")" debian_kernel_build
 }

@@ -7,7 +7,7 @@ run_direct() {
 	shift
 	# Within the lab, the guest artefacts are there already.
 	if [ -z "${LODGE_GUEST_KERNEL-}" ]; then
-		assignments=$("$LAB_DIR/guest-image" --print)
+		assignments=$("$LAB_DIR/guest-image" --arch "$LAB_ARCH" --print)
 		while IFS= read -r assignment; do
 			export "${assignment?}"
 		done <<<"$assignments"

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # What guests of the lab boot: Debian's cloud kernel with its modules, and an unprepared Debian
-# root file system; and the disk on which L1 sees them.  Sourced after common.sh and debian.sh.
+# root file system; and the disk on which L1 sees them.  Sourced after common.sh, debian.sh and tiny.sh.
 
 LAB_GUEST_ROOT_SIZE=2G
 # L1's view of the artefacts has a fixed size, so that a snapshot fits any content.
@@ -29,41 +29,35 @@ guest_root() {
 		"$(declare -f guest_root_build)")" guest_root_build
 }
 
-tiny_key() {
-	hash_of "$LAB_DIR"/{tiny-kernel,tiny-kernel.config}
-}
-
-# guest_tiny: prints the directory of the tiny kernel where tests/lab/tiny-kernel has built it.
-guest_tiny() {
-	local dir
-	dir=$LAB_CACHE/tiny-$(tiny_key)
-	[ ! -d "$dir" ] || printf '%s\n' "$dir"
-}
-
 # guest_disk_build DIR: DIR/guest.img, what L1 mounts at /lab/guest.
 guest_disk_build() {
-	local dir=$1 tree=$1/tree kernel root termina tiny
+	local dir=$1 tree=$1/tree kernel root termina variant tiny
 	kernel=$(debian_kernel)
 	root=$(guest_root)
 	termina=$(termina_root)
-	tiny=$(guest_tiny)
-	mkdir -p "$tree/tiny"
+	mkdir -p "$tree"
 	cp -a "$kernel"/{vmlinuz,config,lib} "$tree/"
+	[ ! -e "$kernel/vmlinuz.gz" ] || cp "$kernel/vmlinuz.gz" "$tree/"
 	ln -s lib/modules "$tree/modules"
 	cp --sparse=always "$root/debian.img" "$tree/debian.img"
-	cp --sparse=always "$termina/termina.img" "$tree/termina.img"
-	[ -z "$tiny" ] || cp "$tiny"/{bzImage,vmlinux,config} "$tree/tiny/"
+	[ -z "$termina" ] || cp --sparse=always "$termina/termina.img" "$tree/termina.img"
+	for variant in "${LAB_TINY_VARIANTS[@]}"; do
+		tiny=$(tiny_built "$variant")
+		[ -z "$tiny" ] || cp -RT "$tiny" "$tree/$variant"
+	done
 	step "making the disk of guest artefacts" \
 		mke2fs -q -t ext4 -O '^has_journal' -m 0 -L guest -d "$tree" "$dir/guest.img" "$LAB_GUEST_DISK_SIZE"
 	rm -rf "$tree"
 }
 
 guest_disk() {
-	local kernel root termina tiny
+	local kernel root termina variant built=()
 	kernel=$(debian_kernel)
 	root=$(guest_root)
 	termina=$(termina_root)
-	tiny=$(guest_tiny)
-	cached guest-disk "$(hash_of "$LAB_GUEST_DISK_SIZE" "$kernel" "$root" "$termina" "$tiny" \
+	for variant in "${LAB_TINY_VARIANTS[@]}"; do
+		built+=("$(tiny_built "$variant")")
+	done
+	cached guest-disk "$(hash_of "$LAB_GUEST_DISK_SIZE" "$kernel" "$root" "$termina" "${built[@]}" \
 		"$(declare -f guest_disk_build)")" guest_disk_build
 }

@@ -11,14 +11,11 @@ LAB_L1_PACKAGES=(
 	iputils-ping kmod libcap2-bin make nftables procps psmisc python3-minimal socat squashfs-tools strace
 	util-linux uuid-runtime xfsprogs xz-utils zstd lz4 bsdextrautils acl attr
 	# what lodge is compared with, and load generators
-	fio iperf3 passt qemu-system-x86 qemu-utils
+	fio iperf3 passt qemu-utils
 	# what lodge is linked with, and its sanitizer builds
 	libasan8 libcmocka0 libfdt1 liblz4-1 liblzma5 libmnl0 libprotobuf-c1 libseccomp2 libtsan2
 	libubsan1 liburing2 libzstd1 zlib1g
 )
-
-# Modules that L1 needs before it has its root.
-LAB_L1_BOOT_MODULES=(virtio_pci virtio_blk nfit nd_pmem overlay)
 
 # l1_root_build DIR: DIR/root.img and DIR/busybox.
 l1_root_build() {
@@ -26,7 +23,7 @@ l1_root_build() {
 
 	need_packages e2fsprogs
 	kernel=$(debian_kernel)
-	debian_tree "$tree" "${LAB_L1_PACKAGES[@]}"
+	debian_tree "$tree" "${LAB_L1_PACKAGES[@]}" "$LAB_QEMU_PACKAGE"
 	rm -rf "$tree"/usr/share/{doc,man,locale,info,lintian}
 	cp -a "$kernel/lib/modules" "$tree/usr/lib/"
 	mkdir -p "$tree"/lab/{src,out,guest}
@@ -40,7 +37,7 @@ l1_root_build() {
 }
 
 l1_root() {
-	cached l1-root "$(hash_of "$LAB_L1_IMAGE_SIZE" "${LAB_L1_PACKAGES[@]}" "$(debian_tree_recipe)" \
+	cached l1-root "$(hash_of "$LAB_L1_IMAGE_SIZE" "${LAB_L1_PACKAGES[@]}" "$LAB_QEMU_PACKAGE" "$(debian_tree_recipe)" \
 		"$(declare -f l1_root_build)")" l1_root_build
 }
 
@@ -57,6 +54,7 @@ l1_boot_build() {
 	cp "$LAB_DIR/l1/boot-init" "$boot/init"
 	cp "$LAB_DIR"/l1/{init,agent.py,prepare} "$LAB_DIR/lib/wire.py" "$boot/lab/"
 	chmod 755 "$boot/init" "$boot"/lab/{init,agent.py,prepare}
+	printf '%s\n' "${LAB_L1_MODULES[@]}" >"$boot/lab/modules"
 	modprobe -d "$kernel" -S "$(cat "$kernel/version")" -a --show-depends "${LAB_L1_BOOT_MODULES[@]}" |
 		awk '$1 == "insmod" && !seen[$2]++ { print $2 }' |
 		while read -r file; do
@@ -71,6 +69,6 @@ l1_boot_build() {
 l1_boot() {
 	local root
 	root=$(l1_root)
-	cached l1-boot "$(hash_of "$root" "${LAB_L1_BOOT_MODULES[@]}" "$LAB_DIR/lib/wire.py" "$LAB_DIR"/l1/* \
+	cached l1-boot "$(hash_of "$root" "${LAB_L1_BOOT_MODULES[@]}" "${LAB_L1_MODULES[@]}" "$LAB_DIR/lib/wire.py" "$LAB_DIR"/l1/* \
 		"$(declare -f l1_boot_build)")" l1_boot_build
 }

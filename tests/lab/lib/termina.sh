@@ -33,7 +33,9 @@ termina_root_build() {
 	rm -rf "$tree"
 }
 
+# termina_root: prints its directory; nothing where the lab's architecture has none.
 termina_root() {
+	[ "$LAB_ARCH" = x86_64 ] || return 0
 	cached termina-root "$(hash_of "$LAB_TERMINA_SIZE" "${LAB_TERMINA_PACKAGES[@]}" "$(debian_tree_recipe)" \
 		"$(debian_kernel)" "$(declare -f termina_root_build)")" termina_root_build
 }
