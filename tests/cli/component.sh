@@ -142,3 +142,12 @@ at_once() {
 }
 holds "of several at once each is whole or refused" at_once
 rm -rf "$c" "$dir/large"
+
+# ---- start --termina, as far as no server is asked
+refused 2 "--kernel does not go with --termina" start t --termina --kernel k --disk path=d,format=raw
+refused 2 "--root does not go with --termina" start t --termina --root path=d,format=raw
+refused 2 "--no-agent does not go with --termina" start t --termina --no-agent --disk path=d,format=raw
+refused 2 "keeps its data on the first disk; say --disk" start t --termina
+refused 2 "keeps its data on the first disk" start t --termina --disk path=d,format=raw,ro=on
+refused 2 "belongs to pool" start t --termina --net passt,containers=on
+refused 2 "no absolute path" serve --socket s --runtime-dir /r --component-root c
