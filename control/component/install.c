@@ -88,12 +88,13 @@ static int open_folder(struct work *w, struct err *err)
 	const char *root = w->install->root;
 	int res = make_folder(root, err);
 
-	if (!res && asprintf(&w->folder, "%s/" COMPONENT_NAME, root) < 0) {
+	if (res)
+		return res;
+	if (asprintf(&w->folder, "%s/" COMPONENT_NAME, root) < 0)
 		w->folder = NULL;
-		res = err_set(err, ENOMEM, "out of memory");
-	}
-	if (!res)
-		res = make_folder(w->folder, err);
+	if (!w->folder)
+		return err_set(err, ENOMEM, "out of memory");
+	res = make_folder(w->folder, err);
 	if (res)
 		return res;
 	w->folder_fd = open(w->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -294,12 +295,13 @@ static int install_locked(struct work *w, struct err *err)
 
 	remove_left(w);
 	res = choose_version(w, err);
-	if (!res && asprintf(&w->temporary, "%s/" TEMPORARY "%d", w->folder, getpid()) < 0) {
+	if (res)
+		return res;
+	if (asprintf(&w->temporary, "%s/" TEMPORARY "%d", w->folder, getpid()) < 0)
 		w->temporary = NULL;
-		res = err_set(err, ENOMEM, "out of memory");
-	}
-	if (!res && w->temporary)
-		res = copy_all(w, err);
+	if (!w->temporary)
+		return err_set(err, ENOMEM, "out of memory");
+	res = copy_all(w, err);
 	if (!res)
 		res = give_name(w, err);
 	if (w->temporary)

@@ -69,14 +69,13 @@ int serve_spawn(int socket_fd, const char *dir, const char *component_root, cons
 	char files_of[] = "--files-of", locked[] = "--sandbox=on", free[] = "--sandbox=off";
 	char root_option[] = "--component-root";
 	autofree char *whose = identity ? identity_text(identity) : NULL;
-	autofree char *root = strdup(component_root);
-	char *argv[] = {
-	    name,	 command, option, fd_text, log,	 level, idle, sandbox ? locked : free,
-	    root_option, root,	  NULL,	  NULL,	   NULL, NULL,	NULL};
-	size_t n = 10;
+	char *argv[16] = {
+	    name, command, option, fd_text, log, level, idle, sandbox ? locked : free, root_option};
+	size_t n = 9;
 	int res;
 
-	if (!root || (identity && !whose))
+	memcpy(&argv[n++], &component_root, sizeof(component_root)); /* is not written to */
+	if (identity && !whose)
 		return err_set(err, ENOMEM, "out of memory");
 	if (identity) {
 		argv[n++] = files_of;
