@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "proto/agent.pb-c.h"
 #include "vmm/config.h"
 
@@ -307,6 +308,7 @@ static void step_begin(struct termina *t, enum step step)
 	int res;
 
 	t->step = step;
+	log_debug("termina: %s", termina_step(t));
 	client = guest_client(t->guest, &err);
 	if (!client) {
 		failed(t, err.msg);
