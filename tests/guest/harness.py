@@ -31,8 +31,9 @@ GUEST_MAPPING_MIN = 100 << 20
 # For tests that mean I/O errors to happen: the guest's kernel tells of them at level 3, and its lines
 # would fall into those of the reports.
 NO_ERRORS = "loglevel=3"
-# An emulated host is slow, more so with sanitizers or beside other work: deadlines are there to end what hangs.
-DEADLINE_S = float(os.environ.get("LODGE_TEST_DEADLINE", "240"))
+# An emulated host is slow, more so with sanitizers or beside other work, most of all in the exits of an Arm guest
+# (1 ms each): deadlines are there to end what hangs.
+DEADLINE_S = float(os.environ.get("LODGE_TEST_DEADLINE", {"aarch64": "600"}.get(MACHINE, "240")))
 
 
 class Failure(Exception):

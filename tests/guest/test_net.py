@@ -4,6 +4,7 @@ import grp
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -101,6 +102,49 @@ def tap(context, transport, backend):
     nothing_is_left(net.tap)
 
 
+@test()
+def link(context):
+    """The guest sees its cable; without the rules that guard it, it has none."""
+    net = Net(context)
+    carrier = "cat /sys/class/net/e*/carrier"
+
+    def sees(state):
+        until(f"carrier {state}", lambda: bash(server, "a", carrier) == f"{state}\n")
+
+    with serving(context) as server:
+        start(server, "a", debian(context), "--net", f"{net.words},backend=vhost")
+        net.host_up()
+        for state in (0, 1):
+            server.run("link", "a", "net0", "up" if state else "down")
+            sees(state)
+        table = run_tool("nft", "list", "table", "netdev", f"lodge-{net.tap}")
+        keeper = next(pid for pid in processes("lodge-keeper") if any(name == "nft" for name in children(pid).values()))
+        os.kill(keeper, signal.SIGSTOP)
+        os.kill(next(iter(children(keeper))), signal.SIGKILL)
+        until("no rules", lambda: f"lodge-{net.tap}" not in run_tool("nft", "list", "tables"))
+        os.kill(keeper, signal.SIGCONT)
+        until("the rules", lambda: f"lodge-{net.tap}" in run_tool("nft", "list", "tables"))
+        equal(run_tool("nft", "list", "table", "netdev", f"lodge-{net.tap}"), table, "the rules")
+        sees(1)
+        until("an answer to ping", lambda: not subprocess.run(["ping", "-q", "-c", "1", "-W", "20", net.guest], check=False,
+                                                              stdout=subprocess.DEVNULL).returncode)
+        check('lodge_vm_network_link_up{vm="a",device="net0",tap="%s"} 1' % net.tap in server.run("metrics"), "no link in the metrics")
+        packets = re.search(r'lodge_vm_network_packets_total{vm="a",device="net0",direction="receive"} (\d+)', server.run("metrics"))
+        check(int(packets[1]) > 0, "the kernel's packets are not counted")
+        server.run("stop", "a", "--timeout", 200)
+    nothing_is_left(net.tap)
+
+
+def processes(name):
+    return [int(pid) for pid in subprocess.run(["pgrep", "-x", name], check=False, capture_output=True, text=True).stdout.split()]
+
+
+def children(pid):
+    """pid -> name, of those that live."""
+    out = subprocess.run(["ps", "-o", "pid=,stat=,comm=", "--ppid", str(pid)], check=False, capture_output=True, text=True).stdout
+    return {int(line.split()[0]): line.split()[2] for line in out.splitlines() if not line.split()[1].startswith("Z")}
+
+
 def nothing_is_left(tap):
     check(tap not in interfaces(), "the tap has stayed")
     until("no table of it", lambda: tap not in run_tool("nft", "list", "tables"))
@@ -164,7 +208,11 @@ def passt(context):
     """Without a tap: the guest's connections are the host's."""
     with world(context) as (there, here), serving(context) as server:
         start(server, "a", debian(context), "--net", "passt")
-        equal(bash(server, "a", f"cat </dev/tcp/{there}/5000"), f"from {here}\n", "whom the world sees")
+        world_says = f"timeout 5 cat </dev/tcp/{there}/5000 || true"
+        equal(bash(server, "a", world_says), f"from {here}\n", "whom the world sees")
+        # another takes its place
+        run_tool("pkill", "--newest", "--signal", "KILL", "-u", "nobody", "-x", "passt(.avx2)?")
+        until("the world again", lambda: bash(server, "a", world_says) == f"from {here}\n")
         server.run("stop", "a", "--timeout", 200)
 
 

@@ -121,6 +121,25 @@ static void test_users_initrd_learns_the_root(void **state)
 	expect(config, "console=ttyS0 panic=-1", " root=/dev/vda rootfstype=ext4 rw");
 }
 
+/* Only where neither our init nor the agent sets the address; the netmask as nfsroot.rst has it. */
+static void test_ip(void **state)
+{
+	struct machine_config *config = *state;
+
+	config->nnets = 1;
+	config->nets[0].addresses =
+	    (struct net_addresses){.guest = 0x64735c06, .gateway = 0x64735c05, .prefix = 30};
+	expect(config, "console=ttyS0 panic=-1 reboot=acpi");
+	config->initramfs = MACHINE_INITRAMFS_NONE;
+	expect(config, "console=ttyS0 panic=-1 reboot=acpi "
+		       "ip=100.115.92.6::100.115.92.5:255.255.255.252::eth0:off");
+	config->nets[0].addresses.gateway = 0;
+	expect(config, "console=ttyS0 panic=-1 reboot=acpi "
+		       "ip=100.115.92.6:::255.255.255.252::eth0:off");
+	config->nets[0].addresses.guest = 0;
+	expect(config, "console=ttyS0 panic=-1 reboot=acpi");
+}
+
 static void long_cmdline(struct machine_config *config, size_t len)
 {
 	free(config->cmdline);
@@ -165,6 +184,7 @@ int main(void)
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
 	    TEST(test_defaults),
+	    TEST(test_ip),
 	    TEST(test_fini_frees_and_clears),
 	    TEST(test_users_words_come_last),
 	    TEST(test_no_console),
