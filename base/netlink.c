@@ -279,17 +279,34 @@ int netlink_addresses(struct netlink *nl, int index,
 	return transact(nl, &r, take_address, &listing);
 }
 
+static void begin_route(struct request *r, unsigned flags, int index,
+			const struct net_address *gateway)
+{
+	begin(r, RTM_NEWROUTE, NLM_F_CREATE | flags, sizeof(r->route));
+	r->route.rtm_family = (uint8_t)gateway->family;
+	r->route.rtm_table = RT_TABLE_MAIN;
+	r->route.rtm_protocol = RTPROT_STATIC;
+	r->route.rtm_scope = RT_SCOPE_UNIVERSE;
+	r->route.rtm_type = RTN_UNICAST;
+	add(r, RTA_GATEWAY, gateway->bytes, address_bytes(gateway));
+	add(r, RTA_OIF, &index, sizeof(index));
+}
+
 int netlink_default_route(struct netlink *nl, int index, const struct net_address *gateway)
 {
 	struct request r;
 
-	begin(&r, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof(r.route));
-	r.route.rtm_family = (uint8_t)gateway->family;
-	r.route.rtm_table = RT_TABLE_MAIN;
-	r.route.rtm_protocol = RTPROT_STATIC;
-	r.route.rtm_scope = RT_SCOPE_UNIVERSE;
-	r.route.rtm_type = RTN_UNICAST;
-	add(&r, RTA_GATEWAY, gateway->bytes, address_bytes(gateway));
-	add(&r, RTA_OIF, &index, sizeof(index));
+	begin_route(&r, NLM_F_REPLACE, index, gateway);
+	return transact(nl, &r, NULL, NULL);
+}
+
+int netlink_route_new(struct netlink *nl, int index, const struct net_address *to,
+		      const struct net_address *gateway)
+{
+	struct request r;
+
+	begin_route(&r, NLM_F_EXCL, index, gateway);
+	r.route.rtm_dst_len = (uint8_t)to->prefix_bits;
+	add(&r, RTA_DST, to->bytes, address_bytes(to));
 	return transact(nl, &r, NULL, NULL);
 }

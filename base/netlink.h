@@ -48,4 +48,9 @@ int netlink_addresses(struct netlink *nl, int index,
 /* The default route of the family goes by this gateway from now on. */
 int netlink_default_route(struct netlink *nl, int index, const struct net_address *gateway);
 
+/* A route to the network `to` by this gateway. -EEXIST: there is a route to just that network. The
+ * kernel removes it with the interface. */
+int netlink_route_new(struct netlink *nl, int index, const struct net_address *to,
+		      const struct net_address *gateway);
+
 #endif

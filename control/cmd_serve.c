@@ -189,6 +189,7 @@ static int serve(struct serve_options *o, struct err *err)
 				    .access = &o->server.access,
 				    .runtime_dir = o->runtime_dir,
 				    .storage_root = o->server.storage_root,
+				    .component_root = o->server.component_root,
 				    .log_level = o->server.log_text,
 				    .sandbox = o->server.sandbox,
 				    .defaults = o->defaults,

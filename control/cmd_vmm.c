@@ -119,6 +119,7 @@ static int vmm_serve(struct vmm_options *o, struct err *err)
 				  .files_of = o->has_files_of ? &o->files_of : NULL,
 				  .storage_root = o->server.storage_root,
 				  .vsock_socket = o->vsock_socket,
+				  .component_root = o->server.component_root,
 				  .sandbox = &sandbox};
 	struct signals signals = SIGNALS_INIT;
 	struct vmm_service *s;

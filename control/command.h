@@ -22,6 +22,7 @@ enum lodge_exit {
  */
 int cmd_run(int argc, char **argv);
 int cmd_disk(int argc, char **argv);
+int cmd_component(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_serve(int argc, char **argv);
 int cmd_vmm(int argc, char **argv);
@@ -51,6 +52,9 @@ void cmd_run_help(void);
 void cmd_disk_help(void);
 /* `lodge help disk COMMAND`; the exit status. */
 int cmd_disk_help_of(const char *word);
+void cmd_component_help(void);
+/* `lodge help component COMMAND`; the exit status. */
+int cmd_component_help_of(const char *word);
 void cmd_doctor_help(void);
 void cmd_serve_help(void);
 void cmd_vmm_help(void);

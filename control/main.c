@@ -58,6 +58,8 @@ static const struct command {
      cmd_disk_help_of},
     {IMAGES, "image", cmd_image, cmd_image_help, "likewise below a server's storage root",
      cmd_image_help_of},
+    {IMAGES, "component", cmd_component, cmd_component_help, "kernel and root of `start --termina`",
+     cmd_component_help_of},
 
     {HOST, "doctor", cmd_doctor, cmd_doctor_help,
      "what this host offers, and what to do about a lack", NULL},
@@ -95,7 +97,7 @@ static void usage(FILE *out)
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
 		if (!i || strcmp(commands[i].group, commands[i - 1].group) != 0)
 			fprintf(out, "\n%s:\n", commands[i].group);
-		fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].summary);
+		fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].summary);
 	}
 	fputs("\n`lodge help COMMAND` explains one.\n", out);
 }

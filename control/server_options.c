@@ -61,6 +61,14 @@ int server_set_storage_root(void *target, const char *value, struct err *err)
 	return 0;
 }
 
+int server_set_component_root(void *target, const char *value, struct err *err)
+{
+	if (*value != '/')
+		return err_set(err, EINVAL, "'%s' is no absolute path", value);
+	((struct server_options *)target)->component_root = value;
+	return 0;
+}
+
 int server_set_sandbox(void *target, const char *value, struct err *err)
 {
 	if (sandbox_parse(value, &((struct server_options *)target)->sandbox))

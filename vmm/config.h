@@ -111,12 +111,14 @@ struct net_addresses {
 	unsigned nipv6;
 	uint32_t dns[NET_DNS_MAX];
 	unsigned ndns;
+	uint32_t containers; /* network of NET_CONTAINERS_PREFIX behind the guest */
 };
 
-#define NET_FORWARDS_MAX 16
-#define NET_POOL_DEFAULT UINT32_C(0x64735c00) /* 100.115.92.0/24 */
-#define NET_POOL_PREFIX	 24
-#define MACHINE_NETS_MAX 4
+#define NET_FORWARDS_MAX      16
+#define NET_POOL_DEFAULT      UINT32_C(0x64735c00) /* 100.115.92.0/24 */
+#define NET_POOL_PREFIX	      24
+#define NET_CONTAINERS_PREFIX 28
+#define MACHINE_NETS_MAX      4
 
 struct machine_net {
 	enum net_kind kind;
@@ -126,7 +128,8 @@ struct machine_net {
 	/* the host's side; control/network */
 	uint32_t pool; /* 0: the default */
 	unsigned pool_prefix;
-	bool nat; /* NET_POOL: the guest reaches what the host reaches */
+	bool with_containers; /* NET_POOL: addresses.containers is chosen */
+	bool nat;	      /* NET_POOL: the guest reaches what the host reaches */
 	struct net_forward forwards[NET_FORWARDS_MAX];
 	unsigned nforwards;
 	struct net_addresses addresses; /* as wished; what is 0 is chosen where the kind can */
@@ -179,6 +182,7 @@ struct machine_config {
 	bool console; /* a serial port as console= */
 	bool rng;
 	char agent_token[33]; /* that our agent is told, and wants to be told; "": none */
+	bool termina;	      /* what boots is the component: the agent sets it up */
 	bool agent;	      /* our initramfs brings the guest agent, which needs a vsock device */
 	enum loop_backend loop_backend;
 };

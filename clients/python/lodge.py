@@ -60,7 +60,7 @@ _SCHEMA = {
             mkfs_if_blank=102 bool, bytes_per_s=103 uint64, ops_per_s=104 uint64
         VmState| VM_STATE_UNKNOWN=0, VM_STATE_STARTING=1, VM_STATE_RUNNING=2, VM_STATE_STOPPING=3, VM_STATE_PAUSED=100
         VmInfo: ipv4_address=1 fixed32, pid=2 int32, cid=3 int64, state=100 VmState, name=101 string, cpus=102 uint32,
-            memory_bytes=103 uint64, disk_paths=104 *string, agent_ready=105 bool
+            memory_bytes=103 uint64, disk_paths=104 *string, agent_ready=105 bool, container_subnet=110 string
         VmTransport| VM_TRANSPORT_PCI=0, VM_TRANSPORT_MMIO=1
         StartVmRequest: vm=1 VirtualMachineSpec, disks=2 *DiskImage, shared_directory=3 string, name=4 string,
             start_termina=5 bool, cpus=100 uint32, memory_bytes=101 uint64, transport=102 VmTransport,

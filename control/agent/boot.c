@@ -22,6 +22,7 @@ void boot_end(struct boot *b)
 	loop_timer_disarm(b->loop, &b->timer);
 	if (b->call)
 		ttrpc_client_cancel(steal_ptr(&b->call));
+	termina_end(&b->termina);
 	b->guest = NULL;
 }
 
@@ -90,6 +91,32 @@ static int mount_ask(struct boot *b, const struct machine_mount *mount, bool rea
 	return res ? err_sys(err, -res, "the call to the agent") : 0;
 }
 
+static void termina_done(void *ctx, const struct err *err)
+{
+	boot_over(ctx, err);
+}
+
+/* The first interface that has a network for containers. */
+static uint32_t containers_of(const struct machine_config *config)
+{
+	for (unsigned i = 0; i < config->nnets; i++) {
+		if (config->nets[i].addresses.containers)
+			return config->nets[i].addresses.containers;
+	}
+	return 0;
+}
+
+static void mounts_done(struct boot *b)
+{
+	const struct err none = ERR_INIT;
+
+	if (b->config->termina)
+		termina_begin(&b->termina, b->loop, b->guest, containers_of(b->config),
+			      termina_done, b);
+	else
+		boot_over(b, &none);
+}
+
 static void mount_next(struct boot *b)
 {
 	const struct machine_config *config = b->config;
@@ -99,7 +126,7 @@ static void mount_next(struct boot *b)
 	while (b->disk < config->ndisks && !config->disks[b->disk].mount.target)
 		b->disk++;
 	if (b->disk == config->ndisks) {
-		boot_over(b, &err);
+		mounts_done(b);
 		return;
 	}
 	disk = &config->disks[b->disk];
@@ -240,6 +267,9 @@ static void too_late(struct loop_timer *t)
 		err_set(&err, ETIMEDOUT,
 			"network interface %u: not configured in the guest within %.3g s", b->net,
 			s);
+	else if (b->going && b->disk == b->config->ndisks)
+		err_set(&err, ETIMEDOUT, "termina: %s: not done in the guest within %.3g s",
+			termina_step(&b->termina), s);
 	else if (b->going)
 		err_set(&err, ETIMEDOUT, "disk %s: not mounted in the guest within %.3g s",
 			b->config->disks[b->disk].image.path, s);
@@ -271,7 +301,9 @@ void boot_begin(struct boot *b, struct loop *loop, struct guest *guest,
 	    .loop = loop,
 	    .guest = guest,
 	    .config = config,
-	    .timeout_ms = timeout_ms ? timeout_ms : BOOT_TIMEOUT_MS,
+	    .timeout_ms = timeout_ms	    ? timeout_ms
+			  : config->termina ? TERMINA_TIMEOUT_MS
+					    : BOOT_TIMEOUT_MS,
 	    .timer.fn = too_late,
 	    .done = done,
 	    .ctx = ctx,

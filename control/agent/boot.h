@@ -1,6 +1,6 @@
 /*
  * The guest's part of a start: its agent is waited for, then the interfaces get their addresses and
- * the disks are mounted that are to be, one after the other in their order.
+ * the disks are mounted that are to be, one after the other in their order; then termina's steps.
  *
  *   boot_begin --> the agent is awaited --boot_agent_ready--> interfaces --> mounts --> done
  *                        |                                        |            |
@@ -12,6 +12,7 @@
 #define CONTROL_AGENT_BOOT_H
 
 #include "control/agent/guest.h"
+#include "control/agent/termina.h"
 
 #define BOOT_TIMEOUT_MS 30000 /* where nobody says another */
 
@@ -22,7 +23,8 @@ struct boot {
 	unsigned timeout_ms;
 	bool going;			/* the agent is there */
 	unsigned net;			/* being configured; then */
-	unsigned disk;			/* mounting */
+	unsigned disk;			/* mounting; then */
+	struct termina termina;		/* where the config says so */
 	struct ttrpc_client_call *call; /* under way; NULL: none */
 	struct loop_timer timer;
 	void (*done)(void *ctx, const struct err *err);

@@ -68,11 +68,11 @@ _lodge_net() { # WORD
 	fi
 	before=${1%,*},
 	case $last in
-	nat=* | spoof=*) _lodge_words "$before${last%%=*}=" "${last#*=}" on off ;;
+	nat=* | spoof=* | containers=*) _lodge_words "$before${last%%=*}=" "${last#*=}" on off ;;
 	backend=*) _lodge_words "${before}backend=" "${last#*=}" auto vhost builtin ;;
 	forward=*) _lodge_words "${before}forward=" "${last#*=}" tcp: udp: ;;
 	*)
-		_lodge_words "$before" "$last" subnets= nat=on forward= address= gateway= dns= backend= mac= mtu= queues= \
+		_lodge_words "$before" "$last" subnets= nat=on containers=on forward= address= gateway= dns= backend= mac= mtu= queues= \
 			spoof=on rx_bytes_per_s= rx_packets_per_s= tx_bytes_per_s= tx_packets_per_s=
 		;;
 	esac
@@ -150,9 +150,22 @@ _lodge_disk_command() { # COMMAND PREVIOUS WORD
 	esac
 }
 
+_lodge_component() { # COMMAND PREVIOUS WORD
+	case $2 in
+	--kernel | --root | --modules | --component-root) _lodge_files "" "$3" ;;
+	--format) _lodge_words "" "$3" raw qcow2 ;;
+	--version) ;;
+	*)
+		_lodge_words "" "$3" --component-root --json --help
+		[[ $1 != install ]] ||
+			_lodge_words "" "$3" --kernel --root --format --modules --version --force --progress --quiet
+		;;
+	esac
+}
+
 _lodge_server_value() { # OPTION WORD
 	case $1 in
-	--socket | --runtime-dir | --storage-root | --config) _lodge_files "" "$2" ;;
+	--socket | --runtime-dir | --storage-root | --component-root | --config) _lodge_files "" "$2" ;;
 	--io) _lodge_words "" "$2" auto io_uring epoll ;;
 	--sandbox) _lodge_words "" "$2" on off ;;
 	--log) _lodge_words "" "$2" error warn info debug ;;
@@ -221,7 +234,7 @@ _lodge_client() {
 	start)
 		_lodge_value "$2" "$3" && return
 		[[ $3 != -* ]] || _lodge_words "" "$3" "${common[@]}" --kernel --root --disk --cpus --memory --cmdline \
-			--initrd --initramfs --modules --init --transport --net --start-timeout --no-agent
+			--initrd --initramfs --modules --init --transport --net --start-timeout --no-agent --termina
 		;;
 	*)
 		if [[ $3 == -* ]]; then
@@ -259,11 +272,11 @@ _lodge_client() {
 
 _lodge() {
 	local commands=(run start stop list info wait events console exec shell cp guest pause resume resize link top metrics serve vmm disk image
-		doctor help)
+		component doctor help)
 	local options=(--kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules --init --cpu
 		--console --transport --hw --hugepages --prealloc --io --vsock --net --no-rng --stop-timeout --sandbox --exec --start-timeout --dry-run --dump-dtb --log --help)
 	local server_options=(--socket --socket-mode --socket-group --allow-uid --allow-group --read-only-uid --read-only-group
-		--storage-root --sandbox --io --log --help)
+		--storage-root --component-root --sandbox --io --log --help)
 	[[ ${COMP_WORDS[1]} == serve ]] && server_options+=(--config --check-config --runtime-dir --leave-vms --vm-cpus --vm-memory
 		--vm-transport --net)
 	[[ ${COMP_WORDS[1]} == vmm ]] && server_options+=(--socket-fd --idle-timeout --files-of)
@@ -291,6 +304,10 @@ _lodge() {
 		_lodge_words "" "$whole" create info check resize convert map rebase commit snapshot discard-unused
 	elif [[ ${COMP_WORDS[1]} == disk ]]; then
 		_lodge_disk_command "${COMP_WORDS[2]}" "$previous" "$whole"
+	elif [[ ${COMP_WORDS[1]} == component && i -eq 2 || ${COMP_WORDS[*]:1:2} == "help component" ]]; then
+		_lodge_words "" "$whole" list install
+	elif [[ ${COMP_WORDS[1]} == component ]]; then
+		_lodge_component "${COMP_WORDS[2]}" "$previous" "$whole"
 	elif [[ ${COMP_WORDS[1]} == doctor ]]; then
 		_lodge_words "" "$whole" --json --help
 	elif [[ ${COMP_WORDS[1]} == serve || ${COMP_WORDS[1]} == vmm ]]; then

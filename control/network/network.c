@@ -113,7 +113,9 @@ static int open_pool(struct network *n, struct netlink *nl, struct machine_net *
 {
 	int res = pool_take(net, &n->tap, err);
 
-	return res ? res : set_up(nl, net, &n->tap, net->addresses.gateway, 0, err);
+	if (!res)
+		res = set_up(nl, net, &n->tap, net->addresses.gateway, 0, err);
+	return res || !net->with_containers ? res : pool_take_containers(net, &n->tap, err);
 }
 
 /* One of a name that nothing has. */
@@ -287,6 +289,8 @@ int network_open(struct machine_net *net, struct network **ret_network, struct e
 		free(n);
 		return err_sys(err, -res, "network: rtnetlink");
 	}
+	if (net->with_containers && net->kind == NET_AUTO)
+		net->kind = NET_POOL; /* passt cannot reach them */
 	res = net->kind == NET_AUTO ? open_auto(n, &nl, net, err) : open_kind(n, &nl, net, err);
 	if (!res && (net->kind == NET_POOL || net->kind == NET_TAP || net->kind == NET_BRIDGE))
 		open_stats(n);

@@ -19,6 +19,11 @@
 #define DEFAULT_FIRST 4
 #define DEFAULT_END   128
 
+/* The part of it that is containers'. */
+#define CONTAINERS_FIRST (NET_POOL_DEFAULT + 192)
+#define CONTAINERS_BYTES (1u << (32 - NET_CONTAINERS_PREFIX))
+#define CONTAINERS_COUNT 4u
+
 #define TAKEN_MAX 1024 /* addresses of the host within the pool */
 
 struct pool {
@@ -50,10 +55,10 @@ static void take_note(void *ctx, const struct net_address *a)
 	p->taken[p->ntaken++].last = address | ~mask;
 }
 
-static bool overlaps(const struct pool *p, uint32_t subnet)
+static bool overlaps(const struct pool *p, uint32_t subnet, uint32_t bytes)
 {
 	for (unsigned i = 0; i < p->ntaken; i++) {
-		if (subnet <= p->taken[i].last && subnet + SUBNET_BYTES - 1 >= p->taken[i].first)
+		if (subnet <= p->taken[i].last && subnet + bytes - 1 >= p->taken[i].first)
 			return true;
 	}
 	return false;
@@ -104,7 +109,7 @@ static int pool_search(struct pool *p, struct machine_net *net, struct tap *ret_
 	if (res)
 		return err_sys(err, -res, "network: the host's addresses");
 	for (uint32_t subnet = p->first; subnet != p->end; subnet += SUBNET_BYTES) {
-		res = overlaps(p, subnet) ? 1 : try_one(net, subnet, ret_tap, err);
+		res = overlaps(p, subnet, SUBNET_BYTES) ? 1 : try_one(net, subnet, ret_tap, err);
 		if (res <= 0)
 			return res;
 	}
@@ -124,6 +129,72 @@ int pool_take(struct machine_net *net, struct tap *ret_tap, struct err *err)
 	if (!p)
 		return err_set(err, ENOMEM, "network: out of memory");
 	res = pool_search(p, net, ret_tap, err);
+	free(p);
+	return res;
+}
+
+/* ---- containers ---- */
+
+static struct net_address ipv4(uint32_t address, unsigned prefix)
+{
+	struct net_address a = {.family = AF_INET, .prefix_bits = prefix};
+
+	address = htonl(address);
+	memcpy(a.bytes, &address, sizeof(address));
+	return a;
+}
+
+static int containers_search(struct netlink *nl, struct pool *p, struct machine_net *net, int index,
+			     struct err *err)
+{
+	const struct net_address guest = ipv4(net->addresses.guest, 32);
+	int res;
+
+	p->first = CONTAINERS_FIRST;
+	p->end = CONTAINERS_FIRST + CONTAINERS_COUNT * CONTAINERS_BYTES;
+	res = netlink_addresses(nl, 0, take_note, p);
+	for (uint32_t subnet = p->first; subnet != p->end && !res; subnet += CONTAINERS_BYTES) {
+		const struct net_address to = ipv4(subnet, NET_CONTAINERS_PREFIX);
+
+		if (overlaps(p, subnet, CONTAINERS_BYTES))
+			continue;
+		res = netlink_route_new(nl, index, &to, &guest);
+		if (!res) {
+			net->addresses.containers = subnet;
+			return 0;
+		}
+		if (res == -EEXIST)
+			res = 0;
+	}
+	if (res)
+		return err_sys(err, -res, "network: routing a network of containers");
+	return err_set(
+	    err, EBUSY,
+	    "network: all %u networks for containers (/%d, from 100.115.92.192 on) are in "
+	    "use; stop a VM that has containers",
+	    CONTAINERS_COUNT, NET_CONTAINERS_PREFIX);
+}
+
+int pool_take_containers(struct machine_net *net, const struct tap *tap, struct err *err)
+{
+	struct pool *p = calloc(1, sizeof(*p));
+	struct netlink nl;
+	bool is_bridge;
+	int index, res;
+
+	if (!p)
+		return err_set(err, ENOMEM, "network: out of memory");
+	res = netlink_open(&nl);
+	if (res) {
+		free(p);
+		return err_sys(err, -res, "network: rtnetlink");
+	}
+	res = netlink_link_find(&nl, tap->name, &index, &is_bridge);
+	if (res)
+		err_sys(err, -res, "network: tap %s", tap->name);
+	else
+		res = containers_search(&nl, p, net, index, err);
+	netlink_close(&nl);
 	free(p);
 	return res;
 }

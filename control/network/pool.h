@@ -21,4 +21,12 @@
  */
 int pool_take(struct machine_net *net, struct tap *ret_tap, struct err *err);
 
+/*
+ * A network for containers behind the guest, whose tap is up and has its address: the first that is
+ * free of the four /28 from 100.115.92.192 on. Fills addresses.containers, and routes it by the
+ * guest's address; that route is its lock, which the kernel takes away with the tap. -EBUSY: none
+ * is free; -EPERM.
+ */
+int pool_take_containers(struct machine_net *net, const struct tap *tap, struct err *err);
+
 #endif

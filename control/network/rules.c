@@ -42,6 +42,7 @@ struct commands {
 	const char *tap;
 	char table[32];
 	char guest[INET_ADDRSTRLEN];
+	char senders[2 * INET_ADDRSTRLEN + 16]; /* the guest, and containers behind it */
 	char text[COMMANDS_MAX];
 	size_t used;
 };
@@ -87,6 +88,18 @@ static const char *ipv4(uint32_t address, char text[INET_ADDRSTRLEN])
 	return text;
 }
 
+static void name_senders(struct commands *c)
+{
+	const uint32_t containers = c->net->addresses.containers;
+	char network[INET_ADDRSTRLEN];
+
+	if (containers)
+		snprintf(c->senders, sizeof(c->senders), "{ %s, %s/%d }", c->guest,
+			 ipv4(containers, network), NET_CONTAINERS_PREFIX);
+	else
+		snprintf(c->senders, sizeof(c->senders), "%s", c->guest);
+}
+
 static bool is_loopback(uint32_t address)
 {
 	return address >> 24 == 127;
@@ -128,7 +141,7 @@ static void add_nat(struct commands *c, uint32_t host_address)
 		add(c,
 		    "add rule inet %s post iifname \"%s\" oifname != \"%s\" ip saddr %s "
 		    "masquerade\n",
-		    c->table, c->tap, c->tap, c->guest);
+		    c->table, c->tap, c->tap, c->senders);
 	for (unsigned i = 0; i < c->net->nforwards; i++)
 		add_forward(c, &c->net->forwards[i]);
 }
@@ -190,7 +203,7 @@ static void add_guard(struct commands *c)
 		return;
 	add(c, "add rule netdev %s in arp saddr ip != { 0.0.0.0, %s } drop\n", c->table, c->guest);
 	add(c, "add rule netdev %s in ip saddr 0.0.0.0 udp dport 67 accept\n", c->table);
-	add(c, "add rule netdev %s in ip saddr != %s drop\n", c->table, c->guest);
+	add(c, "add rule netdev %s in ip saddr != %s drop\n", c->table, c->senders);
 }
 
 /* `path` below /proc/sys/net/ipv4 becomes 1; *ret_changed: it was not. */
@@ -343,6 +356,7 @@ int rules_open(const struct machine_net *net, const char *tap, uint32_t host_add
 	c->net = net;
 	res = name_table(c, tap, err);
 	ipv4(net->addresses.guest, c->guest);
+	name_senders(c);
 	if (nat)
 		add_nat(c, host_address);
 	if (guard)

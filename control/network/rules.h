@@ -27,6 +27,9 @@ struct rules;
 /*
  * Puts in place what `net` asks for, with its interface `tap` there already.
  *
+ * What is said of the guest's address below holds for net->addresses.containers too, but for ARP
+ * and forwards.
+ *
  * nat: what comes from net->addresses.guest by the tap leaves by other interfaces with the host's
  * address. Sets net.ipv4.ip_forward where it is 0, and leaves it so: others may rely on it by then.
  *

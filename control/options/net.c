@@ -136,6 +136,13 @@ static int set_nat(void *target, const char *value, struct err *err)
 	return 0;
 }
 
+static int set_containers(void *target, const char *value, struct err *err)
+{
+	if (parse_switch(value, &((struct net_target *)target)->net->with_containers))
+		return err_set(err, EINVAL, "'%s' is neither on nor off", value);
+	return 0;
+}
+
 /* tcp:[ADDRESS:]PORT:PORT */
 static int set_forward(void *target, const char *value, struct err *err)
 {
@@ -320,6 +327,7 @@ static const struct option_setting net_keys[] = {
     {"rx_packets_per_s", "N", set_rx_packets, "likewise"},
     {"tx_bytes_per_s", "SIZE", set_tx_bytes, "limit of what it sends"},
     {"tx_packets_per_s", "N", set_tx_packets, "likewise"},
+    {"containers", "on|off", set_containers, "pool: a /28 for containers is routed to it (off)"},
 };
 
 #define KEY_FORWARD  8
@@ -336,6 +344,8 @@ static int check(const struct machine_net *net, struct err *err)
 		return err_set(err, EINVAL,
 			       "nat=on belongs to pool; passt does it by itself, and "
 			       "for a tap or a bridge it is the host's to do");
+	if (net->with_containers && !by_address)
+		return err_set(err, EINVAL, "containers=on belongs to pool");
 	if (net->pool && !by_address)
 		return err_set(err, EINVAL, "subnets= belongs to pool");
 	if (net->nforwards && !by_address && net->kind != NET_PASST)

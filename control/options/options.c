@@ -541,10 +541,11 @@ static int options_check(const struct run_options *options, struct err *err)
 	uint64_t page = m->hugepages == MACHINE_PAGES_1G ? GIB : 2 * MIB;
 	char text[PARSE_SIZE_TEXT_MAX];
 
-	if (!m->kernel)
+	if (!m->kernel && !options->no_boot)
 		return err_set(err, EINVAL,
 			       "no kernel; say --kernel FILE, for example --kernel /boot/vmlinuz");
-	if (!m->has_root && !m->initrd && m->initramfs == MACHINE_INITRAMFS_AUTO)
+	if (!m->has_root && !m->initrd && !options->no_boot &&
+	    m->initramfs == MACHINE_INITRAMFS_AUTO)
 		return err_set(err, EINVAL,
 			       "nothing to boot into; say --root path=FILE,format=raw, or "
 			       "--initrd FILE, or --initramfs none");

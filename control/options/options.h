@@ -34,6 +34,7 @@ struct run_options {
 	unsigned stop_timeout_s; /* from the power button to the stop */
 	bool sandbox;		 /* the process is locked in */
 	bool dry_run;		 /* make the machine, start nothing */
+	bool no_boot;		 /* set by the caller: another says what is booted */
 	char *dump_dtb;		 /* file for the device tree; starts nothing either */
 	bool transport_given;
 	bool help; /* --help was given: nothing else has been checked */

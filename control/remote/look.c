@@ -138,6 +138,11 @@ static void info_text(const VmTools__Concierge__VmInfo *vm)
 	       vm->pid, vm->cpus, print_bytes(vm->memory_bytes, memory));
 	if (vm->ipv4_address)
 		printf("address: %s\n", address_text(vm, address));
+	if (*vm->container_subnet) {
+		fputs("containers: ", stdout);
+		print_plain(vm->container_subnet);
+		putchar('\n');
+	}
 	if (vm->cid)
 		printf("cid:     %" PRId64 "\n", vm->cid);
 	for (size_t i = 0; i < vm->n_disk_paths; i++) {

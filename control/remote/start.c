@@ -49,7 +49,7 @@ struct start_request {
 
 struct start_options {
 	struct remote_options remote; /* first: setters of both find it there */
-	bool no_agent;
+	bool no_agent, termina;
 	char *nets[MACHINE_NETS_MAX];
 	unsigned nnets;
 	unsigned timeout_ms; /* 0: the server's */
@@ -61,6 +61,14 @@ static int set_no_agent(void *target, const char *value, struct err *err)
 	(void)value;
 	(void)err;
 	((struct start_options *)target)->no_agent = true;
+	return 0;
+}
+
+static int set_termina(void *target, const char *value, struct err *err)
+{
+	(void)value;
+	(void)err;
+	((struct start_options *)target)->termina = true;
 	return 0;
 }
 
@@ -94,9 +102,12 @@ static int set_net(void *target, const char *value, struct err *err)
 
 static const struct option_setting start_settings[] = {
     REMOTE_SETTINGS,
-    {"start-timeout", "SECONDS", set_timeout, "how long the guest may take to be ready (30)"},
+    {"start-timeout", "SECONDS", set_timeout,
+     "how long the guest may take to be ready (30; with\n"
+     "                             --termina 120)"},
     {"net", "KIND[,KEY=VALUE...]", set_net,
      "an interface, as of `lodge run`, or none (the server's)"},
+    {"termina", NULL, set_termina, "the component, and LXD in it; the first --disk keeps its data"},
     {"no-agent", NULL, set_no_agent, "no vsock, and nobody in the guest is waited for"},
 };
 
@@ -254,13 +265,57 @@ static int put_disk(struct start_request *q, struct machine_disk *disk, struct e
 	return put_path(q, &image->path, disk->image.path, err);
 }
 
+static void put_machine(struct start_request *q, const struct machine_config *m)
+{
+	q->msg.cpus = m->cpus;
+	q->msg.memory_bytes = m->memory_bytes;
+	q->msg.transport = m->transport == MACHINE_MMIO
+			       ? VM_TOOLS__CONCIERGE__VM_TRANSPORT__VM_TRANSPORT_MMIO
+			       : VM_TOOLS__CONCIERGE__VM_TRANSPORT__VM_TRANSPORT_PCI;
+}
+
+/* What the component decides. */
+static int check_termina(const struct start_options *o, const struct machine_config *m,
+			 struct err *err)
+{
+	const char *option = m->kernel	    ? "--kernel"
+			     : m->has_root  ? "--root"
+			     : m->cmdline   ? "--cmdline"
+			     : m->initrd    ? "--initrd"
+			     : m->initramfs ? "--initramfs"
+			     : m->modules   ? "--modules"
+			     : m->init	    ? "--init"
+			     : o->no_agent  ? "--no-agent"
+					    : NULL;
+
+	if (option)
+		return err_set(err, EINVAL,
+			       "%s does not go with --termina, which starts the component "
+			       "(`lodge component list`)",
+			       option);
+	if (!m->ndisks || m->disks[0].image.read_only)
+		return err_set(err, EINVAL,
+			       "--termina keeps its data on the first disk; say --disk "
+			       "path=FILE,format=raw, and not ro=on");
+	return 0;
+}
+
+static int put_termina(struct start_request *q, struct machine_config *m, struct err *err)
+{
+	int res = 0;
+
+	q->msg.start_termina = true;
+	q->msg.disks = q->list;
+	for (unsigned i = 0; i < m->ndisks && !res; i++)
+		res = put_disk(q, &m->disks[i], err);
+	put_machine(q, m);
+	return res;
+}
+
 static int put_request(struct start_request *q, struct machine_config *m, struct err *err)
 {
 	int res;
 
-	q->msg = (VmTools__Concierge__StartVmRequest)VM_TOOLS__CONCIERGE__START_VM_REQUEST__INIT;
-	q->vm =
-	    (VmTools__Concierge__VirtualMachineSpec)VM_TOOLS__CONCIERGE__VIRTUAL_MACHINE_SPEC__INIT;
 	q->msg.vm = &q->vm;
 	q->msg.disks = q->list;
 	if (!m->has_root)
@@ -281,11 +336,7 @@ static int put_request(struct start_request *q, struct machine_config *m, struct
 	if (m->init)
 		q->vm.init = m->init;
 	q->vm.no_initramfs = m->initramfs == MACHINE_INITRAMFS_NONE;
-	q->msg.cpus = m->cpus;
-	q->msg.memory_bytes = m->memory_bytes;
-	q->msg.transport = m->transport == MACHINE_MMIO
-			       ? VM_TOOLS__CONCIERGE__VM_TRANSPORT__VM_TRANSPORT_MMIO
-			       : VM_TOOLS__CONCIERGE__VM_TRANSPORT__VM_TRANSPORT_PCI;
+	put_machine(q, m);
 	return res;
 }
 
@@ -305,7 +356,7 @@ static int start_run(struct remote *r, const char *const *operands, unsigned nop
 	(void)noperands;
 	request.name = remote_borrow(operands[0]);
 	request.start_timeout_ms = o->timeout_ms;
-	request.vm = &vm;
+	request.vm = request.start_termina ? NULL : &vm;
 	memcpy(nets, o->nets, sizeof(nets));
 	request.networks = nets;
 	request.n_networks = o->nnets;
@@ -324,7 +375,8 @@ static int start_run(struct remote *r, const char *const *operands, unsigned nop
 
 static const struct remote_command start_command = {
     .name = "start",
-    .usage = "NAME --kernel FILE --root path=FILE,format=FORMAT",
+    .usage = "NAME {--kernel FILE --root path=FILE,format=FORMAT | --termina --disk "
+	     "path=FILE,format=FORMAT}",
     .about = "Starts a VM of the server and ends when the agent in the guest is ready and has\n"
 	     "mounted the disks; a VM of this name that runs already is left as it is. Files are\n"
 	     "opened by the server with your rights.\n",
@@ -360,8 +412,18 @@ static int parse(const struct start_words *w, struct start_options *o, struct ru
 	/* what is not said is the server's to decide */
 	run->machine.cpus = 0;
 	run->machine.memory_bytes = 0;
+	run->no_boot = o->termina;
 	res = run_options_parse(run, w->nrun, w->run, err);
-	return res ? res : put_request(&o->request, &run->machine, err);
+	if (!res && o->termina)
+		res = check_termina(o, &run->machine, err);
+	if (res)
+		return res;
+	o->request.msg =
+	    (VmTools__Concierge__StartVmRequest)VM_TOOLS__CONCIERGE__START_VM_REQUEST__INIT;
+	o->request.vm =
+	    (VmTools__Concierge__VirtualMachineSpec)VM_TOOLS__CONCIERGE__VIRTUAL_MACHINE_SPEC__INIT;
+	return o->termina ? put_termina(&o->request, &run->machine, err)
+			  : put_request(&o->request, &run->machine, err);
 }
 
 int cmd_start(int argc, char **argv)

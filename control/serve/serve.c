@@ -480,6 +480,7 @@ int serve_new(const struct serve_setup *setup, struct serve **ret_serve, struct 
 				     .ops = &table_ops,
 				     .ctx = s,
 				     .runtime_dir = setup->runtime_dir,
+				     .component_root = setup->component_root,
 				     .log_level = setup->log_level,
 				     .sandbox = setup->sandbox};
 	s->passes.table = &s->table;

@@ -24,6 +24,7 @@ struct serve_setup {
 	struct access *access;
 	const char *runtime_dir;  /* absolute; these strings outlive the server */
 	const char *storage_root; /* NULL: none */
+	const char *component_root;
 	const char *log_level;
 	bool sandbox; /* of the VMs */
 	struct serve_defaults defaults;

@@ -59,20 +59,22 @@ static int spawn(int socket_fd, char *const *argv, pid_t *ret_pid)
 	return res;
 }
 
-int serve_spawn(int socket_fd, const char *dir, const char *log_level, bool sandbox,
-		const struct identity *identity, pid_t *ret_pid, struct err *err)
+int serve_spawn(int socket_fd, const char *dir, const char *component_root, const char *log_level,
+		bool sandbox, const struct identity *identity, pid_t *ret_pid, struct err *err)
 {
 	char name[] = "lodge", command[] = "vmm", option[] = "--socket-fd", log[] = "--log";
 	char fd_text[16], level[16], idle[] = "--idle-timeout=" IDLE_TIMEOUT_S;
 	char vsock[] = "--vsock-socket", path[VSOCK_PATH_MAX + 1];
 	bool has_vsock = (size_t)snprintf(path, sizeof(path), "%s/" VSOCK_NAME, dir) < sizeof(path);
 	char files_of[] = "--files-of", locked[] = "--sandbox=on", free[] = "--sandbox=off";
+	char root_option[] = "--component-root";
 	autofree char *whose = identity ? identity_text(identity) : NULL;
-	char *argv[] = {name, command, option, fd_text, log, level, idle, sandbox ? locked : free,
-			NULL, NULL,    NULL,   NULL,	NULL};
-	size_t n = 8;
+	char *argv[16] = {
+	    name, command, option, fd_text, log, level, idle, sandbox ? locked : free, root_option};
+	size_t n = 9;
 	int res;
 
+	memcpy(&argv[n++], &component_root, sizeof(component_root)); /* is not written to */
 	if (identity && !whose)
 		return err_set(err, ENOMEM, "out of memory");
 	if (identity) {

@@ -15,8 +15,8 @@ int serve_spawn_dir(const char *runtime_dir, char ret_dir[PATH_MAX], int *ret_fd
 
 /* `dir` is that directory. `identity`: with whose rights it opens the files of its VM; NULL: with
  * ours. */
-int serve_spawn(int socket_fd, const char *dir, const char *log_level, bool sandbox,
-		const struct identity *identity, pid_t *ret_pid, struct err *err);
+int serve_spawn(int socket_fd, const char *dir, const char *component_root, const char *log_level,
+		bool sandbox, const struct identity *identity, pid_t *ret_pid, struct err *err);
 
 /* Of a process that has ended. An empty `dir` is none. */
 void serve_spawn_remove_dir(const char *dir);

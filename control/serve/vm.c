@@ -470,8 +470,8 @@ static int start(struct serve_vm *vm, const VmTools__Concierge__StartVmRequest *
 		return err_set(err, ENOMEM, "out of memory");
 	res = serve_spawn_dir(vm->table->runtime_dir, vm->dir, &fd, err);
 	if (!res)
-		res = serve_spawn(fd, vm->dir, vm->table->log_level, vm->table->sandbox, identity,
-				  &vm->pid, err);
+		res = serve_spawn(fd, vm->dir, vm->table->component_root, vm->table->log_level,
+				  vm->table->sandbox, identity, &vm->pid, err);
 	if (res)
 		return res;
 	vm->ours = true;

@@ -46,8 +46,9 @@ struct vm_table {
 	const struct vm_table_ops *ops;
 	void *ctx;
 	const char *runtime_dir; /* absolute */
-	const char *log_level;	 /* of the VMs */
-	bool sandbox;		 /* likewise */
+	const char *component_root;
+	const char *log_level; /* of the VMs */
+	bool sandbox;	       /* likewise */
 
 	struct serve_vm *vms;
 	unsigned nvms;

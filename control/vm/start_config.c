@@ -2,7 +2,10 @@
 #include "control/vm/start_config.h"
 
 #include "base/checked.h"
+#include "base/cleanup.h"
 #include "control/agent/guest.h"
+#include "control/agent/termina.h"
+#include "control/component/component.h"
 #include "control/options/config_check.h"
 #include "control/options/priv.h"
 
@@ -100,9 +103,6 @@ static int set_path(char **field, const char *what, const char *path, struct err
 /* What is promised by the messages and needs what is not there. */
 static int check_available(const VmTools__Concierge__StartVmRequest *r, struct err *err)
 {
-	if (r->start_termina)
-		return err_set(err, ENOTSUP,
-			       "start_termina is not available: the VM is started from `vm` only");
 	if (*r->shared_directory)
 		return err_set(err, ENOTSUP,
 			       "shared_directory %s: sharing directories is not available",
@@ -281,12 +281,104 @@ static int set_agent(const VmTools__Concierge__VirtualMachineSpec *vm, const cha
 	return vsock_socket ? options_set_string(&config->vsock.socket, vsock_socket, err) : 0;
 }
 
+/* ---- termina ------------------------------------------------------------------------------------
+ */
+
+/* The component's kernel and root, in place of what `vm` says. */
+static int set_component(const char *component_root, struct machine_config *config, struct err *err)
+{
+	struct machine_disk *disk = &config->disks[0];
+	struct component_paths paths = {0};
+	int res = component_find(component_root, &paths, err);
+
+	if (!res)
+		res = options_set_string(&config->root_fstype, paths.fstype, err);
+	if (res)
+		goto out;
+	config->kernel = steal_ptr(&paths.kernel);
+	disk->image.path = steal_ptr(&paths.rootfs);
+	disk->image.format = IMAGE_RAW;
+	disk->image.read_only = true;
+	config->has_root = true;
+	config->root_read_only = true;
+	config->ndisks = 1;
+	config->termina = true;
+out:
+	component_paths_free(&paths);
+	if (res)
+		err_prefix(err, "start_termina");
+	return res;
+}
+
+/* The first disk of the request keeps all that changes. */
+static int set_stateful(struct machine_config *config, struct err *err)
+{
+	struct machine_mount *mount = &config->disks[1].mount;
+	int res;
+
+	if (config->ndisks < 2 || config->disks[1].image.read_only)
+		return err_set(
+		    err, EINVAL,
+		    "start_termina: the first of `disks` is the stateful one, and must be "
+		    "there and writable");
+	if (mount->target &&
+	    (strcmp(mount->target, TERMINA_STATEFUL) != 0 || strcmp(mount->fstype, "btrfs") != 0))
+		return err_set(err, EINVAL,
+			       "disk 0 %s: start_termina mounts it on " TERMINA_STATEFUL
+			       " as btrfs; leave do_mount out",
+			       config->disks[1].image.path);
+	mount->mkfs_if_blank = true;
+	if (mount->target)
+		return 0;
+	res = options_set_string(&mount->target, TERMINA_STATEFUL, err);
+	return res ? res : options_set_string(&mount->fstype, "btrfs", err);
+}
+
+/* An interface whose tap is ours, so that containers can be reached by it. */
+static int set_containers(struct machine_config *config, struct err *err)
+{
+	int res = config->nnets || config->no_net ? 0 : add_net("pool", config, err);
+
+	if (res)
+		return res;
+	for (unsigned i = 0; i < config->nnets; i++) {
+		struct machine_net *net = &config->nets[i];
+
+		if (net->kind == NET_POOL || net->kind == NET_AUTO) {
+			net->with_containers = true;
+			return 0;
+		}
+	}
+	return err_set(err, EINVAL,
+		       "start_termina: containers need an interface of the pool; say the network "
+		       "'pool', or none at all");
+}
+
+static int set_termina(const VmTools__Concierge__StartVmRequest *r, struct machine_config *config,
+		       struct err *err)
+{
+	int res = r->start_termina ? set_stateful(config, err) : 0;
+
+	return res || !r->start_termina ? res : set_containers(config, err);
+}
+
+static int set_kernel_and_root(const VmTools__Concierge__VirtualMachineSpec *vm,
+			       struct machine_config *config, struct err *err)
+{
+	int res = check_path("kernel", vm->kernel, err);
+
+	if (!res)
+		res = options_set_string(&config->kernel, vm->kernel, err);
+	return res ? res : add_root(vm, config, err);
+}
+
 int start_config(const VmTools__Concierge__StartVmRequest *r, const char *vsock_socket,
-		 struct machine_config *config, struct err *err)
+		 const char *component_root, struct machine_config *config, struct err *err)
 {
 	static const VmTools__Concierge__VirtualMachineSpec no_vm =
 	    VM_TOOLS__CONCIERGE__VIRTUAL_MACHINE_SPEC__INIT;
-	const VmTools__Concierge__VirtualMachineSpec *vm = r->vm ? r->vm : &no_vm;
+	const VmTools__Concierge__VirtualMachineSpec *vm =
+	    r->vm && !r->start_termina ? r->vm : &no_vm;
 	int res = start_config_check_name(r->name, err);
 
 	if (!res && r->n_disks > VM_DISKS_MAX)
@@ -294,12 +386,10 @@ int start_config(const VmTools__Concierge__StartVmRequest *r, const char *vsock_
 			      r->n_disks, VM_DISKS_MAX);
 	if (!res)
 		res = check_available(r, err);
-	if (!res)
-		res = check_path("kernel", vm->kernel, err);
-	if (!res)
-		res = options_set_string(&config->kernel, vm->kernel, err);
-	if (!res)
-		res = add_root(vm, config, err);
+	if (!res && r->start_termina)
+		res = set_component(component_root, config, err);
+	else if (!res)
+		res = set_kernel_and_root(vm, config, err);
 	for (size_t i = 0; i < r->n_disks && !res; i++)
 		res = add_disk(r->disks[i], config, err);
 	if (!res)
@@ -308,6 +398,8 @@ int start_config(const VmTools__Concierge__StartVmRequest *r, const char *vsock_
 		res = set_boot(vm, config, err);
 	for (size_t i = 0; i < r->n_networks && !res; i++)
 		res = add_net(r->networks[i], config, err);
+	if (!res)
+		res = set_termina(r, config, err);
 	if (!res)
 		res = set_agent(vm, vsock_socket, config, err);
 	if (!res)

@@ -21,9 +21,10 @@ int start_config_check_name(const char *name, struct err *err);
 /*
  * Fills `config`, which machine_config_init() has prepared and the caller ends, also on failure.
  * Checks come in the order in which clients know them; the message is the failure_reason.
- * `vsock_socket`: of the built-in vsock device; NULL: none.
+ * `vsock_socket`: of the built-in vsock device; NULL: none. `component_root`: where the kernel and
+ * the root of a start_termina are.
  */
 int start_config(const VmTools__Concierge__StartVmRequest *request, const char *vsock_socket,
-		 struct machine_config *config, struct err *err);
+		 const char *component_root, struct machine_config *config, struct err *err);
 
 #endif

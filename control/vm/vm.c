@@ -330,7 +330,8 @@ static void vm_make_machine(struct vm *vm)
 
 	const struct networks_rights rights = {.as_host = vm_as_host, .ctx = vm};
 
-	if (start_config(vm->request, vm->setup.vsock_socket, &vm->config, &vm->err) ||
+	if (start_config(vm->request, vm->setup.vsock_socket, vm->setup.component_root, &vm->config,
+			 &vm->err) ||
 	    (vm->has_identity && vm->identity.uid && vm_check_forwards(vm)) ||
 	    networks_open(&vm->networks, &vm->config, &rights, &vm->err))
 		return;

@@ -65,6 +65,7 @@ struct vm_setup {
 	const struct uart_sink *console;
 	/* where the built-in vsock device listens, for the host's programs; NULL: nowhere */
 	const char *vsock_socket;
+	const char *component_root; /* of start_termina */
 };
 
 int vm_new(const struct vm_setup *setup, const struct vm_callbacks *callbacks, struct vm **ret_vm);

@@ -54,6 +54,11 @@ void vmm_fill_info(const struct vmm_service *s, VmTools__Concierge__VmInfo *info
 	info->memory_bytes = config->memory_bytes;
 	if (config->nnets)
 		info->ipv4_address = htonl(config->nets[0].addresses.guest);
+	if (*s->container_subnet) {
+		const char *text = s->container_subnet;
+
+		memcpy(&info->container_subnet, &text, sizeof(text));
+	}
 	for (unsigned i = 0; i < config->ndisks; i++)
 		memcpy(&paths[i], &config->disks[i].image.path, sizeof(paths[i]));
 	info->disk_paths = paths;
@@ -110,11 +115,28 @@ static void reply_running(struct vmm_service *s, struct ttrpc_call *call)
 	reply_started(call, &info);
 }
 
+/* Of the first interface that has one. */
+static void name_containers(struct vmm_service *s)
+{
+	const struct machine_config *config = vm_config(s->vm);
+
+	s->container_subnet[0] = '\0';
+	for (unsigned i = 0; i < config->nnets && !*s->container_subnet; i++) {
+		const uint32_t a = config->nets[i].addresses.containers;
+
+		if (a)
+			snprintf(s->container_subnet, sizeof(s->container_subnet), "%u.%u.%u.%u/%d",
+				 a >> 24, a >> 16 & 0xff, a >> 8 & 0xff, a & 0xff,
+				 NET_CONTAINERS_PREFIX);
+	}
+}
+
 static void vmm_booting(void *ctx)
 {
 	struct vmm_service *s = ctx;
 
 	s->booted = true;
+	name_containers(s);
 	vm_console_connect(s->console, machine_uart(vm_machine(s->vm)));
 }
 
@@ -450,7 +472,8 @@ int vmm_service_new(const struct vmm_setup *setup, struct vmm_service **ret_serv
 						.bg = &s->bg,
 						.sandbox = s->sandbox,
 						.console = vm_console_sink(s->console),
-						.vsock_socket = setup->vsock_socket},
+						.vsock_socket = setup->vsock_socket,
+						.component_root = setup->component_root},
 			     &callbacks, &s->vm);
 	if (res)
 		err_set(err, ENOMEM, "out of memory");

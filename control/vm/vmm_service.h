@@ -23,7 +23,8 @@ struct vmm_setup {
 	const struct identity *files_of;
 	const char *storage_root; /* NULL: none */
 	const char *vsock_socket; /* of the built-in vsock device; NULL: none */
-	struct sandbox *sandbox;  /* entered when a VM starts */
+	const char *component_root;
+	struct sandbox *sandbox; /* entered when a VM starts */
 };
 
 struct vmm_service {
@@ -46,7 +47,8 @@ struct vmm_service {
 	struct relay relay;
 	uint64_t began_ns;
 
-	bool booted; /* a guest has run */
+	bool booted;		   /* a guest has run */
+	char container_subnet[20]; /* from then on; "": none */
 
 	/* the end; then the loop stops */
 	bool ended;

@@ -44,6 +44,8 @@ struct virtio_net_config {
 	uint32_t ipv4;
 	uint8_t ipv6[VIRTIO_NET_IPV6_MAX][16];
 	unsigned nipv6;
+	/* a network behind it, whose addresses are as good where IPv4 is known; mask 0: none */
+	uint32_t routed, routed_mask;
 
 	/* to the guest, and from it; 0: no limit. A tenth of a second's may come at once. */
 	uint64_t rx_bytes_per_s, rx_packets_per_s;

@@ -121,7 +121,8 @@ struct net_path {
 /* Who the guest is, for net_spoof.c. */
 struct net_own {
 	uint8_t mac[6];
-	uint32_t ipv4; /* host order; 0: unknown */
+	uint32_t ipv4;		      /* host order; 0: unknown */
+	uint32_t routed, routed_mask; /* likewise a network behind it; mask 0: none */
 	uint8_t ipv6[VIRTIO_NET_IPV6_MAX + 1][16];
 	unsigned nipv6; /* 0: all are its own */
 };

@@ -58,13 +58,15 @@ static bool is_dhcp(const uint8_t *ip, size_t len)
 	       be16_load(ip + at + 2) == 67;
 }
 
-static bool ipv4_own(const uint8_t *ip, size_t len, uint32_t ipv4)
+static bool ipv4_own(const struct net_own *own, const uint8_t *ip, size_t len)
 {
 	const uint32_t source = be32_load(ip + 12);
 
 	if (ip[0] >> 4 != 4 || (ip[0] & 15) < IPV4_BYTES / 4)
 		return false;
-	return source == ipv4 || (!source && is_dhcp(ip, len));
+	if (own->routed_mask && (source & own->routed_mask) == own->routed)
+		return true;
+	return source == own->ipv4 || (!source && is_dhcp(ip, len));
 }
 
 /* ---- IPv6 ---- */
@@ -156,7 +158,8 @@ static void link_local(const uint8_t mac[MAC_BYTES], uint8_t ret[16])
 
 void net_own_init(struct net_own *own, const struct virtio_net_config *config)
 {
-	*own = (struct net_own){.ipv4 = config->ipv4};
+	*own = (struct net_own){
+	    .ipv4 = config->ipv4, .routed = config->routed, .routed_mask = config->routed_mask};
 	memcpy(own->mac, config->mac, sizeof(own->mac));
 	if (!config->ipv4 && !config->nipv6)
 		return;
@@ -184,7 +187,7 @@ size_t net_frame_own(const struct net_own *own, const uint8_t *head, size_t len)
 	case ETHER_IPV4:
 		if (!own->ipv4)
 			return at;
-		if (len < at + IPV4_BYTES || !ipv4_own(head + at, len - at, own->ipv4))
+		if (len < at + IPV4_BYTES || !ipv4_own(own, head + at, len - at))
 			return 0;
 		return at + IPV4_BYTES;
 	case ETHER_IPV6:

@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "base/cleanup.h"
+#include "base/filesystem.h"
 #include "proto/agent.pb-c.h"
 
 #include <errno.h>
@@ -106,6 +107,23 @@ static int is_blank(const char *device, struct err *err)
 	return res < 0 ? err_sys(err, -res, "reading %s", device) : res;
 }
 
+/* What is on the device, as filesystem_find() names it; NULL: nobody knows. */
+static const char *what_is_on(const char *device)
+{
+	autofd int fd = open(device, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	bool mountable;
+
+	return fd < 0 ? NULL : filesystem_find(fd, &mountable);
+}
+
+/* A mkfs.btrfs that was cut leaves a number of its own, and nothing of anybody else's. */
+static bool is_unfinished(const char *device, const char *fstype)
+{
+	const char *what = strcmp(fstype, "btrfs") != 0 ? NULL : what_is_on(device);
+
+	return what && strstr(what, "unfinished btrfs");
+}
+
 static int make_filesystem(const char *device, const char *fstype, struct err *err)
 {
 	char program[64];
@@ -147,6 +165,7 @@ int call_mount(const ProtobufCMessage *message, ProtobufCMessage *reply, struct 
 	const Lodge__Agent__V1__MountRequest *r = (const Lodge__Agent__V1__MountRequest *)message;
 	Lodge__Agent__V1__MountResponse *ret = (Lodge__Agent__V1__MountResponse *)reply;
 	unsigned long flags = (unsigned long)r->flags;
+	const char *what;
 	int res;
 
 	wait_for_source(r->source, r->wait_ms);
@@ -157,6 +176,8 @@ int call_mount(const ProtobufCMessage *message, ProtobufCMessage *reply, struct 
 	}
 	if (r->mkfs_if_blank) {
 		res = is_blank(r->source, err);
+		if (!res)
+			res = is_unfinished(r->source, r->fstype);
 		if (res > 0) {
 			res = make_filesystem(r->source, r->fstype, err);
 			ret->made = !res;
@@ -170,8 +191,10 @@ int call_mount(const ProtobufCMessage *message, ProtobufCMessage *reply, struct 
 		  r->data[0] ? r->data : NULL) == 0)
 		return 0;
 	res = errno;
-	return err_set(err, res, "mounting %s on %s%s%s: %s%s", r->source, r->target,
-		       r->fstype[0] ? " as " : "", r->fstype, strerror(res), cure(res));
+	what = res == EINVAL ? what_is_on(r->source) : NULL;
+	return err_set(err, res, "mounting %s on %s%s%s: %s%s%s", r->source, r->target,
+		       r->fstype[0] ? " as " : "", r->fstype, strerror(res),
+		       what ? "; it holds " : cure(res), what ? what : "");
 }
 
 int call_unmount(const ProtobufCMessage *message, ProtobufCMessage *reply, struct err *err)

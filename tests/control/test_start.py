@@ -29,10 +29,6 @@ def test_too_many_disks(server):
     refused(server, "24 disks, at most 23", name="a", **server.spec("absent", disks=disks))
 
 
-def test_termina_is_explained(server):
-    refused(server, "start_termina is not available", name="a", start_termina=True)
-
-
 def test_shared_directory_is_explained(server):
     refused(server, "shared_directory /srv: ", name="a", **server.spec(shared_directory="/srv"))
 

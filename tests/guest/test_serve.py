@@ -14,7 +14,7 @@ MIB = 1 << 20
 class Server:
     """`lodge serve` in the test's folder."""
 
-    def __init__(self, context):
+    def __init__(self, context, *options):
         self.folder = context.path("serve")
         self.socket = os.path.join(self.folder, "socket")
         self.vms = os.path.join(self.folder, "vms")
@@ -23,7 +23,7 @@ class Server:
             os.mkdir(folder)
         self.log = open(context.path("serve.log"), "wb")
         self.process = subprocess.Popen([LODGE, "serve", "--socket", self.socket, "--runtime-dir", self.vms,
-                                         "--storage-root", storage], stdout=self.log, stderr=self.log)
+                                         "--storage-root", storage, *options], stdout=self.log, stderr=self.log)
         until("the server's socket", lambda: os.path.exists(self.socket) or self.process.poll() is not None)
         check(self.process.poll() is None, "lodge serve has ended: see serve.log")
 
@@ -80,8 +80,8 @@ def until(what, condition, deadline_s=DEADLINE_S):
 
 
 @contextlib.contextmanager
-def serving(context):
-    server = Server(context)
+def serving(context, *options):
+    server = Server(context, *options)
     try:
         yield server
         server.leaves_nothing()

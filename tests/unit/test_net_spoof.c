@@ -62,6 +62,37 @@ static void test_own_frames(void **state)
 	}
 }
 
+/* Containers behind the guest send IPv4 from their network, and nothing else of theirs is seen. */
+static void test_routed(void **state)
+{
+	struct virtio_net_config c = {
+	    .ipv4 = GUEST_IP, .routed = 0x64735cc0, .routed_mask = 0xfffffff0};
+	uint8_t f[128], arp[64] = {0};
+	struct net_own own;
+
+	(void)state;
+	memcpy(c.mac, mac, sizeof(c.mac));
+	net_own_init(&own, &c);
+	frame_build(f, FRAME_UDP4, frame_host_mac, frame_guest_mac, 20, true);
+	assert_int_equal(net_frame_own(&own, f, 62), 34);
+	for (unsigned last = 0; last < 256; last++) {
+		be32_store(f + 26, 0x64735c00 + last);
+		assert_int_equal(net_frame_own(&own, f, 62), last >> 4 == 12 ? 34 : 0);
+	}
+	be32_store(f + 26, 0x64735cc5);
+	assert_int_equal(net_frame_own(&own, f, 33), 0);
+	f[14] = 0x44;
+	assert_int_equal(net_frame_own(&own, f, 62), 0);
+	f[14] = 0x45;
+	f[6]++; /* another MAC */
+	assert_int_equal(net_frame_own(&own, f, 62), 0);
+	memcpy(arp + 6, mac, 6);
+	memcpy(arp + 12, "\x08\x06\0\1\x08\0\6\4\0\1", 10);
+	memcpy(arp + 22, mac, 6);
+	be32_store(arp + 28, 0x64735cc5);
+	assert_int_equal(net_frame_own(&own, arp, 42), 0);
+}
+
 /* Each frame as a guest may make it, at every length at which it may be cut off. */
 static void test_ipv6(void **state)
 {
@@ -124,6 +155,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_own_frames),
+	    cmocka_unit_test(test_routed),
 	    cmocka_unit_test(test_ipv6),
 	    cmocka_unit_test_teardown(test_spoofing, teardown),
 	};

@@ -378,6 +378,40 @@ static void test_guard(void **state)
 	assert_false(has_tables());
 }
 
+/* Containers behind the guest are let through the guard, and translated. */
+static void test_containers(void **state)
+{
+	struct machine_net net = net_of_guest();
+	struct rules *rules;
+
+	(void)state;
+	need_space();
+	assert_int_equal(sh("ip route add 100.115.92.192/28 via 100.115.92.2"), 0);
+	rules = open_rules(&net, true);
+	assert_int_equal(spoofed("100.115.92.193", "100.115.92.1"), 1);
+	rules_free(rules);
+	net.addresses.containers = 0x64735cc0;
+	rules = open_rules(&net, true);
+	assert_int_equal(spoofed("100.115.92.193", "100.115.92.1"), 2);
+	assert_int_equal(spoofed("100.115.92.207", "100.115.92.1"), 2);
+	assert_int_equal(spoofed("100.115.92.208", "100.115.92.1"), 1);
+	assert_int_equal(arp_from("02:00:00:00:00:02", "02:00:00:00:00:02", "100.115.92.193", ""),
+			 3);
+	rules_free(rules);
+	assert_int_equal(sh(IN_GUEST "ip address add 100.115.92.193/32 dev lo"), 0);
+	net.nat = true;
+	rules = open_rules(&net, false);
+	assert_int_equal(
+	    sh(IN_GUEST
+	       "/usr/bin/python3 -c 'import socket; s = socket.socket(); s.settimeout(10); "
+	       "s.bind((\"100.115.92.193\", 0)); s.connect((\"192.0.2.9\", 7)); "
+	       "assert s.recv(99) == b\"192.0.2.1\"'"),
+	    0);
+	rules_free(rules);
+	assert_int_equal(sh(IN_GUEST "ip address del 100.115.92.193/32 dev lo"), 0);
+	assert_int_equal(sh("ip route del 100.115.92.192/28"), 0);
+}
+
 /* Of a guest whose address nobody knows, on a bridge. */
 static void test_guard_mac(void **state)
 {
@@ -495,9 +529,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_nothing),    cmocka_unit_test(test_nat),
 	    cmocka_unit_test(test_forwards),   cmocka_unit_test(test_loopback_closed),
-	    cmocka_unit_test(test_guard),      cmocka_unit_test(test_guard_mac),
-	    cmocka_unit_test(test_guard_ipv6), cmocka_unit_test(test_killed),
-	    cmocka_unit_test(test_refused),
+	    cmocka_unit_test(test_containers), cmocka_unit_test(test_guard),
+	    cmocka_unit_test(test_guard_mac),  cmocka_unit_test(test_guard_ipv6),
+	    cmocka_unit_test(test_killed),     cmocka_unit_test(test_refused),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -104,7 +104,7 @@ def environment(job):
         LODGE_GUEST_MODULES=f"{GUEST}/lib/modules/{version}",
         LODGE_GUEST_ROOT=f"{GUEST}/debian.img",
     )
-    for name, path in (("KERNEL_GZ", "vmlinuz.gz"), ("TINY", "tiny"), ("FDT_KERNEL", "fdt/bzImage")):
+    for name, path in (("KERNEL_GZ", "vmlinuz.gz"), ("TINY", "tiny"), ("TERMINA", "termina.img"), ("FDT_KERNEL", "fdt/bzImage")):
         if os.path.exists(f"{GUEST}/{path}"):
             env[f"LODGE_GUEST_{name}"] = f"{GUEST}/{path}"
     return env

@@ -31,14 +31,16 @@ guest_root() {
 
 # guest_disk_build DIR: DIR/guest.img, what L1 mounts at /lab/guest.
 guest_disk_build() {
-	local dir=$1 tree=$1/tree kernel root variant tiny
+	local dir=$1 tree=$1/tree kernel root termina variant tiny
 	kernel=$(debian_kernel)
 	root=$(guest_root)
+	termina=$(termina_root)
 	mkdir -p "$tree"
 	cp -a "$kernel"/{vmlinuz,config,lib} "$tree/"
 	[ ! -e "$kernel/vmlinuz.gz" ] || cp "$kernel/vmlinuz.gz" "$tree/"
 	ln -s lib/modules "$tree/modules"
 	cp --sparse=always "$root/debian.img" "$tree/debian.img"
+	[ -z "$termina" ] || cp --sparse=always "$termina/termina.img" "$tree/termina.img"
 	for variant in "${LAB_TINY_VARIANTS[@]}"; do
 		tiny=$(tiny_built "$variant")
 		[ -z "$tiny" ] || cp -RT "$tiny" "$tree/$variant"
@@ -49,12 +51,13 @@ guest_disk_build() {
 }
 
 guest_disk() {
-	local kernel root variant built=()
+	local kernel root termina variant built=()
 	kernel=$(debian_kernel)
 	root=$(guest_root)
+	termina=$(termina_root)
 	for variant in "${LAB_TINY_VARIANTS[@]}"; do
 		built+=("$(tiny_built "$variant")")
 	done
-	cached guest-disk "$(hash_of "$LAB_GUEST_DISK_SIZE" "$kernel" "$root" "${built[@]}" \
+	cached guest-disk "$(hash_of "$LAB_GUEST_DISK_SIZE" "$kernel" "$root" "$termina" "${built[@]}" \
 		"$(declare -f guest_disk_build)")" guest_disk_build
 }
