@@ -129,15 +129,14 @@ static void test_ip(void **state)
 	config->nnets = 1;
 	config->nets[0].addresses =
 	    (struct net_addresses){.guest = 0x64735c06, .gateway = 0x64735c05, .prefix = 30};
-	expect(config, "console=ttyS0 panic=-1 reboot=acpi");
+	expect(config, "console=ttyS0 panic=-1", "");
 	config->initramfs = MACHINE_INITRAMFS_NONE;
-	expect(config, "console=ttyS0 panic=-1 reboot=acpi "
-		       "ip=100.115.92.6::100.115.92.5:255.255.255.252::eth0:off");
+	expect(config, "console=ttyS0 panic=-1",
+	       " ip=100.115.92.6::100.115.92.5:255.255.255.252::eth0:off");
 	config->nets[0].addresses.gateway = 0;
-	expect(config, "console=ttyS0 panic=-1 reboot=acpi "
-		       "ip=100.115.92.6:::255.255.255.252::eth0:off");
+	expect(config, "console=ttyS0 panic=-1", " ip=100.115.92.6:::255.255.255.252::eth0:off");
 	config->nets[0].addresses.guest = 0;
-	expect(config, "console=ttyS0 panic=-1 reboot=acpi");
+	expect(config, "console=ttyS0 panic=-1", "");
 }
 
 static void long_cmdline(struct machine_config *config, size_t len)
