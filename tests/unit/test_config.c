@@ -1,4 +1,5 @@
 /* machine_config and the kernel command line made from it. */
+#include "vmm/arch.h"
 #include "vmm/cmdline.h"
 #include "vmm/config.h"
 
@@ -9,6 +10,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,12 +30,23 @@ static int teardown(void **state)
 	return 0;
 }
 
-static void expect(const struct machine_config *config, const char *cmdline)
+/* What the architecture has a say in: one word, or none, after "panic=-1". */
+static const char *reset_word(const struct machine_config *config, char word[32])
 {
-	char buf[MACHINE_CMDLINE_MAX + 1];
+	const char *words = arch_reset_words(config);
 
+	snprintf(word, 32, "%s%s", *words ? " " : "", words);
+	return word;
+}
+
+/* `before` ends with "panic=-1". */
+static void expect(const struct machine_config *config, const char *before, const char *after)
+{
+	char buf[MACHINE_CMDLINE_MAX + 1], wanted[256], word[32];
+
+	snprintf(wanted, sizeof(wanted), "%s%s%s", before, reset_word(config, word), after);
 	assert_int_equal(cmdline_build(config, buf, NULL), 0);
-	assert_string_equal(buf, cmdline);
+	assert_string_equal(buf, wanted);
 }
 
 static void test_defaults(void **state)
@@ -46,7 +59,7 @@ static void test_defaults(void **state)
 	assert_true(config->rng);
 	assert_int_equal(config->transport, MACHINE_PCI);
 	assert_int_equal(config->initramfs, MACHINE_INITRAMFS_AUTO);
-	expect(config, "console=ttyS0 panic=-1 reboot=acpi");
+	expect(config, "console=ttyS0 panic=-1", "");
 }
 
 static void test_fini_frees_and_clears(void **state)
@@ -66,7 +79,7 @@ static void test_users_words_come_last(void **state)
 	struct machine_config *config = *state;
 
 	config->cmdline = strdup("panic=5 quiet");
-	expect(config, "console=ttyS0 panic=-1 reboot=acpi panic=5 quiet");
+	expect(config, "console=ttyS0 panic=-1", " panic=5 quiet");
 }
 
 static void test_no_console(void **state)
@@ -74,7 +87,7 @@ static void test_no_console(void **state)
 	struct machine_config *config = *state;
 
 	config->console = false;
-	expect(config, "panic=-1 reboot=acpi");
+	expect(config, "panic=-1", "");
 }
 
 static void test_our_initramfs_mounts_the_root(void **state)
@@ -82,7 +95,7 @@ static void test_our_initramfs_mounts_the_root(void **state)
 	struct machine_config *config = *state;
 
 	config->has_root = true;
-	expect(config, "console=ttyS0 panic=-1 reboot=acpi");
+	expect(config, "console=ttyS0 panic=-1", "");
 }
 
 static void test_kernel_mounts_the_root(void **state)
@@ -91,13 +104,12 @@ static void test_kernel_mounts_the_root(void **state)
 
 	config->has_root = true;
 	config->initramfs = MACHINE_INITRAMFS_NONE;
-	expect(config, "console=ttyS0 panic=-1 reboot=acpi root=/dev/vda rootfstype=ext4 rw");
+	expect(config, "console=ttyS0 panic=-1", " root=/dev/vda rootfstype=ext4 rw");
 	config->root_partition = 2;
 	config->root_read_only = true;
 	config->root_fstype = strdup("xfs");
 	config->init = strdup("/bin/sh");
-	expect(config,
-	       "console=ttyS0 panic=-1 reboot=acpi root=/dev/vda2 rootfstype=xfs ro init=/bin/sh");
+	expect(config, "console=ttyS0 panic=-1", " root=/dev/vda2 rootfstype=xfs ro init=/bin/sh");
 }
 
 static void test_users_initrd_learns_the_root(void **state)
@@ -106,7 +118,7 @@ static void test_users_initrd_learns_the_root(void **state)
 
 	config->has_root = true;
 	config->initrd = strdup("initrd.img");
-	expect(config, "console=ttyS0 panic=-1 reboot=acpi root=/dev/vda rootfstype=ext4 rw");
+	expect(config, "console=ttyS0 panic=-1", " root=/dev/vda rootfstype=ext4 rw");
 }
 
 /* Only where neither our init nor the agent sets the address; the netmask as nfsroot.rst has it. */
@@ -117,15 +129,14 @@ static void test_ip(void **state)
 	config->nnets = 1;
 	config->nets[0].addresses =
 	    (struct net_addresses){.guest = 0x64735c06, .gateway = 0x64735c05, .prefix = 30};
-	expect(config, "console=ttyS0 panic=-1 reboot=acpi");
+	expect(config, "console=ttyS0 panic=-1", "");
 	config->initramfs = MACHINE_INITRAMFS_NONE;
-	expect(config, "console=ttyS0 panic=-1 reboot=acpi "
-		       "ip=100.115.92.6::100.115.92.5:255.255.255.252::eth0:off");
+	expect(config, "console=ttyS0 panic=-1",
+	       " ip=100.115.92.6::100.115.92.5:255.255.255.252::eth0:off");
 	config->nets[0].addresses.gateway = 0;
-	expect(config, "console=ttyS0 panic=-1 reboot=acpi "
-		       "ip=100.115.92.6:::255.255.255.252::eth0:off");
+	expect(config, "console=ttyS0 panic=-1", " ip=100.115.92.6:::255.255.255.252::eth0:off");
 	config->nets[0].addresses.guest = 0;
-	expect(config, "console=ttyS0 panic=-1 reboot=acpi");
+	expect(config, "console=ttyS0 panic=-1", "");
 }
 
 static void long_cmdline(struct machine_config *config, size_t len)
@@ -140,8 +151,9 @@ static void test_longest_command_line(void **state)
 {
 	struct machine_config *config = *state;
 	char buf[MACHINE_CMDLINE_MAX + 1];
-	size_t ours = strlen("console=ttyS0 panic=-1 reboot=acpi ");
 	struct err err = ERR_INIT;
+	char word[32];
+	size_t ours = strlen("console=ttyS0 panic=-1 ") + strlen(reset_word(config, word));
 
 	long_cmdline(config, MACHINE_CMDLINE_MAX - ours);
 	assert_int_equal(cmdline_build(config, buf, &err), 0);

@@ -180,7 +180,7 @@ int arch_vcpu_boot(struct arch_vm *vm, int vcpu_fd, gpa_t entry, struct err *err
 
 void arch_vcpu_where(int vcpu_fd, char *ret_text, size_t len)
 {
-	uint64_t pc;
+	uint64_t pc = 0;
 	struct kvm_one_reg reg = {.id = CORE_REG(regs.pc), .addr = (uintptr_t)&pc};
 
 	ret_text[0] = '\0';
