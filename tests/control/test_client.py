@@ -147,7 +147,6 @@ def test_exit_usage(server):
             (f"start a --kernel k --root {root} --prealloc", "--prealloc is not for a server's VMs"),
             (f"start a --kernel k --root {root},queues=2", "the key queues"),
             (f"start a --kernel k --root {root},direct=on", "the key direct"),
-            (f"start a --kernel k --root {root},ops_per_s=9", "the key ops_per_s"),
             (f"start a --kernel k --root {root} --disk path=/x,format=raw,cache=writethrough", "the key cache"),
             ("start a --kernel k --initramfs none", "no root disk"), ("stop", "or --all"),
             ("stop --all a", "the one or the other"), ("stop a --timeout 0", "--force"), ("list x", "unexpected"),
