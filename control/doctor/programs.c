@@ -2,8 +2,8 @@
  * Programs that work beside a VM, which are not needed for one.
  */
 #include "base/checked.h"
+#include "control/child/child.h"
 #include "control/doctor/doctor.h"
-#include "control/network/child.h"
 
 #include <string.h>
 

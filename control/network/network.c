@@ -5,7 +5,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/netlink.h"
-#include "control/network/child.h"
+#include "control/child/child.h"
 #include "control/network/passt.h"
 #include "control/network/pool.h"
 #include "control/network/resolv.h"
@@ -20,8 +20,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#define NFS_PORT   2049
 #define NAME_TRIES 16 /* for a tap of a bridge */
 #define WORDS_MAX  2048
 
@@ -108,6 +110,39 @@ static int set_up(struct netlink *nl, const struct machine_net *net, const struc
 
 /* ---- kinds ---- */
 
+/* Ports at the host's end that nothing listens at: 2049 and those behind it, or any. */
+static int choose_port(const struct machine_net *net, unsigned n, uint16_t *ret_port)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET,
+				 .sin_port = htons((uint16_t)(NFS_PORT + n)),
+				 .sin_addr.s_addr = htonl(net->addresses.gateway)};
+	autofd int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	socklen_t len = sizeof(at);
+
+	if (fd < 0)
+		return -errno;
+	if (bind(fd, (struct sockaddr *)&at, sizeof(at))) {
+		at.sin_port = 0;
+		if (errno != EADDRINUSE || bind(fd, (struct sockaddr *)&at, sizeof(at)))
+			return -errno;
+	}
+	if (getsockname(fd, (struct sockaddr *)&at, &len))
+		return -errno;
+	*ret_port = ntohs(at.sin_port);
+	return 0;
+}
+
+static int choose_ports(struct machine_net *net, struct err *err)
+{
+	for (unsigned i = 0; i < net->nshare_ports; i++) {
+		int res = choose_port(net, i, &net->share_ports[i]);
+
+		if (res)
+			return err_sys(err, -res, "network: a port for shares");
+	}
+	return 0;
+}
+
 static int open_pool(struct network *n, struct netlink *nl, struct machine_net *net,
 		     struct err *err)
 {
@@ -115,6 +150,8 @@ static int open_pool(struct network *n, struct netlink *nl, struct machine_net *
 
 	if (!res)
 		res = set_up(nl, net, &n->tap, net->addresses.gateway, 0, err);
+	if (!res)
+		res = choose_ports(net, err);
 	return res || !net->with_containers ? res : pool_take_containers(net, &n->tap, err);
 }
 
@@ -266,7 +303,7 @@ static int open_rules(struct network *n, struct machine_net *net, struct err *er
 				       why.msg);
 		log_info("%s; so lodge moves the packets, and looks at them", why.msg);
 	}
-	if (!net->nat && !net->nforwards)
+	if (!net->nat && !net->nforwards && !net->nshare_ports)
 		return 0;
 	return rules_open(net, n->tap.name, net->addresses.gateway, false, &n->rules, err);
 }
@@ -289,8 +326,8 @@ int network_open(struct machine_net *net, struct network **ret_network, struct e
 		free(n);
 		return err_sys(err, -res, "network: rtnetlink");
 	}
-	if (net->with_containers && net->kind == NET_AUTO)
-		net->kind = NET_POOL; /* passt cannot reach them */
+	if ((net->with_containers || net->nshare_ports) && net->kind == NET_AUTO)
+		net->kind = NET_POOL; /* passt cannot reach them, nor the host's end */
 	res = net->kind == NET_AUTO ? open_auto(n, &nl, net, err) : open_kind(n, &nl, net, err);
 	if (!res && (net->kind == NET_POOL || net->kind == NET_TAP || net->kind == NET_BRIDGE))
 		open_stats(n);
