@@ -15,6 +15,7 @@ static const struct program {
     {"nft", "nftables",
      "nat and forwarded ports, and vhost-net for guests that are kept to their addresses"},
     {"passt", "passt", "networking without root"},
+    {"ganesha.nfsd", "nfs-ganesha nfs-ganesha-vfs", "directories that guests share with the host"},
 };
 
 void doctor_programs(struct doctor *doctor)

@@ -19,7 +19,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define CAPABILITIES (1u << CAP_DAC_READ_SEARCH | 1u << CAP_SETUID | 1u << CAP_SETGID)
+/* What root may do with files. The server acts as the share's user where it makes files or opens
+ * them by name; attributes it sets as root, by handle, after it has looked whether the user may. */
+#define CAPABILITIES                                                                               \
+	(1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_DAC_READ_SEARCH | 1u << CAP_FOWNER | \
+	 1u << CAP_FSETID | 1u << CAP_SETGID | 1u << CAP_SETUID)
 
 /* Of a thread; it has up to some hundred. */
 #define STACK_BYTES   (1u << 20)

@@ -11,9 +11,10 @@
  *   /dev     null and urandom
  *   /proc    of its own processes alone
  *
- * Namespaces of its own: mounts, processes, IPC, host name. Capabilities: DAC_READ_SEARCH (opening
- * by handle), SETUID, SETGID, and no way to others. A filter refuses calls that it does not make,
- * among them connect(2): it would have rpcbind(8) forget the host's own NFS server.
+ * Namespaces of its own: mounts, processes, IPC, host name. Capabilities: those over files (of
+ * which opening by handle is one), SETUID and SETGID, and no way to others. A filter refuses calls
+ * that it does not make, among them connect(2): it would have rpcbind(8) forget the host's own NFS
+ * server.
  *
  * Its first process waits for it, and dies with the keeper: then the kernel kills all others.
  *
