@@ -109,7 +109,7 @@ TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_p
 	$(TESTS_VIRTIO)
 TESTS_VMM     := test_config test_cid test_vsock_port test_unpack test_kernel test_kernel_bad test_image test_initramfs test_dt
 TESTS_VMM     += $(if $(filter x86,$(ARCH)),test_cpuid test_acpi test_x86_fdt,test_arm64_fdt)
-TESTS_CONTROL := test_access test_component test_config_file test_agent_connect test_sandbox test_ttrpc_server test_ttrpc_client test_vm_console test_metrics_text test_parse test_options test_console test_doctor test_disk_args test_network_rules test_child test_passt test_resolv test_share
+TESTS_CONTROL := test_access test_component test_config_file test_agent_connect test_sandbox test_ttrpc_server test_ttrpc_client test_vm_console test_metrics_text test_parse test_options test_console test_doctor test_disk_args test_network_rules test_child test_passt test_resolv test_share test_share_jail
 
 # libFuzzer targets: tests/fuzz/<name>.c
 FUZZ := fuzz_virtq fuzz_blk fuzz_vsock fuzz_net fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \

@@ -397,8 +397,10 @@ static int run_start(struct run *run, struct err *err)
 		rc = run_dtb_open(run, err);
 	if (rc)
 		return rc;
-	rc =
-	    networks_open(&run->networks, &run->options.machine, &(struct networks_rights){0}, err);
+	rc = shares_check(&run->options.machine, err);
+	if (!rc)
+		rc = networks_open(&run->networks, &run->options.machine,
+				   &(struct networks_rights){0}, err);
 	if (!rc)
 		rc = shares_open(&run->options.machine,
 				 &(struct shares_rights){.uid = getuid(), .gid = getgid()},

@@ -12,6 +12,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +46,22 @@ const struct machine_net *shares_net(const struct machine_config *config)
 			return &config->nets[i];
 	}
 	return NULL;
+}
+
+int shares_check(const struct machine_config *config, struct err *err)
+{
+	char path[PATH_MAX];
+
+	if (!config->nshares)
+		return 0;
+	if (geteuid())
+		return err_set(err, EPERM, "share %s: sharing directories needs root",
+			       config->shares[0].path);
+	if (!child_find("", PROGRAM, path))
+		return err_set(err, ENOENT,
+			       "share %s: nfs-ganesha is not installed (apt install " PACKAGE ")",
+			       config->shares[0].path);
+	return 0;
 }
 
 /* ---- starting -----------------------------------------------------------------------------------
@@ -122,8 +139,7 @@ static int start_as_host(struct share *s, const struct machine_share *share, int
 
 	if (res)
 		return res;
-	res = geteuid() ? err_set(err, EPERM, "sharing directories needs root")
-			: start_server(s, share, dir, net, port, err);
+	res = start_server(s, share, dir, net, port, err);
 	if (rights->as_host && rights->as_host(rights->ctx, false, &back))
 		return err_set(err, back.code, "%s", back.msg);
 	return res;

@@ -43,12 +43,15 @@ struct shares_rights {
 
 struct shares;
 
+/* What can be said before anything is made: -EPERM (not root), -ENOENT (no ganesha.nfsd). */
+int shares_check(const struct machine_config *config, struct err *err);
+
 /*
  * Starts a server for each share of `config`, whose networks are open: shares_wanted() has seen to
  * it that one has ports for them. Directories are opened with the rights of the calling thread.
  * NULL where there are no shares. The message names the directory and the cure: -ENOENT (no such
- * directory, or no ganesha.nfsd), -ENOTDIR, -EPERM (not root, or a user that the caller is not),
- * -EOPNOTSUPP (a file system without handles).
+ * directory), -ENOTDIR, -EPERM (a user that the caller is not), -EOPNOTSUPP (a file system without
+ * handles).
  */
 int shares_open(const struct machine_config *config, const struct shares_rights *rights,
 		struct shares **ret_shares, struct err *err);

@@ -350,6 +350,7 @@ static void vm_make_machine(struct vm *vm)
 	if (start_config(vm->request, vm->setup.vsock_socket, vm->setup.component_root, &vm->config,
 			 &vm->err) ||
 	    (vm->has_identity && vm->identity.uid && vm_check_forwards(vm)) ||
+	    shares_check(&vm->config, &vm->err) ||
 	    networks_open(&vm->networks, &vm->config, &rights, &vm->err) ||
 	    shares_open(&vm->config, &share_rights, &vm->shares, &vm->err))
 		return;
