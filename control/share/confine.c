@@ -4,6 +4,7 @@
  */
 #include "base/checked.h"
 #include "control/share/jail_priv.h"
+#include "control/share/preload/handles.h"
 
 #include <arch_host.h>
 #include <errno.h>
@@ -64,7 +65,7 @@ static const struct {
     {SYS_personality, EPERM},
 };
 
-#define FILTER_MAX (2 * ARRAY_LEN(refused) + 12)
+#define FILTER_MAX (2 * ARRAY_LEN(refused) + 16)
 
 static int refuse_calls(void)
 {
@@ -83,6 +84,13 @@ static int refuse_calls(void)
 		code[n++] = (struct sock_filter)BPF_STMT(
 		    BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)refused[i].error);
 	}
+	/* open_by_handle_at(2): through the preloaded library, or not at all */
+	code[n++] =
+	    (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_open_by_handle_at, 0, 4);
+	code[n++] = (struct sock_filter)LOAD(args[5]);
+	code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, HANDLES_MARK, 0, 1);
+	code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
 	/* clone(2): threads, and no namespaces; the low half of the first argument */
 	code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 3);
 	code[n++] = (struct sock_filter)LOAD(args);

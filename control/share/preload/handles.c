@@ -19,6 +19,7 @@
  */
 #include "control/share/preload/handles.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -77,6 +78,18 @@ uint64_t handles_siphash(const uint64_t k[2], const void *data, size_t len)
 	v[2] ^= 0xff;
 	rounds(v, 4);
 	return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+/* ---- where it stands ----------------------------------------------------------------------------
+ */
+
+/* ganesha loads its file systems with RTLD_DEEPBIND: they would find the C library's functions
+ * before those of ours. */
+__attribute__((visibility("default"))) void *dlopen(const char *path, int flags)
+{
+	void *(*next)(const char *, int) = (void *(*)(const char *, int))dlsym(RTLD_NEXT, "dlopen");
+
+	return next(path, flags & ~RTLD_DEEPBIND);
 }
 
 /* ---- handles ------------------------------------------------------------------------------------
@@ -141,7 +154,8 @@ __attribute__((visibility("default"))) int open_by_handle_at(int mount_fd,
 	inner.head.handle_bytes = len;
 	inner.head.handle_type = handle->handle_type;
 	memcpy(inner.head.f_handle, handle->f_handle, len);
-	return (int)syscall(SYS_open_by_handle_at, mount_fd, &inner, flags);
+	return (int)syscall(SYS_open_by_handle_at, mount_fd, &inner, flags, 0L, 0L,
+			    (long)HANDLES_MARK);
 stale:
 	errno = ESTALE;
 	return -1;
