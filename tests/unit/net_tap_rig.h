@@ -42,6 +42,7 @@
 #define ECN	(BIT(9) | BIT(13))
 #define USO	(BIT(54) | BIT(55) | BIT(56))
 #define MRG	BIT(15)
+#define ANNOUNCE BIT(21)
 #define MQ	BIT(22)
 #define CONTROL (BIT(2) | BIT(16) | BIT(17) | BIT(18) | BIT(20) | BIT(23))
 
