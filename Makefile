@@ -125,8 +125,9 @@ LDFLAGS  += -pthread -Wl,--gc-sections -Wl,-z,relro,-z,now $(if $(STATIC),-stati
 LDLIBS    = -lprotobuf-c -luring -lz -lzstd -llz4 -llzma $(LIBFDT)
 
 # Debian's libfdt-dev of two architectures cannot be installed beside each other: another's is linked
-# by the name of the library itself
-LIBFDT   := $(if $(CROSS),-l:libfdt.so.1,-lfdt)
+# by the name of the library itself, and its archive taken out of the package
+LIBFDT_A := $(if $(CROSS),build$(CROSS)/libfdt/libfdt.a)
+LIBFDT   := $(if $(CROSS),$(if $(STATIC),$(LIBFDT_A),-l:libfdt.so.1),-lfdt)
 
 ifeq ($(SAN),asan)
 CFLAGS  += -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
@@ -176,9 +177,16 @@ LIBS_VMM     := $(B)/libvmm.a $(LIBS_DEVICES)
 LIBS_PROTO   := $(B)/libproto.a $(LIBS_BASE)
 LIBS_CONTROL := $(B)/libcontrol.a $(B)/libproto.a $(LIBS_VMM)
 
-$(B)/lodge: $(CONTROL_O) $(B)/libproto.a $(LIBS_VMM) $(B)/.floors-ok
+$(B)/lodge: $(CONTROL_O) $(B)/libproto.a $(LIBS_VMM) $(B)/.floors-ok $(filter $(LIBFDT_A),$(LIBFDT))
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(CONTROL_O) $(B)/libproto.a $(LIBS_VMM) $(LDLIBS)
+
+ifdef CROSS
+$(LIBFDT_A):
+	$(call say,GET,$@)
+	$(Q)mkdir -p $(@D) && cd $(@D) && rm -f *.deb && { apt-get -q download libfdt-dev:$(ARCH_DEB) >.log 2>&1 || { cat .log; exit 1; }; }
+	$(Q)dpkg-deb --fsys-tarfile $(@D)/*.deb | tar -xO ./usr/lib/$(ARCH_TUPLE)-gnu/libfdt.a >$@.new && mv $@.new $@
+endif
 
 # the client for programs in C: one object that shows nothing but its own interface
 LIBLODGE_O := $(call obj,base,err) $(PROTO_O) $(call obj,control,ttrpc/frame unix_socket $(CONTROL_CLIENT))
@@ -509,6 +517,7 @@ DEPS_TEST  := libcmocka-dev clang libclang-rt-14-dev clang-format clang-tidy cpp
 .PHONY: deps deps-build
 deps:
 	$(Q)tests/install-packages $(DEPS_BUILD) $(DEPS_TEST) $(if $(CROSS),$(DEPS_CROSS) qemu-user libcmocka-dev:$(ARCH_DEB))
+	$(if $(CROSS),$(Q)$(MAKE) --no-print-directory ARCH=$(ARCH) $(LIBFDT_A))
 
 deps-build:
 	$(Q)tests/install-packages $(DEPS_BUILD) $(if $(CROSS),$(DEPS_CROSS))
