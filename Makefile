@@ -384,12 +384,20 @@ fuzz: $(FUZZ_BINS)
 
 # ---- payloads: tiny programs that direct tests boot on /dev/kvm instead of a kernel ----------------
 
-PAYLOADS := echo hello reset triple-fault panic button spin hostile blk vsock
-PAYLOAD_LIB := start lib pci
-
-PAYLOAD_CFLAGS := -std=gnu17 -O2 -g $(WARN) -ffreestanding -nostdlib -static -fno-pic -no-pie -mno-sse \
-	-mno-red-zone -mgeneral-regs-only -fno-stack-protector -fcf-protection=none \
-	-fno-asynchronous-unwind-tables -Iguest/payload/lib
+PAYLOADS := echo hello reset panic button spin
+PAYLOAD_LIB := lib $(ARCH)/start $(ARCH)/$(ARCH)
+PAYLOAD_CFLAGS := -std=gnu17 -O2 -g $(WARN) -ffreestanding -nostdlib -static -fno-pic -no-pie -mgeneral-regs-only \
+	-fno-stack-protector -fno-asynchronous-unwind-tables -Iguest/payload/lib
+ifeq ($(ARCH),x86)
+PAYLOADS += i8042 triple-fault hostile blk vsock
+PAYLOAD_LIB += x86/pci
+PAYLOAD_CFLAGS += -mno-sse -mno-red-zone -fcf-protection=none
+PAYLOAD_KIND := elf
+else
+# no cache and no MMU: nothing unaligned; and a loop of its own stays one
+PAYLOAD_CFLAGS += -mstrict-align -fno-tree-loop-distribute-patterns
+PAYLOAD_KIND := Image
+endif
 PAYLOAD_LIB_O := $(patsubst %,$(B)/payload/lib/%.o,$(PAYLOAD_LIB))
 
 $(B)/payload/%.o: guest/payload/%.c
@@ -400,14 +408,18 @@ $(B)/payload/%.o: guest/payload/%.S
 	$(call say,PAYLOAD,$<)
 	$(Q)mkdir -p $(@D) && $(CC) $(PAYLOAD_CFLAGS) -c -o $@ $<
 
-$(B)/payload/%.elf: $(B)/payload/%.o $(PAYLOAD_LIB_O) guest/payload/lib/payload.ld
+$(B)/payload/%.elf: $(B)/payload/%.o $(PAYLOAD_LIB_O) guest/payload/lib/$(ARCH)/payload.ld
 	$(call say,LD,$@)
-	$(Q)$(CC) $(PAYLOAD_CFLAGS) -Wl,-T,guest/payload/lib/payload.ld -Wl,--build-id=none \
+	$(Q)$(CC) $(PAYLOAD_CFLAGS) -Wl,-T,guest/payload/lib/$(ARCH)/payload.ld -Wl,--build-id=none \
 		-Wl,--no-warn-rwx-segments -o $@ $(filter %.o,$^)
+
+$(B)/payload/%.Image: $(B)/payload/%.elf
+	$(Q)$(OBJCOPY) -O binary $< $@
 
 -include $(patsubst %,$(B)/payload/%.d,$(PAYLOADS)) $(PAYLOAD_LIB_O:.o=.d)
 
-DIRECT := test_machine test_vsock
+# what these boot knows a PC's devices
+DIRECT := $(if $(filter x86,$(ARCH)),test_machine test_vsock)
 
 $(B)/tests/direct/%: $(B)/tests/direct/%.o $(B)/tests/direct/direct.o $(LIBS_VMM)
 	$(call say,LD,$@)
@@ -416,7 +428,7 @@ $(B)/tests/direct/%: $(B)/tests/direct/%.o $(B)/tests/direct/direct.o $(LIBS_VMM
 -include $(patsubst %,$(B)/tests/direct/%.d,$(DIRECT) direct)
 
 .PHONY: payloads direct direct-build
-payloads: $(patsubst %,$(B)/payload/%.elf,$(PAYLOADS))
+payloads: $(patsubst %,$(B)/payload/%.$(PAYLOAD_KIND),$(PAYLOADS))
 
 direct-build: payloads $(patsubst %,$(B)/tests/direct/%,$(DIRECT))
 
