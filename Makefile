@@ -445,10 +445,11 @@ $(B)/.floors-ok: tests/check-floors $(wildcard base/*.[ch] proto/*.[ch] disk/*.[
 
 SOURCES = $(shell git ls-files -co --exclude-standard '*.c' '*.h')
 
-# what is of the other architecture; looked at where its headers are (make deps ARCH=...)
+# what is of the other architecture; lint-arch looks at it where its headers are (make deps ARCH=...)
 LINT_OTHER := vmm/$(if $(filter x86,$(ARCH)),arm64,x86)/%
+LINT_FLAGS := -std=gnu17 $(if $(CROSS),--target=$(ARCH_TUPLE)-gnu)
 
-.PHONY: fmt fmt-check lint
+.PHONY: fmt fmt-check lint lint-arch
 fmt:
 	$(Q)clang-format -i $(SOURCES)
 
@@ -458,12 +459,16 @@ fmt-check:
 lint: fmt-check $(PROTO_H) $(SYSCALL_NAMES)
 	$(Q)tests/check-floors
 	$(Q)cppcheck --quiet --std=c11 --inline-suppr --error-exitcode=1 --enable=warning,portability,performance \
-		--suppressions-list=tests/lint/cppcheck.suppress -I. -Ivmm/x86/host -D_GNU_SOURCE -D__x86_64__ base proto disk devices vmm control guest/init guest/agent
+		--suppressions-list=tests/lint/cppcheck.suppress -I. -Ivmm/$(ARCH)/host -D_GNU_SOURCE base proto disk devices vmm control guest/init guest/agent
 	$(Q)clang-tidy --quiet --warnings-as-errors='*' \
-		$(filter-out tests/% guest/% clients/% $(LINT_OTHER),$(filter %.c,$(SOURCES))) -- -std=gnu17 $(CPPFLAGS) 2>tests/lint/.log || \
+		$(filter-out tests/% guest/% clients/% $(LINT_OTHER),$(filter %.c,$(SOURCES))) -- $(LINT_FLAGS) $(CPPFLAGS) 2>tests/lint/.log || \
 		{ cat tests/lint/.log; exit 1; }
 	$(Q)rm -f tests/lint/.log
 	$(Q)shellcheck -x -e SC2187 $$(git ls-files -co --exclude-standard tests clients .ci | xargs grep -lE '^#!.*(ba)?sh' )
+
+lint-arch: $(PROTO_H)
+	$(Q)clang-tidy --quiet --warnings-as-errors='*' $(wildcard vmm/$(ARCH)/*.c) -- $(LINT_FLAGS) $(CPPFLAGS) 2>$(B)/lint.log || \
+		{ cat $(B)/lint.log; exit 1; }
 
 .PHONY: check
 check:
