@@ -480,7 +480,7 @@ demo:
 
 # ---- benchmarks -----------------------------------------------------------------------------------
 
-BENCH := $(B)/bench/init $(B)/bench/first_line $(B)/bench/disk_bench
+BENCH := $(B)/bench/init $(B)/bench/first_line $(if $(CROSS),,$(B)/bench/disk_bench)
 
 # the host's side of a disk, without a guest
 $(B)/bench/disk_bench: $(B)/tests/bench/disk_bench.o $(LIBS_DISK)
@@ -493,10 +493,10 @@ $(B)/bench/%: tests/bench/%.c | $(LINUX_INCLUDE)/.ok
 	$(Q)mkdir -p $(@D) && $(MUSL_CC) $(GUEST_CFLAGS) -static -s -o $@ $<
 
 .PHONY: bench bench-build
-bench-build: all $(BENCH) $(patsubst %,$(B)/payload/%.elf,blk button hello)
+bench-build: all $(BENCH) payloads
 
 bench: bench-build
-	$(Q)tests/bench/bench
+	$(Q)tests/bench/bench --arch $(ARCH:x86=x86_64)
 
 # ---- guest tests ----------------------------------------------------------------------------------
 
