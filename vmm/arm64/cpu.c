@@ -118,7 +118,7 @@ int arch_vm_check_memory(struct arch_vm *vm, uint64_t ram_bytes, struct err *err
 
 int arch_vm_vcpus_made(struct arch_vm *vm, struct err *err)
 {
-	return arm64_gic_start(&vm->gic, vm->ncpus, err);
+	return arm64_gic_start(&vm->gic, err);
 }
 
 static int start_pmu(int vcpu_fd, unsigned index, struct err *err)
