@@ -127,8 +127,9 @@ LDFLAGS  += -pthread -Wl,--gc-sections -Wl,-z,relro,-z,now $(if $(STATIC),-stati
 LDLIBS    = -lprotobuf-c -luring -lz -lzstd -llz4 -llzma $(LIBFDT)
 
 # Debian's libfdt-dev of two architectures cannot be installed beside each other: another's is linked
-# by the name of the library itself
-LIBFDT   := $(if $(CROSS),-l:libfdt.so.1,-lfdt)
+# by the name of the library itself, and its archive taken out of the package
+LIBFDT_A := $(if $(CROSS),build$(CROSS)/libfdt/libfdt.a)
+LIBFDT   := $(if $(CROSS),$(if $(STATIC),$(LIBFDT_A),-l:libfdt.so.1),-lfdt)
 
 ifeq ($(SAN),asan)
 CFLAGS  += -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
@@ -178,9 +179,16 @@ LIBS_VMM     := $(B)/libvmm.a $(LIBS_DEVICES)
 LIBS_PROTO   := $(B)/libproto.a $(LIBS_BASE)
 LIBS_CONTROL := $(B)/libcontrol.a $(B)/libproto.a $(LIBS_VMM)
 
-$(B)/lodge: $(CONTROL_O) $(B)/libproto.a $(LIBS_VMM) $(B)/.floors-ok
+$(B)/lodge: $(CONTROL_O) $(B)/libproto.a $(LIBS_VMM) $(B)/.floors-ok $(filter $(LIBFDT_A),$(LIBFDT))
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(CONTROL_O) $(B)/libproto.a $(LIBS_VMM) $(LDLIBS)
+
+ifdef CROSS
+$(LIBFDT_A):
+	$(call say,GET,$@)
+	$(Q)mkdir -p $(@D) && cd $(@D) && rm -f *.deb && { apt-get -q download libfdt-dev:$(ARCH_DEB) >.log 2>&1 || { cat .log; exit 1; }; }
+	$(Q)dpkg-deb --fsys-tarfile $(@D)/*.deb | tar -xO ./usr/lib/$(ARCH_TUPLE)-gnu/libfdt.a >$@.new && mv $@.new $@
+endif
 
 # the client for programs in C: one object that shows nothing but its own interface
 LIBLODGE_O := $(call obj,base,err) $(PROTO_O) $(call obj,control,ttrpc/frame unix_socket $(CONTROL_CLIENT))
@@ -389,12 +397,20 @@ fuzz: $(FUZZ_BINS)
 
 # ---- payloads: tiny programs that direct tests boot on /dev/kvm instead of a kernel ----------------
 
-PAYLOADS := echo hello reset triple-fault panic button spin hostile blk vsock
-PAYLOAD_LIB := start lib pci
-
-PAYLOAD_CFLAGS := -std=gnu17 -O2 -g $(WARN) -ffreestanding -nostdlib -static -fno-pic -no-pie -mno-sse \
-	-mno-red-zone -mgeneral-regs-only -fno-stack-protector -fcf-protection=none \
-	-fno-asynchronous-unwind-tables -Iguest/payload/lib
+PAYLOADS := echo hello reset panic button spin
+PAYLOAD_LIB := lib $(ARCH)/start $(ARCH)/$(ARCH)
+PAYLOAD_CFLAGS := -std=gnu17 -O2 -g $(WARN) -ffreestanding -nostdlib -static -fno-pic -no-pie -mgeneral-regs-only \
+	-fno-stack-protector -fno-asynchronous-unwind-tables -Iguest/payload/lib
+ifeq ($(ARCH),x86)
+PAYLOADS += i8042 triple-fault hostile blk vsock
+PAYLOAD_LIB += x86/pci
+PAYLOAD_CFLAGS += -mno-sse -mno-red-zone -fcf-protection=none
+PAYLOAD_KIND := elf
+else
+# no cache and no MMU: nothing unaligned; and a loop of its own stays one
+PAYLOAD_CFLAGS += -mstrict-align -fno-tree-loop-distribute-patterns
+PAYLOAD_KIND := Image
+endif
 PAYLOAD_LIB_O := $(patsubst %,$(B)/payload/lib/%.o,$(PAYLOAD_LIB))
 
 $(B)/payload/%.o: guest/payload/%.c
@@ -405,14 +421,18 @@ $(B)/payload/%.o: guest/payload/%.S
 	$(call say,PAYLOAD,$<)
 	$(Q)mkdir -p $(@D) && $(CC) $(PAYLOAD_CFLAGS) -c -o $@ $<
 
-$(B)/payload/%.elf: $(B)/payload/%.o $(PAYLOAD_LIB_O) guest/payload/lib/payload.ld
+$(B)/payload/%.elf: $(B)/payload/%.o $(PAYLOAD_LIB_O) guest/payload/lib/$(ARCH)/payload.ld
 	$(call say,LD,$@)
-	$(Q)$(CC) $(PAYLOAD_CFLAGS) -Wl,-T,guest/payload/lib/payload.ld -Wl,--build-id=none \
+	$(Q)$(CC) $(PAYLOAD_CFLAGS) -Wl,-T,guest/payload/lib/$(ARCH)/payload.ld -Wl,--build-id=none \
 		-Wl,--no-warn-rwx-segments -o $@ $(filter %.o,$^)
+
+$(B)/payload/%.Image: $(B)/payload/%.elf
+	$(Q)$(OBJCOPY) -O binary $< $@
 
 -include $(patsubst %,$(B)/payload/%.d,$(PAYLOADS)) $(PAYLOAD_LIB_O:.o=.d)
 
-DIRECT := test_machine test_vsock
+# what these boot knows a PC's devices
+DIRECT := $(if $(filter x86,$(ARCH)),test_machine test_vsock)
 
 $(B)/tests/direct/%: $(B)/tests/direct/%.o $(B)/tests/direct/direct.o $(LIBS_VMM)
 	$(call say,LD,$@)
@@ -421,7 +441,7 @@ $(B)/tests/direct/%: $(B)/tests/direct/%.o $(B)/tests/direct/direct.o $(LIBS_VMM
 -include $(patsubst %,$(B)/tests/direct/%.d,$(DIRECT) direct)
 
 .PHONY: payloads direct direct-build
-payloads: $(patsubst %,$(B)/payload/%.elf,$(PAYLOADS))
+payloads: $(patsubst %,$(B)/payload/%.$(PAYLOAD_KIND),$(PAYLOADS))
 
 direct-build: payloads $(patsubst %,$(B)/tests/direct/%,$(DIRECT))
 
@@ -438,10 +458,11 @@ $(B)/.floors-ok: tests/check-floors $(wildcard base/*.[ch] proto/*.[ch] disk/*.[
 
 SOURCES = $(shell git ls-files -co --exclude-standard '*.c' '*.h')
 
-# what is of the other architecture; looked at where its headers are (make deps ARCH=...)
+# what is of the other architecture; lint-arch looks at it where its headers are (make deps ARCH=...)
 LINT_OTHER := vmm/$(if $(filter x86,$(ARCH)),arm64,x86)/%
+LINT_FLAGS := -std=gnu17 $(if $(CROSS),--target=$(ARCH_TUPLE)-gnu)
 
-.PHONY: fmt fmt-check lint
+.PHONY: fmt fmt-check lint lint-arch
 fmt:
 	$(Q)clang-format -i $(SOURCES)
 
@@ -451,12 +472,16 @@ fmt-check:
 lint: fmt-check $(PROTO_H) $(SYSCALL_NAMES)
 	$(Q)tests/check-floors
 	$(Q)cppcheck --quiet --std=c11 --inline-suppr --error-exitcode=1 --enable=warning,portability,performance \
-		--suppressions-list=tests/lint/cppcheck.suppress -I. -Ivmm/x86/host -D_GNU_SOURCE -D__x86_64__ base proto disk devices vmm control guest/init guest/agent
+		--suppressions-list=tests/lint/cppcheck.suppress -I. -Ivmm/$(ARCH)/host -D_GNU_SOURCE base proto disk devices vmm control guest/init guest/agent
 	$(Q)clang-tidy --quiet --warnings-as-errors='*' \
-		$(filter-out tests/% guest/% clients/% $(LINT_OTHER),$(filter %.c,$(SOURCES))) -- -std=gnu17 $(CPPFLAGS) 2>tests/lint/.log || \
+		$(filter-out tests/% guest/% clients/% $(LINT_OTHER),$(filter %.c,$(SOURCES))) -- $(LINT_FLAGS) $(CPPFLAGS) 2>tests/lint/.log || \
 		{ cat tests/lint/.log; exit 1; }
 	$(Q)rm -f tests/lint/.log
 	$(Q)shellcheck -x -e SC2187 $$(git ls-files -co --exclude-standard tests clients .ci | xargs grep -lE '^#!.*(ba)?sh' )
+
+lint-arch: $(PROTO_H)
+	$(Q)clang-tidy --quiet --warnings-as-errors='*' $(wildcard vmm/$(ARCH)/*.c) -- $(LINT_FLAGS) $(CPPFLAGS) 2>$(B)/lint.log || \
+		{ cat $(B)/lint.log; exit 1; }
 
 .PHONY: check
 check:
@@ -468,7 +493,7 @@ demo:
 
 # ---- benchmarks -----------------------------------------------------------------------------------
 
-BENCH := $(B)/bench/init $(B)/bench/first_line $(B)/bench/disk_bench
+BENCH := $(B)/bench/init $(B)/bench/first_line $(if $(CROSS),,$(B)/bench/disk_bench)
 
 # the host's side of a disk, without a guest
 $(B)/bench/disk_bench: $(B)/tests/bench/disk_bench.o $(LIBS_DISK)
@@ -481,10 +506,10 @@ $(B)/bench/%: tests/bench/%.c | $(LINUX_INCLUDE)/.ok
 	$(Q)mkdir -p $(@D) && $(MUSL_CC) $(GUEST_CFLAGS) -static -s -o $@ $<
 
 .PHONY: bench bench-build
-bench-build: all $(BENCH) $(patsubst %,$(B)/payload/%.elf,blk button hello)
+bench-build: all $(BENCH) payloads
 
 bench: bench-build
-	$(Q)tests/bench/bench
+	$(Q)tests/bench/bench --arch $(ARCH:x86=x86_64)
 
 # ---- guest tests ----------------------------------------------------------------------------------
 
@@ -516,12 +541,13 @@ DEPS_BUILD := gcc make pkg-config musl-tools liburing-dev zlib1g-dev libzstd-dev
 DEPS_CROSS := gcc-$(subst _,-,$(firstword $(subst -, ,$(ARCH_TUPLE))))-linux-gnu libfdt1:$(ARCH_DEB) \
 	$(patsubst %,%:$(ARCH_DEB),musl-dev liburing-dev zlib1g-dev libzstd-dev liblz4-dev liblzma-dev libprotobuf-c-dev)
 DEPS_TEST  := libcmocka-dev clang libclang-rt-14-dev clang-format clang-tidy cppcheck shellcheck mandoc \
-	acpica-tools device-tree-compiler qemu-utils nftables passt cpio python3 python3-protobuf e2fsprogs busybox-static iproute2 nftables passt \
+	acpica-tools device-tree-compiler dt-schema qemu-utils nftables passt cpio python3 python3-protobuf e2fsprogs busybox-static iproute2 nftables passt \
 	golang-go protoc-gen-go golang-github-containerd-ttrpc-dev golang-google-protobuf-dev
 
 .PHONY: deps deps-build
 deps:
 	$(Q)tests/install-packages $(DEPS_BUILD) $(DEPS_TEST) $(if $(CROSS),$(DEPS_CROSS) qemu-user libcmocka-dev:$(ARCH_DEB))
+	$(if $(CROSS),$(Q)$(MAKE) --no-print-directory ARCH=$(ARCH) $(LIBFDT_A))
 
 deps-build:
 	$(Q)tests/install-packages $(DEPS_BUILD) $(if $(CROSS),$(DEPS_CROSS))

@@ -6,7 +6,7 @@
  * Command line: blk=PATTERN[+PATTERN...],MILLISECONDS tsc=KHZ
  * PATTERN is one of the table below. Prints "io NAME OPERATIONS NANOSECONDS" for each, then "done".
  */
-#include "lib/payload.h"
+#include "lib/x86/x86.h"
 
 #define VIRTIO_MAGIC 0x74726976
 #define ID_BLOCK     2

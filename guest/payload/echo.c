@@ -6,11 +6,6 @@
  */
 #include "lib/payload.h"
 
-#define COM1	   0x3f8
-#define COM1_LSR   (COM1 + 5)
-#define LSR_DR	   0x01
-#define LSR_BI	   0x10
-#define LSR_THRE   0x20
 #define HOLD_READS 50000
 #define LINE_MAX   64
 #define FIFO_BYTES 16
@@ -46,9 +41,9 @@ static void flood(const char *count)
 		for (int d = FLOOD_DIGITS - 1; d >= 0; d--, v /= 10)
 			text[d] = (char)('0' + v % 10);
 		for (unsigned at = 0; at < FLOOD_LINE; at += FIFO_BYTES) {
-			while (!(inb(COM1_LSR) & LSR_THRE))
+			while (!(uart_read(UART_LSR) & UART_LSR_THRE))
 				;
-			outsb(COM1, text + at, FIFO_BYTES);
+			uart_write_all(text + at, FIFO_BYTES);
 		}
 	}
 	print("flooded\n");
@@ -59,12 +54,12 @@ static void command(const char *line)
 	if (is(line, "off"))
 		power_off();
 	if (is(line, "panic"))
-		outb(0x505, 1);
+		tell_panic();
 	if (is(line, "flood"))
 		flood(line + 5);
 	if (is(line, "hold")) {
 		for (unsigned i = 0; i < HOLD_READS; i++)
-			inb(COM1_LSR);
+			uart_read(UART_LSR);
 		print("held\n");
 	}
 }
@@ -74,18 +69,18 @@ static bool broken;
 
 static uint8_t status(void)
 {
-	uint8_t lsr = inb(COM1_LSR);
+	uint8_t lsr = uart_read(UART_LSR);
 
-	broken |= (lsr & LSR_BI) != 0;
+	broken |= (lsr & UART_LSR_BI) != 0;
 	return lsr;
 }
 
 static void say(const char *text)
 {
 	for (; *text; text++) {
-		while (!(status() & LSR_THRE))
+		while (!(status() & UART_LSR_THRE))
 			;
-		outb(COM1, (uint8_t)*text);
+		uart_write(UART_DATA, (uint8_t)*text);
 	}
 }
 
@@ -98,9 +93,9 @@ void payload_main(void)
 	for (;;) {
 		char c[2] = "";
 
-		if (!(status() & LSR_DR))
+		if (!(status() & UART_LSR_DR))
 			continue;
-		c[0] = (char)inb(COM1);
+		c[0] = (char)uart_read(UART_DATA);
 		if (broken) {
 			broken = false;
 			say("<break>");

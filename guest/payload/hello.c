@@ -9,5 +9,5 @@ void payload_main(void)
 	print("cmdline: ");
 	print(payload_cmdline());
 	print("\n");
-	outsb(0x3f8, text, sizeof(text) - 1);
+	uart_write_all(text, sizeof(text) - 1);
 }

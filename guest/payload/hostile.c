@@ -2,7 +2,7 @@
  * Nonsense to every port and every device register: any value, any size, any offset. Spared are the
  * registers by which a guest ends the machine, and the interrupt controllers, which are KVM's.
  */
-#include "lib/pci.h"
+#include "lib/x86/pci.h"
 
 #define PORTS	    0x1000
 #define ACCESSES    6000 /* to each range of memory-mapped registers */

@@ -1,12 +1,9 @@
 /* Reports a panic as Linux' pvpanic driver does, says its last words, and waits for its end. */
 #include "lib/payload.h"
 
-#define PVPANIC	 0x505
-#define PANICKED 1
-
 void payload_main(void)
 {
-	outb(PVPANIC, PANICKED);
+	tell_panic();
 	print("last words\n");
 	for (;;)
 		;

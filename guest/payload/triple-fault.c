@@ -1,5 +1,5 @@
 /* Faults with no way to handle the fault. */
-#include "lib/payload.h"
+#include "lib/x86/x86.h"
 
 void payload_kernel(void)
 {

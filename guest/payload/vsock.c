@@ -6,7 +6,7 @@
  * 0, 1, 2, ... without end, 1 powers off. Any other port is refused. At the start it connects to
  * port 7777 of the host and says "ready"; "no host" is printed where nobody listens.
  */
-#include "lib/payload.h"
+#include "lib/x86/x86.h"
 
 #define MMIO_FIRST  0xe8000000
 #define MMIO_STEP   0x1000

@@ -2,6 +2,7 @@
 """Runs one measurement on a host with KVM (the lab, or this machine) and prints lines "KEY VALUE".
 
 usage: measure.py boot NAME=VMM:KERNEL...   nanoseconds from fork to the first line of init, files cached
+       measure.py wall ROUNDS NAME=VMM:KERNEL...   the same ROUNDS times each, in turn
        measure.py memory VMM KERNEL         bytes of PSS beside guest memory, idle, one CPU, one disk
        measure.py io PATTERNS SECONDS ROUNDS KERNEL VMM:KERNEL...   operations a second of each in turn
        measure.py payload PATTERNS SECONDS ROUNDS VMM:IMAGE...   the same of a payload in user mode; IMAGE is raw,
@@ -46,17 +47,32 @@ def make_disk(folder, mib=256):
     return path
 
 
+def to_first_line(initrd, subject):
+    """The subject's name and the nanoseconds that it takes once."""
+    name, what = subject.split("=")
+    vmm, kernel = what.split(":")
+    command = getattr(vmms, vmm)(kernel, initrd, "bench=off", MEMORY_MIB)
+    out = subprocess.run(["build/bench/first_line", "bench-init: first line", "120", *command],
+                         stdout=subprocess.PIPE, check=True)
+    return name, int(out.stdout)
+
+
 def boot(folder, *subjects):
     """Twice each: the first brings program and kernel into the page cache."""
     initrd = make_initrd(folder)
     for subject in subjects:
-        name, what = subject.split("=")
-        vmm, kernel = what.split(":")
-        command = getattr(vmms, vmm)(kernel, initrd, "bench=off", MEMORY_MIB)
-        for _ in range(2):
-            out = subprocess.run(["build/bench/first_line", "bench-init: first line", "120", *command],
-                                 stdout=subprocess.PIPE, check=True)
-        print("boot_" + name, int(out.stdout), flush=True)
+        to_first_line(initrd, subject)
+        print("boot_{} {}".format(*to_first_line(initrd, subject)), flush=True)
+
+
+def wall(folder, rounds, *subjects):
+    """A round that does not count brings all into the page cache."""
+    initrd = make_initrd(folder)
+    for n in range(int(rounds) + 1):
+        for subject in subjects:
+            name, spent_ns = to_first_line(initrd, subject)
+            if n:
+                print("wall_" + name, spent_ns, flush=True)
 
 
 def pss_beside_guest(pid, guest_bytes):
@@ -211,5 +227,5 @@ def cpu(folder, kernel):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/var/tmp")) as work:
-        {"boot": boot, "memory": memory, "io": io, "payload": payload, "vsock": vsock, "net": net, "start": start,
+        {"boot": boot, "wall": wall, "memory": memory, "io": io, "payload": payload, "vsock": vsock, "net": net, "start": start,
          "cpu": cpu}[sys.argv[1]](work, *sys.argv[2:])

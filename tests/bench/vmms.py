@@ -73,6 +73,17 @@ def kvmtool_net(kernel, root, init, tap):
     return command + ["-d", f"{root},ro", "-n", f"mode=tap,tapif={tap},guest_mac={MAC}"]
 
 
+def qemu_virt(kernel, initrd, words, memory_mib, disk=None, cpus=1):
+    """QEMU's machine on 64-bit Arm, with nothing that it does not need."""
+    command = ["qemu-system-aarch64", "-M", "virt,gic-version=host", "-accel", "kvm", "-cpu", "host", "-m", str(memory_mib),
+               "-smp", str(cpus), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+               "-serial", "stdio", "-kernel", kernel, "-initrd", initrd, "-append", f"console=ttyAMA0 quiet panic=-1 {words}"]
+    if disk:
+        command += ["-object", "iothread,id=io", "-drive", f"id=d,file={disk},format=raw,if=none,aio=io_uring,cache=none",
+                    "-device", "virtio-blk-pci,drive=d,iothread=io"]
+    return command
+
+
 def qemu_microvm_acpi(*args, **kwargs):
     return qemu_microvm(*args, acpi=True, **kwargs)
 

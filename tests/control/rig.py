@@ -25,6 +25,16 @@ class Skip(Exception):
     pass
 
 
+def payload_file(name):
+    """Of guest/payload/, in the form that this machine's kernels have."""
+    return B / "payload" / f"{name}.{'Image' if os.uname().machine == 'aarch64' else 'elf'}"
+
+
+def need_triple_fault():
+    if not payload_file("triple-fault").exists():
+        raise Skip("a triple fault is an x86 processor's")
+
+
 def have_kvm():
     return os.access("/dev/kvm", os.R_OK | os.W_OK)
 
@@ -137,7 +147,7 @@ class Server:
 
     def spec(self, payload="button", **fields):
         """Fields of a StartVm that boots a payload."""
-        vm = dict(kernel=str(B / "payload" / f"{payload}.elf"), rootfs=self.rootfs, no_initramfs=True)
+        vm = dict(kernel=str(payload_file(payload)), rootfs=self.rootfs, no_initramfs=True)
         vm.update(fields.pop("vm", {}))
         return dict(vm=vm, memory_bytes=64 << 20, **fields)
 

@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 
-from rig import B, METHODS, Skip, as_user, expect_rpc_error, lodge, need_kvm, until
+from rig import B, METHODS, Skip, as_user, expect_rpc_error, lodge, need_kvm, payload_file, until
 
 KINDS = ["vmm", "serve"]
 
@@ -25,8 +25,7 @@ def with_rights(server, *more):
     server.end()
     server.args = [*RIGHTS, *more]
     os.chmod(server.dir, 0o755)
-    for path in (B / "payload").glob("*.elf"):
-        shutil.copy(path, server.dir / path.name)
+    shutil.copy(payload_file("button"), server.dir)
     server.begin()
     assert served(server)
 
@@ -117,7 +116,7 @@ def test_connections_of_one_user_are_bounded(server):
 
 
 def spec(server, **fields):
-    return server.spec(vm={"kernel": str(server.dir / "button.elf"), **fields.pop("vm", {})}, **fields)
+    return server.spec(vm={"kernel": str(server.dir / payload_file("button").name), **fields.pop("vm", {})}, **fields)
 
 
 def start_as(server, ids, **fields):

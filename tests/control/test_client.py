@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-from rig import B, ID, DEADLINE_S, TOP, Skip, alive, lodge, need_kvm, until
+from rig import B, ID, DEADLINE_S, TOP, Skip, alive, lodge, need_kvm, payload_file, until
 from terminal import Terminal
 
 KINDS = ["serve"]
@@ -41,7 +41,7 @@ def cli(socket, *args, status=0, **more):
 
 
 def start(server, name, payload="button", *more, **kwargs):
-    cli(server.socket, "start", name, "--kernel", B / "payload" / f"{payload}.elf", "--root",
+    cli(server.socket, "start", name, "--kernel", payload_file(payload), "--root",
         f"path={server.rootfs},format=raw,ro=on", "--initramfs", "none", "--memory", "64M", *more, **kwargs)
     with server.client() as c:
         info = c.GetVmInfo(name=name).vm_info
@@ -85,7 +85,7 @@ def test_started_twice_is_one(server):
 def test_relative_paths_and_all_options_reach_the_server(server):
     need_kvm()
     server.disk("data.img")
-    cli(server.socket, "start", "a b", "--kernel", os.path.relpath(B / "payload/button.elf", server.dir), "--root",
+    cli(server.socket, "start", "a b", "--kernel", os.path.relpath(payload_file("button"), server.dir), "--root",
         "path=root.img,format=raw", "--disk", "path=data.img,format=raw,ro=on,serial=S1", "--initramfs", "none",
         "--memory=64M", "--cpus=2", cwd=server.dir)
     info = json.loads(cli(server.socket, "info", "a b", "--json"))
@@ -340,7 +340,7 @@ def test_completion_of_names(server):
         assert complete(server, *words) == ["web"], words
     assert complete(server, "info", "--socket", "/absent", "w") == [""]
     assert "vdb" in complete(server, "resize", "web", "v")
-    assert str(B / "payload/button.elf") in complete(server, "start", "a", "--kernel", str(B / "payload/but"))
+    assert str(payload_file("button")) in complete(server, "start", "a", "--kernel", str(B / "payload/but"))
 
 
 def test_every_option_is_completed_and_explained(server):

@@ -3,7 +3,7 @@
 import os
 import signal
 
-from rig import expect_rpc_error, need_kvm, until
+from rig import expect_rpc_error, need_kvm, payload_file, until
 
 KINDS = ["serve"]
 STARTING, RUNNING, STOPPING, GONE = 1, 2, 3, 0
@@ -23,8 +23,10 @@ def watch(client, **fields):
 
 def test_each_end_is_told(server):
     need_kvm()
-    for payload, end, status, text in (("hello", POWEROFF, 0, "powered off"), ("reset", REBOOT, 3, "reboot"),
-                                       ("panic", PANIC, 4, "panicked"), ("triple-fault", CRASH, 5, "triple fault")):
+    ends = [("hello", POWEROFF, 0, "powered off"), ("reset", REBOOT, 3, "reboot"), ("panic", PANIC, 4, "panicked")]
+    if payload_file("triple-fault").exists():  # an x86 processor's
+        ends.append(("triple-fault", CRASH, 5, "triple fault"))
+    for payload, end, status, text in ends:
         with server.client() as c, server.client() as d:
             events, _ = watch(c)
             reply = d.StartVm(name=payload, **server.spec(payload))

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 
-from rig import B, TOP, DEADLINE_S, Skip, alive, need_kvm, until
+from rig import TOP, DEADLINE_S, Skip, alive, need_kvm, payload_file, until
 
 KINDS = ["serve"]
 BUILD_S = 500
@@ -33,7 +33,7 @@ def program():
 def begin(server, name, *options, payload="button"):
     pipe = subprocess.PIPE
     return subprocess.Popen([program(), "-socket", server.socket, "-no-initramfs", *options, name,
-                             B / "payload" / f"{payload}.elf", server.rootfs], stdout=pipe, stderr=pipe, text=True)
+                             payload_file(payload), server.rootfs], stdout=pipe, stderr=pipe, text=True)
 
 
 def test_start_and_stop(server):

@@ -9,7 +9,7 @@ import stat
 import struct
 import subprocess
 
-from rig import B, ID, SANITIZED, Server, Skip, need_kvm, until
+from rig import B, ID, SANITIZED, Server, Skip, need_kvm, payload_file, until
 
 KINDS = ["vmm"]
 FAILED = 3
@@ -92,16 +92,19 @@ def test_images_are_not_made_by_a_vm(server):
 
 def test_a_start_that_failed_late_is_the_last(server):
     need_kvm()
-    elf = bytearray(open(B / "payload" / "spin.elf", "rb").read())
-    phoff, = struct.unpack_from("<Q", elf, 32)
-    for i in range(struct.unpack_from("<H", elf, 56)[0]):  # loads where no memory is
-        struct.pack_into("<Q", elf, phoff + 56 * i + 24, 1 << 46)
-    bad = server.dir / "bad.elf"
-    bad.write_bytes(elf)
+    kernel = bytearray(payload_file("spin").read_bytes())
+    if kernel[:4] == b"\x7fELF":
+        phoff, = struct.unpack_from("<Q", kernel, 32)
+        for i in range(struct.unpack_from("<H", kernel, 56)[0]):  # loads where no memory is
+            struct.pack_into("<Q", kernel, phoff + 56 * i + 24, 1 << 46)
+    else:  # an Image that takes all of it
+        struct.pack_into("<Q", kernel, 16, 512 << 20)
+    bad = server.dir / "bad"
+    bad.write_bytes(kernel)
     with server.client() as c:
         spec = server.spec("spin")
         late = c.StartVm(name="a", **{**spec, "vm": {**spec["vm"], "kernel": str(bad)}})
-        assert not late.success and "bad.elf" in late.failure_reason, late
+        assert not late.success and str(bad) in late.failure_reason, late
         again = c.StartVm(name="a", **spec)
         if "locked itself in" not in again.failure_reason:
             assert again.success, again  # it was seen before anything was locked in
@@ -113,7 +116,7 @@ def test_a_start_that_failed_late_is_the_last(server):
 def running(*options):
     """`lodge run` of a payload that runs until it is ended, and its threads by name."""
     disk = ["--disk", f"path={running.disk},format=raw"]
-    vm = subprocess.Popen([B / "lodge", "run", "--kernel", B / "payload" / "spin.elf", "--initramfs", "none",
+    vm = subprocess.Popen([B / "lodge", "run", "--kernel", payload_file("spin"), "--initramfs", "none",
                            "--memory", "64M", *disk, *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE)
     assert b"spinning" in vm.stdout.readline()
@@ -259,7 +262,7 @@ def test_an_ordinary_user_is_locked_in_as_well(server):
         raise Skip("needs root, to be someone else")
     os.chmod(server.dir, 0o755)
     os.chown(server.rootfs, USER, USER)
-    vm = subprocess.Popen([*open_to_user(server, USER), B / "lodge", "run", "--kernel", B / "payload" / "spin.elf",
+    vm = subprocess.Popen([*open_to_user(server, USER), B / "lodge", "run", "--kernel", payload_file("spin"),
                            "--initramfs", "none", "--memory", "64M", "--disk", f"path={server.rootfs},format=raw"],
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:

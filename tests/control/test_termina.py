@@ -4,7 +4,7 @@ import shutil
 import signal
 import threading
 
-from rig import B, until
+from rig import payload_file, until
 
 from test_network import Alone
 from test_start import refused
@@ -25,7 +25,7 @@ class Termina(Alone):
         folder = self.components / "cros-termina" / version
         folder.mkdir(parents=True)
         if kernel:
-            shutil.copy(B / "payload" / "spin.elf", folder / "vm_kernel")
+            shutil.copy(payload_file("spin"), folder / "vm_kernel")
         if rootfs is not None:
             (folder / "vm_rootfs.img").write_bytes(bytes(1080) + rootfs + bytes(131072 - 1080 - len(rootfs)))
         return folder
@@ -45,7 +45,7 @@ def test_without_a_component(server):
     refused(server, f"no component is installed in {server.components}/cros-termina; install one: `lodge component install", **ask)
     folder = server.component("3.0", kernel=False)
     refused(server, f"{folder} is incomplete: it has no vm_kernel; remove it, or install one: `lodge component", **ask)
-    shutil.copy(B / "payload" / "spin.elf", folder / "vm_kernel")
+    shutil.copy(payload_file("spin"), folder / "vm_kernel")
     (folder / "vm_rootfs.img").write_bytes(bytes(4096))
     refused(server, f"{folder}/vm_rootfs.img has no file system", **ask)
     server.component("12")

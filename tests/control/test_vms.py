@@ -3,7 +3,7 @@
 import os
 import time
 
-from rig import SANITIZED, alive, expect_rpc_error, need_kvm, until
+from rig import SANITIZED, alive, expect_rpc_error, need_kvm, need_triple_fault, until
 
 KINDS = ["vmm"]
 
@@ -50,6 +50,7 @@ def test_panic(server):
 
 def test_triple_fault(server):
     need_kvm()
+    need_triple_fault()
     ended(server, "triple-fault", 4, 5, "triple fault")
 
 

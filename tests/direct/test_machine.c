@@ -102,8 +102,7 @@ static void test_reset_by_keyboard_controller(void **state)
 	struct direct d;
 	(void)state;
 
-	direct_init(&d, "reset");
-	d.config.cmdline = strdup("i8042");
+	direct_init(&d, "i8042");
 	direct_run(&d);
 	assert_int_equal(d.event, MACHINE_REBOOT);
 	direct_fini(&d);

@@ -75,10 +75,6 @@ def only(machine, reason, **variants):
     return mark
 
 
-# A distribution's system that is to be told of the power button, or to tell of its panic.
-NEEDS_ACPI = "Debian's cloud kernel knows the power key and pvpanic through ACPI alone"
-
-
 def by_machine(**values):
     """That of the values which is this machine's: x86_64=..., aarch64=..."""
     return values[MACHINE]
@@ -353,7 +349,8 @@ class Context:
 
     def kernel(self, equipped=False):
         """--kernel of a distribution and the --initrd with our init. `equipped`: the kernel must know the power key
-        and pvpanic, which Debian's cloud kernel does through ACPI alone; so on Arm it is the tiny one."""
+        and pvpanic. Debian's cloud kernel for Arm has a driver for the one with ACPI alone, for the other none: there
+        it is the tiny one."""
         if equipped and MACHINE == "aarch64":
             return ["--kernel", os.path.join(environment("LODGE_GUEST_TINY"), "Image"),
                     "--initrd", self.artefacts.initrd(modules=False)]

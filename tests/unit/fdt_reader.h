@@ -1,6 +1,6 @@
 /*
- * Reads a device tree in tests: properties by libfdt, and the whole by dtc, which must have nothing
- * to remark.
+ * Reads a device tree in tests: properties by libfdt, and the whole by dtc and dt-validate, which
+ * must have nothing to remark.
  */
 #ifndef TESTS_UNIT_FDT_READER_H
 #define TESTS_UNIT_FDT_READER_H
@@ -62,27 +62,39 @@ static inline void assert_cells(const char *path, const char *name, const uint32
 	assert_cells(path, name, (const uint32_t[]){__VA_ARGS__}, \
 		     sizeof((const uint32_t[]){__VA_ARGS__}) / 4)
 
-/* Skips where there is no dtc. */
-static inline void assert_dtc_is_content(size_t len)
+/* Neither the command, with FILE for the tree's, nor its status may have anything to remark. */
+static inline void assert_content(const char *program, const char *arguments, const char *file)
 {
-	char file[] = "/tmp/test_fdt.XXXXXX", command[256], said[256] = "";
-	int fd = mkstemp(file);
+	char command[256], said[1024] = "";
 	FILE *p;
+
+	snprintf(command, sizeof(command), "command -v %s >/dev/null", program);
+	if (system(command)) {
+		unlink(file);
+		print_message("SKIP %s is not installed\n", program);
+		skip();
+	}
+	snprintf(command, sizeof(command), "%s %s %s 2>&1", program, arguments, file);
+	p = popen(command, "r");
+	assert_non_null(p);
+	said[fread(said, 1, sizeof(said) - 1, p)] = '\0';
+	if (pclose(p) || *said) {
+		unlink(file);
+		fail_msg("%s: %s", program, said);
+	}
+}
+
+/* dtc, and dt-validate by the schemas that come with it; skips where there is none. */
+static inline void assert_judges_are_content(size_t len)
+{
+	char file[] = "/tmp/test_fdt.XXXXXX.dtb"; /* dt-validate goes by the name */
+	int fd = mkstemps(file, 4);
 
 	assert_true(fd >= 0);
 	assert_int_equal(write(fd, tree, len), len);
 	close(fd);
-	if (system("command -v dtc >/dev/null")) {
-		unlink(file);
-		print_message("dtc is not installed\n");
-		skip();
-	}
-	snprintf(command, sizeof(command), "dtc -I dtb -O dts -o /dev/null %s 2>&1", file);
-	p = popen(command, "r");
-	assert_non_null(p);
-	said[fread(said, 1, sizeof(said) - 1, p)] = '\0';
-	if (pclose(p) || *said)
-		fail_msg("dtc: %s", said);
+	assert_content("dtc", "-I dtb -O dts -o /dev/null", file);
+	assert_content("dt-validate", "", file);
 	unlink(file);
 }
 

@@ -56,7 +56,7 @@ static void tree_describes_a_machine_with_pci(void **state)
 	build(&boot);
 	assert_text("/chosen", "bootargs", "some words");
 	assert_text("/chosen", "stdout-path", "/serial@9000000");
-	CELLS("/chosen", "linux,initrd-end", 0, 0x43f01234);
+	CELLS("/chosen", "linux,initrd-end", 0x43f01234);
 	CELLS("/memory@40000000", "reg", 0, 0x40000000, 1, 0x40000000);
 	assert_text("/psci", "method", "hvc");
 	/* 16 CPUs to a cluster: MPIDR */
@@ -100,24 +100,38 @@ static void tree_describes_virtio_mmio_and_gicv2(void **state)
 	assert_false(has_node("/virtio@a002000"));
 }
 
-static void dtc_has_no_remark(void **state)
+static void initrd_lies_above_4_gib(void **state)
+{
+	struct arch_boot boot = a_boot(1, 3);
+
+	(void)state;
+	boot.initrd = 0xfffff000;
+	boot.initrd_bytes = 0x1001;
+	build(&boot);
+	CELLS("/chosen", "linux,initrd-start", 0, 0xfffff000);
+	CELLS("/chosen", "linux,initrd-end", 1, 1);
+}
+
+static void judges_have_no_remark(void **state)
 {
 	struct arch_boot boot = a_boot(4, 3);
 
 	(void)state;
 	boot.pci = &pci;
 	boot.nmmio = 2;
-	assert_dtc_is_content(build(&boot));
+	boot.initrd = 0x43f00000;
+	boot.initrd_bytes = 0x1234;
+	assert_judges_are_content(build(&boot));
 }
 
-static void dtc_has_no_remark_about_gicv2(void **state)
+static void judges_have_no_remark_about_gicv2(void **state)
 {
 	struct arch_boot boot = a_boot(2, 2);
 
 	(void)state;
 	boot.nmmio = 2;
 	boot.pci = &pci;
-	assert_dtc_is_content(build(&boot));
+	assert_judges_are_content(build(&boot));
 }
 
 static void largest_machine_fits(void **state)
@@ -217,8 +231,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(tree_describes_a_machine_with_pci),
 	    cmocka_unit_test(tree_describes_virtio_mmio_and_gicv2),
-	    cmocka_unit_test(dtc_has_no_remark),
-	    cmocka_unit_test(dtc_has_no_remark_about_gicv2),
+	    cmocka_unit_test(initrd_lies_above_4_gib),
+	    cmocka_unit_test(judges_have_no_remark),
+	    cmocka_unit_test(judges_have_no_remark_about_gicv2),
 	    cmocka_unit_test(largest_machine_fits),
 	    cmocka_unit_test(map_has_no_overlaps),
 	    cmocka_unit_test(boot_data_lies_apart),

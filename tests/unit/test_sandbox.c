@@ -3,13 +3,13 @@
 #include "control/command.h"
 #include "control/sandbox/priv.h"
 
+#include <arch_host.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
 
 #include <cmocka.h>
 #include <errno.h>
-#include <linux/audit.h>
 #include <linux/if_tun.h>
 #include <linux/kvm.h>
 #include <linux/seccomp.h>
@@ -29,12 +29,6 @@
 #define PID	     4711
 #define DIR_FD	     9
 #define THREAD_FLAGS 0x3d0f00
-
-#ifdef __x86_64__
-#define ARCH AUDIT_ARCH_X86_64
-#else
-#define ARCH AUDIT_ARCH_AARCH64
-#endif
 
 static const struct sandbox_dirs kept = {.fd = {DIR_FD}, .n = 1}, no_dirs;
 
@@ -91,7 +85,7 @@ static void compile(struct program *p, enum thread_role role)
 
 static uint32_t ask(enum thread_role role, long nr, uint64_t a0, uint64_t a1, uint64_t a2)
 {
-	struct seccomp_data data = {.nr = (int)nr, .arch = ARCH, .args = {a0, a1, a2}};
+	struct seccomp_data data = {.nr = (int)nr, .arch = HOST_AUDIT_ARCH, .args = {a0, a1, a2}};
 	struct program p;
 
 	compile(&p, role);
@@ -139,7 +133,7 @@ static void test_programs_are_the_table(void **state)
 
 		compile(&p, role);
 		for (int nr = 0; nr < 600; nr++) {
-			struct seccomp_data data = {.nr = nr, .arch = ARCH};
+			struct seccomp_data data = {.nr = nr, .arch = HOST_AUDIT_ARCH};
 			bool listed = false, any = false;
 			uint32_t action = run(p.code, p.len, &data);
 
@@ -315,7 +309,8 @@ static void test_clone3_is_unknown(void **state)
 
 static void test_no_folder_nothing_to_remove(void **state)
 {
-	struct seccomp_data data = {.nr = __NR_unlinkat, .arch = ARCH, .args = {UINT32_MAX}};
+	struct seccomp_data data = {
+	    .nr = __NR_unlinkat, .arch = HOST_AUDIT_ARCH, .args = {UINT32_MAX}};
 	size_t n;
 	const struct sandbox_rule *rules = sandbox_rules(&n);
 	struct program p;

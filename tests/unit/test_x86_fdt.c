@@ -51,8 +51,8 @@ static void tree_describes_the_machine(void **state)
 	boot.initrd_bytes = 0x1234;
 	build(&boot, UINT64_C(4) << 30);
 	assert_text("/chosen", "bootargs", "some words");
-	CELLS("/chosen", "linux,initrd-start", 0, 0x3f00000);
-	CELLS("/chosen", "linux,initrd-end", 0, 0x3f01234);
+	CELLS("/chosen", "linux,initrd-start", 0x3f00000);
+	CELLS("/chosen", "linux,initrd-end", 0x3f01234);
 	CELLS("/memory@0", "reg", 0, 0, 0, 0xc0000000);
 	CELLS("/memory@100000000", "reg", 1, 0, 0, 0x40000000);
 	CELLS("/cpus/cpu@1", "reg", 1);
@@ -71,12 +71,12 @@ static void tree_describes_the_machine(void **state)
 	}
 }
 
-static void dtc_has_no_remark(void **state)
+static void judges_have_no_remark(void **state)
 {
 	struct arch_boot boot = a_boot(4, 3);
 
 	(void)state;
-	assert_dtc_is_content(build(&boot, UINT64_C(4) << 30));
+	assert_judges_are_content(build(&boot, UINT64_C(4) << 30));
 }
 
 static void largest_machine_fits(void **state)
@@ -132,7 +132,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(tree_describes_the_machine),
-	    cmocka_unit_test(dtc_has_no_remark),
+	    cmocka_unit_test(judges_have_no_remark),
 	    cmocka_unit_test(largest_machine_fits),
 	    cmocka_unit_test(kernel_finds_it_in_its_setup_data),
 	    cmocka_unit_test(pci_is_refused),

@@ -24,7 +24,7 @@
 
 const char arch_kvm_cure[] =
     "this kernel was not started at EL2, or is built without KVM: firmware, or the hypervisor "
-    "that this system runs in, has to start it there; `lodge disk` and calls to other hosts work";
+    "that this system runs in, has to start it there; `lodge disk` works without";
 
 static const struct kvm_need needs[] = {
     {KVM_CAP_ONE_REG, "KVM_CAP_ONE_REG"},
@@ -67,9 +67,6 @@ int arch_vm_new(const struct kvm *kvm, const struct machine_config *config, stru
 	struct arch_vm *vm;
 	int res;
 
-	if (config->cpus > kvm_vcpus_max(kvm))
-		return err_set(err, EINVAL, "%u CPUs are more than KVM gives one machine (%u)",
-			       config->cpus, kvm_vcpus_max(kvm));
 	if (ioctl(kvm->vm_fd, KVM_ARM_PREFERRED_TARGET, &init))
 		return err_sys(err, errno, "KVM does not know this host's processors");
 	vm = calloc(1, sizeof(*vm));
@@ -82,7 +79,13 @@ int arch_vm_new(const struct kvm *kvm, const struct machine_config *config, stru
 	vm->sve = kvm_cap(kvm, KVM_CAP_ARM_SVE);
 	vm->pauth =
 	    kvm_cap(kvm, KVM_CAP_ARM_PTRAUTH_ADDRESS) && kvm_cap(kvm, KVM_CAP_ARM_PTRAUTH_GENERIC);
+	/* The GIC first: where it is what limits the CPUs, it says so. */
 	res = arm64_gic_new(kvm, config, &vm->gic, err);
+	if (!res && config->cpus > kvm_vcpus_max(kvm)) {
+		res = err_set(err, EINVAL, "%u CPUs are more than KVM gives one machine (%u)",
+			      config->cpus, kvm_vcpus_max(kvm));
+		arm64_gic_free(&vm->gic);
+	}
 	if (res) {
 		free(vm);
 		return res;
@@ -115,7 +118,7 @@ int arch_vm_check_memory(struct arch_vm *vm, uint64_t ram_bytes, struct err *err
 
 int arch_vm_vcpus_made(struct arch_vm *vm, struct err *err)
 {
-	return arm64_gic_start(&vm->gic, vm->ncpus, err);
+	return arm64_gic_start(&vm->gic, err);
 }
 
 static int start_pmu(int vcpu_fd, unsigned index, struct err *err)

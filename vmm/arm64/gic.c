@@ -114,12 +114,11 @@ void arm64_gic_free(struct arm64_gic *gic)
 	gic->fd = gic->its_fd = -1;
 }
 
-int arm64_gic_start(const struct arm64_gic *gic, unsigned ncpus, struct err *err)
+int arm64_gic_start(const struct arm64_gic *gic, struct err *err)
 {
-	int res;
+	int res =
+	    device_set(gic->fd, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT, NULL, err);
 
-	(void)ncpus;
-	res = device_set(gic->fd, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT, NULL, err);
 	if (!res && gic->its)
 		res = device_set(gic->its_fd, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT,
 				 NULL, err);

@@ -14,9 +14,8 @@
  *   0x4000_0000   RAM: the kernel first, 2 MiB for the device tree, the initramfs last
  *   behind it     PCI's 64-bit BARs
  *
- * Wired interrupts (GSI = shared
- * peripheral interrupt of the GIC, its number less 32): 1 serial port, 2 power key, 4 to 7 PCI,
- * virtio-mmio from 16 up.
+ * Wired interrupts (GSI = shared peripheral interrupt of the GIC, its number less 32): 1 serial
+ * port, 2 power key, 4 to 7 PCI, virtio-mmio from 16 up.
  */
 #ifndef VMM_ARM64_LAYOUT_H
 #define VMM_ARM64_LAYOUT_H

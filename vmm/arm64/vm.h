@@ -41,6 +41,6 @@ int arm64_gic_new(const struct kvm *kvm, const struct machine_config *config,
 void arm64_gic_free(struct arm64_gic *gic);
 
 /* All vCPUs exist. */
-int arm64_gic_start(const struct arm64_gic *gic, unsigned ncpus, struct err *err);
+int arm64_gic_start(const struct arm64_gic *gic, struct err *err);
 
 #endif

@@ -29,6 +29,21 @@ void fdt_root(struct dt *dt, const struct fdt_wiring *wiring)
 	dt_u32(dt, "interrupt-parent", wiring->phandle);
 }
 
+/* One cell, as dt-schema's chosen.yaml has it, where that is enough; the kernel goes by the length.
+ */
+static void add_initrd(struct dt *dt, const struct arch_boot *boot)
+{
+	gpa_t end = boot->initrd + boot->initrd_bytes;
+
+	if (end <= UINT32_MAX) {
+		dt_u32(dt, "linux,initrd-start", (uint32_t)boot->initrd);
+		dt_u32(dt, "linux,initrd-end", (uint32_t)end);
+	} else {
+		dt_u64(dt, "linux,initrd-start", boot->initrd);
+		dt_u64(dt, "linux,initrd-end", end);
+	}
+}
+
 int fdt_chosen(struct dt *dt, const struct arch_boot *boot, const char *stdout_path, bool seeds)
 {
 	uint8_t seed[RNG_SEED_BYTES + sizeof(uint64_t)];
@@ -37,10 +52,8 @@ int fdt_chosen(struct dt *dt, const struct arch_boot *boot, const char *stdout_p
 		return -EIO;
 	dt_node(dt, "chosen");
 	dt_text(dt, "bootargs", boot->cmdline);
-	if (boot->initrd_bytes) {
-		dt_u64(dt, "linux,initrd-start", boot->initrd);
-		dt_u64(dt, "linux,initrd-end", boot->initrd + boot->initrd_bytes);
-	}
+	if (boot->initrd_bytes)
+		add_initrd(dt, boot);
 	if (stdout_path)
 		dt_text(dt, "stdout-path", stdout_path);
 	if (seeds) {

@@ -86,9 +86,9 @@ qemu_pmem() {
 		-device "nvdimm,memdev=$1,unarmed=on")
 }
 
-# build_dir: the build tree for the lab's architecture, within LAB_TOP.
+# build_dir: the build tree for the lab's architecture, within LAB_TOP: of another one, as the Makefile calls it.
 build_dir() {
-	if is_native; then echo build; else echo "build/$LAB_ARCH"; fi
+	if is_native; then echo build; else echo "build/${LAB_ARCH/#x86_64/x86}"; fi
 }
 
 # job_write FD STREAMS COMMAND...: the job's disk: a squashfs with the tests and, as build/, with the build tree
@@ -103,7 +103,7 @@ job_write() {
 		cd "$LAB_TOP" || exit
 		# Others may be building at this moment: a file that vanishes is no error of ours.
 		if [ -d "$build" ]; then
-			mksquashfs "$build" "/proc/self/fd/$fd" -noappend "${options[@]}" lab arm64 x86_64 '... *.o' '... *.d' '... *.a'
+			mksquashfs "$build" "/proc/self/fd/$fd" -noappend "${options[@]}" lab arm64 x86 '... *.o' '... *.d' '... *.a'
 			# Appending, it says at length what it finds; errors come apart.
 			mksquashfs tests "/proc/self/fd/$fd" -root-becomes build -keep-as-directory -no-recovery "${options[@]}" >/dev/null
 		else

@@ -2,7 +2,7 @@
 #ifndef GUEST_PAYLOAD_PCI_H
 #define GUEST_PAYLOAD_PCI_H
 
-#include "payload.h"
+#include "x86.h"
 
 #define PCI_NONE	0xff
 #define PCI_VENDOR	0x00
