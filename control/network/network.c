@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/netlink.h"
 #include "control/child/child.h"
+#include "control/child/watch.h"
 #include "control/network/passt.h"
 #include "control/network/pool.h"
 #include "control/network/resolv.h"
@@ -15,7 +16,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,14 +27,6 @@
 #define NAME_TRIES 16 /* for a tap of a bridge */
 #define WORDS_MAX  2048
 
-struct network;
-
-struct watched_fd {
-	struct network *network;
-	struct loop_op op;
-	bool waiting;
-};
-
 struct network {
 	struct tap tap;
 	struct rules *rules;  /* NULL: none */
@@ -42,11 +34,9 @@ struct network {
 	struct netlink stats; /* fd -1: none */
 	int index;	      /* of the tap, for it */
 
-	struct loop *loop; /* NULL: nothing is watched */
 	struct network_events events;
-	struct watched_fd watched[2]; /* a keeper, and what its program says */
-	bool whole;		      /* as was told last */
-	bool freed;		      /* when nothing of it waits any more */
+	struct child_watch watch;
+	bool whole; /* as was told last */
 };
 
 /* ---- the guest's hardware address: locally administered, and no group's ---- */
@@ -349,19 +339,6 @@ int network_open(struct machine_net *net, struct network **ret_network, struct e
 
 /* ---- watching ---- */
 
-static void release(struct network *n)
-{
-	for (unsigned i = 0; i < ARRAY_LEN(n->watched); i++) {
-		if (n->watched[i].waiting)
-			return; /* came() follows */
-	}
-	rules_free(n->rules);
-	child_close(&n->passt);
-	if (n->stats.fd >= 0)
-		netlink_close(&n->stats);
-	free(n);
-}
-
 static void say_words(struct network *n)
 {
 	char words[WORDS_MAX] = "", *rest = words, *line;
@@ -393,74 +370,50 @@ static void look_at_passt(struct network *n)
 	say_words(n);
 }
 
-static void look(struct network *n)
+static void look(void *ctx, int ret_fds[2])
 {
-	if (n->rules) {
-		const bool whole = rules_look(n->rules);
+	struct network *n = ctx;
+	bool whole;
 
-		if (whole != n->whole)
-			n->events.whole(n->events.ctx, whole);
-		n->whole = whole;
-	} else {
+	if (!n->rules) {
 		look_at_passt(n);
+		ret_fds[0] = n->passt.keeper;
+		ret_fds[1] = n->passt.words;
+		return;
 	}
-}
-
-static void came(struct loop_op *op, int res);
-
-static void wait_for_news(struct network *n)
-{
-	int fds[] = {n->passt.keeper, n->passt.words};
-
-	if (n->rules)
-		rules_poll_fds(n->rules, fds);
-	for (unsigned i = 0; i < ARRAY_LEN(n->watched); i++) {
-		struct watched_fd *w = &n->watched[i];
-
-		if (w->waiting || fds[i] < 0)
-			continue;
-		w->network = n;
-		w->op.done = came;
-		w->waiting = true;
-		loop_poll(n->loop, &w->op, fds[i], POLLIN);
-	}
-}
-
-static void came(struct loop_op *op, int res)
-{
-	struct watched_fd *w = container_of(op, struct watched_fd, op);
-	struct network *n = w->network;
-
-	w->waiting = false;
-	if (n->freed) {
-		release(n);
-	} else if (res >= 0) {
-		look(n);
-		wait_for_news(n);
-	}
+	whole = rules_look(n->rules);
+	if (whole != n->whole)
+		n->events.whole(n->events.ctx, whole);
+	n->whole = whole;
+	rules_poll_fds(n->rules, ret_fds);
 }
 
 void network_watch(struct network *n, struct loop *loop, const struct network_events *events)
 {
-	n->loop = loop;
 	n->events = *events;
-	wait_for_news(n);
+	child_watch_begin(&n->watch, loop, look, n);
+}
+
+static void release(void *ctx)
+{
+	struct network *n = ctx;
+
+	rules_free(n->rules);
+	child_close(&n->passt);
+	if (n->stats.fd >= 0)
+		netlink_close(&n->stats);
+	free(n);
 }
 
 void network_free(struct network *n)
 {
 	if (!n)
 		return;
-	n->freed = true;
 	tap_close(&n->tap);
 	child_end(&n->passt);
 	if (n->rules)
 		rules_end(n->rules);
-	for (unsigned i = 0; n->loop && i < ARRAY_LEN(n->watched); i++) {
-		if (n->watched[i].waiting)
-			loop_cancel(n->loop, &n->watched[i].op);
-	}
-	release(n);
+	child_watch_end(&n->watch, release, n);
 }
 
 /* ---- what the kernel counts ---- */
