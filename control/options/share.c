@@ -87,9 +87,9 @@ static int check_targets(struct machine_config *machine, struct err *err)
 		int rc = 0;
 
 		if (!share->target && i)
-			rc = err_set(err, EINVAL, "share %s: no mount point; say mount=DIR",
-				     share->path);
-		else if (!share->target)
+			return err_set(err, EINVAL, "share %s: no mount point; say mount=DIR",
+				       share->path);
+		if (!share->target)
 			rc = options_set_string(&share->target, SHARE_TARGET, err);
 		for (unsigned j = 0; j < i && !rc; j++) {
 			if (!strcmp(machine->shares[j].target, share->target))

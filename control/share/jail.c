@@ -121,8 +121,9 @@ static int write_files(const struct jail *jail, int root)
 	if (!res)
 		res = write_file(root, JAIL_CONF + 1, jail->conf, strlen(jail->conf), 0444);
 	if (!res)
-		res = write_file(root, LIBRARY + 1, share_handles_start,
-				 (size_t)(share_handles_end - share_handles_start), 0444);
+		res =
+		    write_file(root, LIBRARY + 1, share_handles_start,
+			       (uintptr_t)share_handles_end - (uintptr_t)share_handles_start, 0444);
 	if (!res)
 		res = write_file(root, "etc/netconfig", netconfig, sizeof(netconfig) - 1, 0444);
 	if (!res)
