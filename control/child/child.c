@@ -18,6 +18,8 @@
 
 #define SYSTEM_PATH "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 
+#define END_MS 2000 /* for a keeper to see an end */
+
 /* In the folders of `list`; only absolute ones, as the directory changes. */
 static bool find_in(const char *list, const char *name, char ret_path[PATH_MAX])
 {
@@ -242,6 +244,16 @@ enum child_news child_news(struct child *child, char ended[], size_t size)
 	cleanup_fd(&child->fd);
 	child->fd = fd;
 	return CHILD_BEGUN;
+}
+
+void child_how_ended(struct child *child, char ended[], size_t size)
+{
+	struct pollfd news = {.fd = child->keeper, .events = POLLIN};
+
+	while (poll(&news, 1, END_MS) < 0 && errno == EINTR)
+		;
+	if (child_news(child, ended, size) != CHILD_ENDED)
+		snprintf(ended, size, "?");
 }
 
 void child_end(const struct child *child)

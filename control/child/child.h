@@ -81,6 +81,10 @@ enum child_news {
 /* The next, if there is one; `ended`, where it has, is how: "signal 9". Does not wait. */
 enum child_news child_news(struct child *child, char ended[], size_t size);
 
+/* The same of one that is known to have ended: waits for its keeper to say how, which takes a
+ * moment; "?" where it does not. */
+void child_how_ended(struct child *child, char ended[], size_t size);
+
 /* It is not started again, and ends when `fd` is closed as well, or in 2 s. */
 void child_end(const struct child *child);
 /* What was never opened is accepted. Does not wait for the program's end. */

@@ -179,9 +179,9 @@ bool passt_is_noise(const char *line)
 }
 
 /* passt's words in one line. */
-static int fail(const char *words, struct err *err)
+static int fail(struct child *child, const char *words, struct err *err)
 {
-	char line[ERR_MSG_MAX - 128] = "";
+	char line[ERR_MSG_MAX - 128] = "", ended[32];
 	size_t n = 0;
 
 	for (const char *at = words; *at && n < sizeof(line);) {
@@ -193,14 +193,18 @@ static int fail(const char *words, struct err *err)
 		at += length;
 		at += *at == '\n';
 	}
-	return err_set(err, EIO, "passt: %s%s", n ? line : "it has ended without a word",
+	if (!n) {
+		child_how_ended(child, ended, sizeof(ended));
+		return err_set(err, EIO, "passt: it has ended without a word (%s)", ended);
+	}
+	return err_set(err, EIO, "passt: %s%s", line,
 		       strstr(line, "external") || strstr(line, "External")
 			   ? " (the host needs a default route)"
 			   : "");
 }
 
 /* It says much that is no reason: only its end is, and then all it said. */
-static int wait_answer(const struct child *child, struct err *err)
+static int wait_answer(struct child *child, struct err *err)
 {
 	const struct timeval in_time = {.tv_sec = ANSWER_MS / 1000}, for_ever = {0};
 	char words[WORDS_MAX] = "";
@@ -216,7 +220,7 @@ static int wait_answer(const struct child *child, struct err *err)
 	child_listen(child, words, sizeof(words), 0);
 	if (!*words && res != -EPIPE && res != -ECONNRESET)
 		return err_sys(err, res == -EAGAIN ? ETIMEDOUT : -res, "passt does not answer");
-	return fail(words, err);
+	return fail(child, words, err);
 }
 
 int passt_open(const struct machine_net *net, struct net_addresses *addresses,

@@ -303,14 +303,21 @@ static int feed(struct rules *r, struct err *err)
 static int feed_and_wait(struct rules *r, struct err *err)
 {
 	int res = feed(r, err) ? -EIO : 1;
+	char ended[32];
 
 	while (res == 1) {
 		res = child_listen(&r->nft, r->words, sizeof(r->words), NFT_MS);
 		if (res < 0)
 			return err_sys(err, -res, "nft");
+		if (!res && !*r->words) {
+			child_how_ended(&r->nft, ended, sizeof(ended));
+			return err_set(err, EIO, "nft has ended (%s)", ended);
+		}
 		res = judge(r->words, !res, err);
 	}
 	r->in_place = !res;
+	/* the rest of its last word may be under way, and is no other one */
+	*r->words = 0;
 	return res;
 }
 

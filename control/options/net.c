@@ -355,9 +355,12 @@ static int check(const struct machine_net *net, struct err *err)
 	if (net->addresses.nipv6 && net->kind == NET_PASST)
 		return err_set(err, EINVAL, "address6=: passt has IPv4 alone");
 	if (net->queues > 1 && (net->kind == NET_FD || net->kind == NET_PASST))
-		return err_set(err, EINVAL, "queues=%u: it has one", net->queues);
+		return err_set(err, EINVAL, "queues=%u: %s has one", net->queues,
+			       net->kind == NET_FD ? "fd" : "passt");
 	if (net->addresses.gateway && !net->addresses.guest)
 		return err_set(err, EINVAL, "gateway= needs address=");
+	if (net->backend == NET_BACKEND_VHOST && net->kind == NET_PASST)
+		return err_set(err, EINVAL, "backend=vhost needs a tap, which passt is not");
 	if (net->backend == NET_BACKEND_VHOST && (net->rx_bytes_per_s || net->rx_packets_per_s ||
 						  net->tx_bytes_per_s || net->tx_packets_per_s))
 		return err_set(err, EINVAL, "limits belong to backend=builtin");

@@ -196,14 +196,16 @@ def vsock(folder, seconds, rounds, kernel):
 
 def net(folder, seconds, rounds, kernel, elf, debian):
     root, tap = nets.make_root(folder, debian), "bench0"
+    given = (root, nets.PROGRAM, tap)
+    subjects = {"lodge_vhost": vmms.lodge_net(elf, *given, "vhost"), "qemu_vhost": vmms.qemu_net(elf, *given, "on"),
+                "lodge_builtin": vmms.lodge_net(elf, *given, "builtin"), "qemu_user": vmms.qemu_net(elf, *given, "off")}
+    if vmms.have_kvmtool():
+        subjects["kvmtool"] = vmms.kvmtool_net(kernel, *given)
     nets.host_up(tap)
-    for _ in range(int(rounds)):
-        for backend in ("vhost", "builtin"):
-            nets.once(f"lodge_{backend}", vmms.lodge_net(elf, root, nets.PROGRAM, tap, backend), int(seconds))
-        for vhost in ("on", "off"):
-            nets.once(f"qemu_{vhost}", vmms.qemu_net(elf, root, nets.PROGRAM, tap, vhost), int(seconds))
-        if vmms.have_kvmtool():
-            nets.once("kvmtool", vmms.kvmtool_net(kernel, root, nets.PROGRAM, tap), int(seconds))
+    for n in range(int(rounds)):
+        # there and back, so that what drifts on the host favours none
+        for name in list(subjects)[::-1 if n & 1 else 1]:
+            nets.once(name, subjects[name], int(seconds))
     nets.host_down(tap)
 
 

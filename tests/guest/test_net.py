@@ -32,8 +32,8 @@ class Net:
         run_tool("ip", "link", "set", self.tap, "up")
 
 
-def debian(context):
-    image = context.path("debian.img")
+def debian(context, name="debian"):
+    image = context.path(name + ".img")
     subprocess.run(["cp", "--sparse=always", environment("LODGE_GUEST_ROOT"), image], check=True)
     return image
 
@@ -148,6 +148,65 @@ def children(pid):
 def nothing_is_left(tap):
     check(tap not in interfaces(), "the tap has stayed")
     until("no table of it", lambda: tap not in run_tool("nft", "list", "tables"))
+
+
+# frames, in hex, out of a guest's first interface
+SEND = ('socket(S, 17, 3, 768) or die $!; ($path) = glob("/sys/class/net/e*/ifindex"); open(F, $path) or die $!;'
+        'for (@ARGV) { send(S, pack("H*", $_), 0, pack("SnlSCCa8", 17, 3, $index ||= <F>, 0, 0, 6, "")) or die $! }')
+
+
+def arp_request(source, sender, address, target):
+    """Who hears one for itself notes where its sender is."""
+    mac = [text.replace(":", "") for text in (source, sender)]
+    ip = [socket.inet_aton(text).hex() for text in (address, target)]
+    return f"{'ff' * 6}{mac[0]}08060001080006040001{mac[1]}{ip[0]}{'00' * 6}{ip[1]}"
+
+
+@test(backend=["vhost", "builtin"])
+def bridge(context, backend):
+    """Two guests of a bridge reach each other, and neither is another; and the bridge is told where a guest is."""
+    net = Net(context)
+    name, a, b, other = f"br{net.number}", net.guest, f"10.77.{net.number}.3", f"10.77.{net.number}.9"
+    macs = {"a": f"02:77:00:00:{net.number:02x}:0a", "b": f"02:77:00:00:{net.number:02x}:0b"}
+    stranger = f"02:77:00:00:{net.number:02x}:0c"
+
+    def learned():
+        return {line.split()[0] for line in run_tool("bridge", "fdb", "show", "br", name).splitlines() if "permanent" not in line}
+
+    def forget(mac):
+        line = next(line.split() for line in run_tool("bridge", "fdb", "show", "br", name).splitlines() if line.startswith(mac))
+        run_tool("bridge", "fdb", "del", mac, "dev", line[2], "master")
+
+    def neighbours():
+        return bash(server, "b", "ip -4 neigh show")
+
+    run_tool("ip", "link", "add", name, "up", "type", "bridge")
+    try:
+        with serving(context) as server:
+            for vm, address in (("a", a), ("b", b)):
+                start(server, vm, debian(context, vm), "--net", f"bridge={name},address={address}/24,mac={macs[vm]},backend={backend}")
+            taps = set(os.listdir(f"/sys/class/net/{name}/brif"))
+            server.run("exec", "b", "--", "iperf3", "-s", "-D")
+            until("b's server", lambda: bash(server, "a", f"iperf3 -c {b} -n 1M >/dev/null && echo yes || true"))
+            check(set(macs.values()) <= learned(), f"the bridge knows {learned()}")
+            bash(server, "b", "ip neigh flush all")
+            server.run("exec", "a", "--", "perl", "-e", SEND, arp_request(stranger, stranger, other, b),
+                       arp_request(macs["a"], stranger, other, b), arp_request(macs["a"], macs["a"], other, b),
+                       arp_request(macs["b"], macs["b"], b, b), arp_request(macs["a"], macs["a"], a, b))
+            until("the last of them", lambda: f"{a} " in neighbours())
+            check(f"{other} " not in neighbours(), f"a has passed for another: {neighbours()}")
+            check(stranger not in learned(), "a has sent from another's address")
+            for before, after in ((["link", "a", "down"], ["link", "a", "up"]), (["pause", "a"], ["resume", "a"])):
+                server.run(*before)
+                if macs["a"] in learned():
+                    forget(macs["a"])
+                server.run(*after)
+                until(f"the bridge knows a after {after}", lambda: macs["a"] in learned())
+            server.run("stop", "--all", "--timeout", 200)
+        for tap in taps:
+            nothing_is_left(tap)
+    finally:
+        run_tool("ip", "link", "del", name)
 
 
 @contextlib.contextmanager

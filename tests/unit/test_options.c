@@ -280,7 +280,7 @@ static void wrong_nets(void **state)
 		       "bridge=b,forward=tcp:1:1");
 	assert_refused("no address of one interface", BOOT, "--net", "pool,mac=03:00:00:00:00:01");
 	assert_refused("is not as 02:00:00:12:34:56", BOOT, "--net", "pool,mac=2:0:0:0:0:1");
-	assert_refused("queues=2: it has one", BOOT, "--net", "passt,queues=2");
+	assert_refused("queues=2: passt has one", BOOT, "--net", "passt,queues=2");
 	assert_refused("limits belong to backend=builtin", BOOT, "--net",
 		       "pool,backend=vhost,rx_bytes_per_s=1M");
 	assert_refused("none goes with no other", BOOT, "--net", "pool", "--net", "none");

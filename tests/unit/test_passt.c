@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -231,6 +232,7 @@ static void test_killed(void **state)
 	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
 	pid = fork();
 	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* of a test that failed */
 		c = passt_open(&net, &a, &passt, NULL) ? 'n' : 'y';
 		(void)!write(fds[1], &c, 1);
 		pause();
