@@ -541,7 +541,8 @@ DEPS_BUILD := gcc make pkg-config musl-tools liburing-dev zlib1g-dev libzstd-dev
 DEPS_CROSS := gcc-$(subst _,-,$(firstword $(subst -, ,$(ARCH_TUPLE))))-linux-gnu libfdt1:$(ARCH_DEB) \
 	$(patsubst %,%:$(ARCH_DEB),musl-dev liburing-dev zlib1g-dev libzstd-dev liblz4-dev liblzma-dev libprotobuf-c-dev)
 DEPS_TEST  := libcmocka-dev clang libclang-rt-14-dev clang-format clang-tidy cppcheck shellcheck mandoc \
-	acpica-tools device-tree-compiler dt-schema qemu-utils nftables passt cpio python3 python3-protobuf e2fsprogs busybox-static iproute2 nftables passt \
+	acpica-tools device-tree-compiler dt-schema qemu-utils cpio python3 python3-protobuf e2fsprogs busybox-static iproute2 nftables passt \
+	nfs-ganesha nfs-ganesha-vfs \
 	golang-go protoc-gen-go golang-github-containerd-ttrpc-dev golang-google-protobuf-dev
 
 .PHONY: deps deps-build
