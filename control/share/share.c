@@ -20,6 +20,8 @@
 
 #define PROGRAM	  "ganesha.nfsd"
 #define PACKAGE	  "nfs-ganesha nfs-ganesha-vfs"
+#define LIBRARY	  "libfsalvfs.so"
+#define NO_EXPORT "No export entries found"
 #define WORDS_MAX 4096
 
 struct share {
@@ -213,7 +215,16 @@ static void take_line(struct share *s, char *line)
 		set_state(s, SHARE_READY);
 		return;
 	}
+	/* it goes on to serve, with nothing in it; why, it has said before */
+	if (strstr(text, NO_EXPORT)) {
+		if (!*s->said)
+			snprintf(s->said, sizeof(s->said), "%s", text);
+		set_state(s, SHARE_FAILED);
+		return;
+	}
 	snprintf(s->said, sizeof(s->said), "%s", text);
+	if (strstr(text, LIBRARY)) /* which it names: the other package's */
+		snprintf(s->said, sizeof(s->said), "%.200s (apt install " PACKAGE ")", text);
 	log_info("share %s: " PROGRAM ": %s", s->path, text);
 }
 
