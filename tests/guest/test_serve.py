@@ -14,7 +14,7 @@ MIB = 1 << 20
 class Server:
     """`lodge serve` in the test's folder."""
 
-    def __init__(self, context, *options):
+    def __init__(self, context, *options, prefix=()):
         self.folder = context.path("serve")
         self.socket = os.path.join(self.folder, "socket")
         self.vms = os.path.join(self.folder, "vms")
@@ -22,7 +22,7 @@ class Server:
         for folder in (self.folder, self.vms, storage):
             os.mkdir(folder)
         self.log = open(context.path("serve.log"), "wb")
-        self.process = subprocess.Popen([LODGE, "serve", "--socket", self.socket, "--runtime-dir", self.vms,
+        self.process = subprocess.Popen([*prefix, LODGE, "serve", "--socket", self.socket, "--runtime-dir", self.vms,
                                          "--storage-root", storage, *options], stdout=self.log, stderr=self.log)
         until("the server's socket", lambda: os.path.exists(self.socket) or self.process.poll() is not None)
         check(self.process.poll() is None, "lodge serve has ended: see serve.log")
@@ -80,8 +80,8 @@ def until(what, condition, deadline_s=DEADLINE_S):
 
 
 @contextlib.contextmanager
-def serving(context, *options):
-    server = Server(context, *options)
+def serving(context, *options, prefix=()):
+    server = Server(context, *options, prefix=prefix)
     try:
         yield server
         server.leaves_nothing()
