@@ -11,6 +11,7 @@ usage: measure.py boot NAME=VMM:KERNEL...   nanoseconds from fork to the first l
        measure.py net SECONDS ROUNDS KERNEL ELF DEBIAN   packets between guest and host, each in turn; KERNEL is the bzImage
                                             of ELF, for kvmtool, DEBIAN a root image with iperf3
        measure.py start ROUNDS KERNEL       nanoseconds until a disk is mounted, lodge and QEMU in turn; lodge's agent
+       measure.py share FILES ROUNDS KERNEL DEBIAN   nanoseconds that a share, the kernel's NFS server and a disk take, in turn
        measure.py cpu KERNEL                microseconds of CPU before the first guest instruction
 """
 import os
@@ -23,6 +24,7 @@ import threading
 sys.path.insert(0, os.path.dirname(__file__))
 import cpio  # noqa: E402
 import net as nets  # noqa: E402
+import share as shares  # noqa: E402
 import start as starts  # noqa: E402
 import vmms  # noqa: E402
 import vsock as streams  # noqa: E402
@@ -213,6 +215,10 @@ def start(folder, rounds, kernel):
     starts.measure(folder, int(rounds), kernel)
 
 
+def share(folder, files, rounds, kernel, debian):
+    shares.measure(folder, int(files), int(rounds), kernel, debian)
+
+
 def cpu(folder, kernel):
     """CPU time of the process up to its first guest instruction: all is built, nothing runs."""
     command = vmms.lodge(kernel, make_initrd(folder), "bench=off", MEMORY_MIB, disk=make_disk(folder, 16))
@@ -230,4 +236,4 @@ def cpu(folder, kernel):
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/var/tmp")) as work:
         {"boot": boot, "wall": wall, "memory": memory, "io": io, "payload": payload, "vsock": vsock, "net": net, "start": start,
-         "cpu": cpu}[sys.argv[1]](work, *sys.argv[2:])
+         "share": share, "cpu": cpu}[sys.argv[1]](work, *sys.argv[2:])
