@@ -133,13 +133,24 @@ static int choose_ports(struct machine_net *net, struct err *err)
 	return 0;
 }
 
+static bool not_allowed(int res)
+{
+	return res == -EPERM || res == -EACCES;
+}
+
 static int open_pool(struct network *n, struct netlink *nl, struct machine_net *net,
 		     struct err *err)
 {
-	int res = pool_take(net, &n->tap, err);
+	struct err why = ERR_INIT;
+	int res = pool_take(net, &n->tap, &why);
 
-	if (!res)
-		res = set_up(nl, net, &n->tap, net->addresses.gateway, 0, err);
+	if (not_allowed(res))
+		return err_set(err, -res,
+			       "network: a pool's tap is root's to make (CAP_NET_ADMIN); use "
+			       "passt, which needs no right");
+	if (res)
+		return err_set(err, -res, "%s", why.msg);
+	res = set_up(nl, net, &n->tap, net->addresses.gateway, 0, err);
 	if (!res)
 		res = choose_ports(net, err);
 	return res || !net->with_containers ? res : pool_take_containers(net, &n->tap, err);
@@ -167,16 +178,26 @@ static int open_any_tap(struct network *n, const struct machine_net *net, struct
 static int open_bridge(struct network *n, struct netlink *nl, const struct machine_net *net,
 		       struct err *err)
 {
+	struct err why = ERR_INIT;
 	bool is_bridge;
 	int bridge, res = find(nl, net->name, &bridge, &is_bridge, err);
 
-	if (!res && !is_bridge)
+	if (res)
+		return res;
+	if (!is_bridge)
 		return err_set(err, EINVAL,
 			       "network: %s is no bridge; make one: ip link add NAME type bridge",
 			       net->name);
-	if (!res)
-		res = open_any_tap(n, net, err);
-	return res ? res : set_up(nl, net, &n->tap, 0, bridge, err);
+	res = open_any_tap(n, net, &why);
+	if (not_allowed(res))
+		return err_set(err, -res,
+			       "network: a port of %s is root's to make (CAP_NET_ADMIN); use "
+			       "tap=NAME, after: ip tuntap add dev NAME mode tap user $USER "
+			       "vnet_hdr; ip link set NAME master %s up",
+			       net->name, net->name);
+	if (res)
+		return err_set(err, -res, "%s", why.msg);
+	return set_up(nl, net, &n->tap, 0, bridge, err);
 }
 
 /* One that was there is as its owner wants it. */
@@ -258,7 +279,7 @@ static int open_auto(struct network *n, struct netlink *nl, struct machine_net *
 
 	net->kind = NET_POOL;
 	res = open_kind(n, nl, net, &why);
-	if (res != -EPERM && res != -EACCES && res != -ENOENT)
+	if (!not_allowed(res) && res != -ENOENT)
 		return res ? err_set(err, why.code, "%s", why.msg) : 0;
 	log_info("%s; so it is passt", why.msg);
 	tap_close(&n->tap);

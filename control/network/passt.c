@@ -182,6 +182,7 @@ bool passt_is_noise(const char *line)
 static int fail(struct child *child, const char *words, struct err *err)
 {
 	char line[ERR_MSG_MAX - 128] = "", ended[32];
+	const char *cure = "";
 	size_t n = 0;
 
 	for (const char *at = words; *at && n < sizeof(line);) {
@@ -197,10 +198,11 @@ static int fail(struct child *child, const char *words, struct err *err)
 		child_how_ended(child, ended, sizeof(ended));
 		return err_set(err, EIO, "passt: it has ended without a word (%s)", ended);
 	}
-	return err_set(err, EIO, "passt: %s%s", line,
-		       strstr(line, "external") || strstr(line, "External")
-			   ? " (the host needs a default route)"
-			   : "");
+	if (strstr(line, "external") || strstr(line, "External"))
+		cure = " (the host needs a default route)";
+	else if (strstr(line, "bind"))
+		cure = " (a port in use, or one below 1024, which is root's; forward another)";
+	return err_set(err, EIO, "passt: %s%s", line, cure);
 }
 
 /* It says much that is no reason: only its end is, and then all it said. */

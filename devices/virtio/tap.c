@@ -66,9 +66,9 @@ static int refused(const char *name, unsigned queues, bool exclusive, int code, 
 			       name);
 	case EINVAL:
 		return err_set(err, code,
-			       "network: %s is no tap for %u queues; make one: ip tuntap add dev "
+			       "network: %s is no tap for %u queue%s; make one: ip tuntap add dev "
 			       "%s mode tap vnet_hdr%s",
-			       name, queues, name, kind);
+			       name, queues, queues == 1 ? "" : "s", name, kind);
 	case E2BIG:
 		return err_set(err, code, "network: tap %s has no %u queues left; ask for fewer",
 			       name, queues);

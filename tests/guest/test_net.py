@@ -295,12 +295,17 @@ def ordinary_user(context):
     """No right, no set-up, no agent: connections out, names, and forwarded ports."""
     image = debian(context)
     with world(context) as (there, here):
+        prefix = as_user(context, image)
+        for words, cure in (("pool", "use passt"), ("bridge=lo", "is no bridge"), ("tap=lodge-user0", "ip tuntap add dev lodge-user0")):
+            vm = context.lodge("--kernel", environment("LODGE_GUEST_KERNEL"), "--initramfs", "none", "--net", words, prefix=prefix)
+            equal(vm.finish(), 1, f"--net {words}: exit status")
+            check(cure in vm.errors.text(), f"--net {words}: no cure in {vm.errors.text()!r}")
         command = (f"cat </dev/tcp/{there}/5000; cat /etc/resolv.conf; ip -br addr; iperf3 -s -1 -p 5201; "
                    "iperf3 -s -1 -p 5201; echo o >/proc/sysrq-trigger; sleep 1000")
         vm = context.lodge("--kernel", environment("LODGE_GUEST_KERNEL"), "--modules", environment("LODGE_GUEST_MODULES"),
                            "--root", f"path={image},format=raw", "--memory", "512M", "--init", "/bin/bash",
                            "--net", "auto,dns=192.0.2.53,forward=tcp:15201:5201,forward=udp:15201:5201",
-                           "--cmdline", f'loglevel=4 -- -c "{command}"', prefix=as_user(context, image))
+                           "--cmdline", f'loglevel=4 -- -c "{command}"', prefix=prefix)
         vm.wait_for(f"from {here}")
         vm.wait_for("nameserver 192.0.2.53")
         vm.wait_for("Server listening on 5201")

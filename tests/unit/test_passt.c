@@ -266,6 +266,7 @@ static void test_words(void **state)
 	assert_int_equal(passt_open(&net, &a, &passt, &err), -EIO);
 	assert_non_null(strstr(err.msg, "passt: Failed to bind"));
 	assert_non_null(strstr(err.msg, "8023"));
+	assert_non_null(strstr(err.msg, "a port in use"));
 	err = (struct err)ERR_INIT;
 	assert_int_equal(system("ip route del default"), 0);
 	net.nforwards = 0;
