@@ -78,12 +78,14 @@ CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_component cmd_doctor \
 	$(addprefix component/,version component install copy_tree) \
 	$(addprefix disk/,args progress job options new_image backing create info check resize \
 		convert map rebase commit snapshot discard) \
-	$(addprefix network/,child keeper network networks passt pool resolv rules) \
+	$(addprefix child/,child keeper watch) \
+	$(addprefix network/,network networks passt pool resolv rules) \
 	$(addprefix doctor/,doctor sandbox kvm io memory programs) \
-	$(addprefix options/,options disk net vsock parse config_check) \
+	$(addprefix options/,options disk net share vsock parse config_check) \
 	$(addprefix run/,exec guest) \
 	$(addprefix sandbox/,sandbox filter table root trap probe) \
 	$(addprefix serve/,serve vm spawn find pass metrics config_file service_manager) \
+	$(addprefix share/,share ganesha jail confine) \
 	$(addprefix storage/,storage edit service) \
 	$(addprefix terminal/,console escape tty) \
 	$(addprefix ttrpc/,$(TTRPC)) \
@@ -107,7 +109,7 @@ TESTS_DEVICES := test_bus test_uart test_i8042 test_rtc test_pvpanic test_acpi_p
 	$(TESTS_VIRTIO)
 TESTS_VMM     := test_config test_cid test_vsock_port test_unpack test_kernel test_kernel_bad test_image test_initramfs test_dt
 TESTS_VMM     += $(if $(filter x86,$(ARCH)),test_cpuid test_acpi test_x86_fdt,test_arm64_fdt)
-TESTS_CONTROL := test_access test_component test_config_file test_agent_connect test_sandbox test_ttrpc_server test_ttrpc_client test_vm_console test_metrics_text test_parse test_options test_console test_doctor test_disk_args test_network_rules test_child test_passt test_resolv
+TESTS_CONTROL := test_access test_component test_config_file test_agent_connect test_sandbox test_ttrpc_server test_ttrpc_client test_vm_console test_metrics_text test_parse test_options test_console test_doctor test_disk_args test_network_rules test_child test_passt test_resolv test_share test_share_jail
 
 # libFuzzer targets: tests/fuzz/<name>.c
 FUZZ := fuzz_virtq fuzz_blk fuzz_vsock fuzz_net fuzz_kernel fuzz_devices fuzz_qcow2_read fuzz_qcow2_write \
@@ -157,7 +159,7 @@ PROTO_O   := $(call obj,proto,$(PROTO) $(addsuffix .pb-c,$(PROTO_GEN)))
 DISK_O    := $(call obj,disk,$(DISK))
 DEVICES_O := $(call obj,devices,$(DEVICES))
 VMM_O     := $(call obj,vmm,$(VMM)) $(B)/guest/init_blob.o
-CONTROL_O := $(call obj,control,$(CONTROL))
+CONTROL_O := $(call obj,control,$(CONTROL)) $(B)/control/share/handles_blob.o
 
 $(B)/libbase.a: $(BASE_O)
 $(B)/libproto.a: $(PROTO_O)
@@ -201,6 +203,17 @@ $(B)/liblodge.a: $(B)/liblodge.o
 $(B)/%.o: %.c
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -MD -MP -c -o $@ $<
+
+# what is preloaded into an NFS server of the host's, whose C library it uses
+HANDLES_CFLAGS := -std=gnu17 -O2 -g0 $(WARN) -I. -D_GNU_SOURCE -fPIC -fvisibility=hidden -fno-stack-protector
+
+$(B)/share-handles.so: control/share/preload/handles.c control/share/preload/handles.h
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(CC) $(HANDLES_CFLAGS) -shared -s -Wl,-z,relro,-z,now,-z,noseparate-code -o $@ $<
+
+$(B)/control/share/handles_blob.o: control/share/handles_blob.S $(B)/share-handles.so
+	$(call say,AS,$<)
+	$(Q)mkdir -p $(@D) && $(CC) -I$(B) -c -o $@ $<
 
 PROTO_H := $(patsubst %,$(B)/proto/%.pb-c.h,$(PROTO_GEN))
 

@@ -23,6 +23,7 @@
 #include "control/run/exec.h"
 #include "control/run/guest.h"
 #include "control/sandbox/sandbox.h"
+#include "control/share/share.h"
 #include "control/terminal/console.h"
 #include "control/terminal/tty.h"
 #include "vmm/machine.h"
@@ -54,6 +55,7 @@ struct run {
 	struct kept_file vsock_file;   /* --vsock socket */
 	struct kept_file dtb_file;     /* --dump-dtb, made by us */
 	struct networks networks;
+	struct shares *shares; /* NULL: none */
 	uint64_t started_ns;
 	struct run_guest guest;
 	int calls_fd;	   /* --exec: where its process calls; -1: none */
@@ -142,6 +144,11 @@ static void run_guest_failed(void *ctx, const struct err *err)
 	run->failed = *err;
 	if (!run->ended)
 		machine_stop(run->machine);
+}
+
+static void run_shares_changed(void *ctx)
+{
+	run_guest_shares_changed(&((struct run *)ctx)->guest);
 }
 
 /* The command of --exec has ended. */
@@ -390,8 +397,14 @@ static int run_start(struct run *run, struct err *err)
 		rc = run_dtb_open(run, err);
 	if (rc)
 		return rc;
-	rc =
-	    networks_open(&run->networks, &run->options.machine, &(struct networks_rights){0}, err);
+	rc = shares_check(&run->options.machine, err);
+	if (!rc)
+		rc = networks_open(&run->networks, &run->options.machine,
+				   &(struct networks_rights){0}, err);
+	if (!rc)
+		rc = shares_open(&run->options.machine,
+				 &(struct shares_rights){.uid = getuid(), .gid = getgid()},
+				 &run->shares, err);
 	if (rc)
 		return rc;
 	if (run->options.machine.vsock.socket) {
@@ -423,9 +436,10 @@ static int run_start(struct run *run, struct err *err)
 	if (run->console)
 		console_connect(run->console, machine_uart(run->machine));
 	if (boot_wanted(&run->options.machine))
-		run_guest_begin(&run->guest, run->machine, &run->options.machine,
+		run_guest_begin(&run->guest, run->machine, &run->options.machine, run->shares,
 				run->options.start_timeout_ms, run->calls_fd);
 	networks_watch(&run->networks, run->machine, run->loop);
+	shares_watch(run->shares, run->loop, run_shares_changed, run);
 	machine_start(run->machine);
 	return 0;
 }
@@ -441,6 +455,7 @@ static void run_finish(struct run *run, bool started)
 	if (run->loop)
 		run_guest_end(&run->guest);
 	machine_free(run->machine);
+	shares_free(run->shares);
 	networks_free(&run->networks);
 	if (run->console)
 		console_close(run->console);

@@ -108,6 +108,15 @@ static int set_net(void *target, const char *value, struct err *err)
 	return rc ? rc : options_set_string(net, value, err);
 }
 
+static int set_share_user(void *target, const char *value, struct err *err)
+{
+	char **user = &((struct serve_options *)target)->defaults.share_user;
+	struct machine_share scratch;
+	int rc = options_share_user(&scratch, value, err);
+
+	return rc ? rc : options_set_string(user, value, err);
+}
+
 /* Each is a key of the configuration file as well, but the first two. */
 static const struct option_setting serve_settings[] = {
     {"config", "FILE", set_config, "read options from FILE, as `name = value` lines"},
@@ -119,6 +128,7 @@ static const struct option_setting serve_settings[] = {
     {"vm-memory", "SIZE", set_vm_memory, "likewise its memory (512M)"},
     {"vm-transport", "pci|mmio", set_vm_transport, "likewise its virtio transport (pci)"},
     {"net", "KIND[,KEY=VALUE...]", set_net, "likewise its interface, as of `lodge run` (none)"},
+    {"share-user", "UID[:GID]", set_share_user, "with whose rights root's VMs share (65534)"},
     SERVER_SETTINGS,
 };
 

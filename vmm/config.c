@@ -38,6 +38,10 @@ void machine_config_fini(struct machine_config *config)
 	free(config->vsock.socket);
 	for (unsigned i = 0; i < config->nnets; i++)
 		free(config->nets[i].name);
+	for (unsigned i = 0; i < config->nshares; i++) {
+		free(config->shares[i].path);
+		free(config->shares[i].target);
+	}
 	for (unsigned i = 0; i < config->ncpu_masked; i++)
 		free(config->cpu_masked[i]);
 	for (unsigned i = 0; i < config->ndisks; i++) {

@@ -114,6 +114,17 @@ struct net_addresses {
 	uint32_t containers; /* network of NET_CONTAINERS_PREFIX behind the guest */
 };
 
+/* A directory of the host that the guest mounts, as one user of the host (control/share). */
+#define MACHINE_SHARES_MAX 8
+#define SHARE_TARGET	   "/mnt/shared" /* of the first, where it is not said */
+struct machine_share {
+	char *path;
+	char *target; /* absolute */
+	bool read_only;
+	bool has_user; /* uid and gid are wished */
+	uint32_t uid, gid;
+};
+
 #define NET_FORWARDS_MAX      16
 #define NET_POOL_DEFAULT      UINT32_C(0x64735c00) /* 100.115.92.0/24 */
 #define NET_POOL_PREFIX	      24
@@ -132,6 +143,10 @@ struct machine_net {
 	bool nat;	      /* NET_POOL: the guest reaches what the host reaches */
 	struct net_forward forwards[NET_FORWARDS_MAX];
 	unsigned nforwards;
+	/* NET_POOL: TCP ports of the host's end, for this guest alone; network_open() chooses them
+	 */
+	uint16_t share_ports[MACHINE_SHARES_MAX];
+	unsigned nshare_ports;
 	struct net_addresses addresses; /* as wished; what is 0 is chosen where the kind can */
 
 	/* the device */
@@ -174,6 +189,10 @@ struct machine_config {
 	char *root_fstype; /* NULL: ext4 */
 	bool root_read_only;
 	char *init; /* program of the root that takes over; NULL: /sbin/init */
+
+	struct machine_share shares[MACHINE_SHARES_MAX];
+	unsigned nshares;
+	uint32_t share_uid, share_gid; /* of those that name no user, where root asks; 0: nobody */
 
 	struct machine_net nets[MACHINE_NETS_MAX];
 	unsigned nnets;

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MODULES_WANTED_MAX (21 + MACHINE_DISKS_MAX)
+#define MODULES_WANTED_MAX (22 + MACHINE_DISKS_MAX)
 #define CONF_MAX	   4096
 
 /* ext4, xfs and btrfs ask for it by name at run time: modules.dep does not say so. */
@@ -35,6 +35,8 @@ static unsigned add_mounts(const struct machine_config *config, const char **nam
 		names[n++] = mount->fstype;
 		fat |= !strcmp(mount->fstype, "vfat") || !strcmp(mount->fstype, "msdos");
 	}
+	if (config->nshares)
+		names[n++] = "nfsv4";
 	if (fat) { /* asked for by name when it mounts: the defaults of CONFIG_FAT_DEFAULT_... */
 		names[n++] = "nls_cp437";
 		names[n++] = "nls_ascii";

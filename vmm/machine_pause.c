@@ -141,6 +141,9 @@ void machine_resume(struct machine *m)
 	for (unsigned i = 0; i < p->nheld; i++)
 		virtio_transport_resume(p->held[i]);
 	p->nheld = 0;
+	/* switches forget who is silent for minutes */
+	for (unsigned i = 0; i < m->config->nnets; i++)
+		virtio_net_announce(m->net_devs[i]);
 	AUTOLOCK(&p->lock);
 	p->wanted = false;
 	pthread_cond_broadcast(&p->go);

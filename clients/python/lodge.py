@@ -64,7 +64,8 @@ _SCHEMA = {
         VmTransport| VM_TRANSPORT_PCI=0, VM_TRANSPORT_MMIO=1
         StartVmRequest: vm=1 VirtualMachineSpec, disks=2 *DiskImage, shared_directory=3 string, name=4 string,
             start_termina=5 bool, cpus=100 uint32, memory_bytes=101 uint64, transport=102 VmTransport,
-            start_timeout_ms=103 uint32, networks=104 *string
+            start_timeout_ms=103 uint32, networks=104 *string, shares=105 *SharedDirectory, share_user=106 string
+        SharedDirectory: path=1 string, mount_point=2 string, read_only=3 bool, user=4 string
         StartVmResponse: success=1 bool, failure_reason=2 string, vm_info=3 VmInfo
         StopVmRequest: name=1 string, timeout_ms=100 uint32, force=101 bool
         StopVmResponse: success=1 bool, failure_reason=2 string

@@ -37,11 +37,22 @@ static void boot_over(struct boot *b, const struct err *err)
 
 static void mount_next(struct boot *b);
 
+static bool is_at_disks(const struct boot *b)
+{
+	return b->disk < b->config->ndisks;
+}
+
 static void mount_failed(struct boot *b, const char *text)
 {
+	const struct machine_config *config = b->config;
 	struct err err = ERR_INIT;
 
-	err_set(&err, EIO, "disk %s, in the guest: %s", b->config->disks[b->disk].image.path, text);
+	if (is_at_disks(b))
+		err_set(&err, EIO, "disk %s, in the guest: %s", config->disks[b->disk].image.path,
+			text);
+	else
+		err_set(&err, EIO, "share %s, in the guest: %s", config->shares[b->share].path,
+			text);
 	guest_clean_text(err.msg);
 	boot_over(b, &err);
 }
@@ -56,39 +67,64 @@ static void mounted(void *ctx, int code, const char *text, const ProtobufCMessag
 		mount_failed(b, text);
 		return;
 	}
-	b->disk++;
+	if (is_at_disks(b))
+		b->disk++;
+	else
+		b->share++;
 	mount_next(b);
 }
 
-static int mount_ask(struct boot *b, const struct machine_mount *mount, bool read_only,
-		     struct err *err)
+static int mount_ask(struct boot *b, const Lodge__Agent__V1__MountRequest *request, struct err *err)
 {
-	Lodge__Agent__V1__MountRequest request = LODGE__AGENT__V1__MOUNT_REQUEST__INIT;
 	struct ttrpc_client *client = guest_client(b->guest, err);
-	struct ttrpc_rpc rpc = {
+	const struct ttrpc_rpc rpc = {
 	    .service = AGENT_SERVICE,
 	    .method = "Mount",
-	    .request = &request.base,
+	    .request = &request->base,
 	    .output = &lodge__agent__v1__mount_response__descriptor,
 	    .done = mounted,
 	    .ctx = b,
 	};
-	char device[] = "/dev/vda";
 	int res;
 
 	if (!client)
 		return -err->code;
+	res = ttrpc_client_start(client, &rpc, &b->call);
+	return res ? err_sys(err, -res, "the call to the agent") : 0;
+}
+
+static int mount_disk(struct boot *b, struct err *err)
+{
+	const struct machine_disk *disk = &b->config->disks[b->disk];
+	const struct machine_mount *mount = &disk->mount;
+	Lodge__Agent__V1__MountRequest request = LODGE__AGENT__V1__MOUNT_REQUEST__INIT;
+	char device[] = "/dev/vda";
+
 	device[sizeof(device) - 2] = (char)('a' + b->disk);
 	request.source = device;
 	request.target = mount->target;
 	request.fstype = mount->fstype;
-	request.flags = mount->flags | (read_only ? MS_RDONLY : 0);
+	request.flags = mount->flags | (disk->image.read_only ? MS_RDONLY : 0);
 	if (mount->data)
 		request.data = mount->data;
 	request.mkfs_if_blank = mount->mkfs_if_blank;
 	request.wait_ms = APPEAR_MS;
-	res = ttrpc_client_start(client, &rpc, &b->call);
-	return res ? err_sys(err, -res, "the call to the agent") : 0;
+	return mount_ask(b, &request, err);
+}
+
+static int mount_share(struct boot *b, struct err *err)
+{
+	const struct machine_share *share = &b->config->shares[b->share];
+	Lodge__Agent__V1__MountRequest request = LODGE__AGENT__V1__MOUNT_REQUEST__INIT;
+	char source[SHARE_SOURCE_MAX], options[SHARE_OPTIONS_MAX], fstype[] = "nfs4";
+
+	shares_mount_words(b->config, b->share, source, options);
+	request.source = source;
+	request.target = share->target;
+	request.fstype = fstype;
+	request.flags = MS_NOSUID | MS_NODEV | (share->read_only ? MS_RDONLY : 0);
+	request.data = options;
+	return mount_ask(b, &request, err);
 }
 
 static void termina_done(void *ctx, const struct err *err)
@@ -117,21 +153,39 @@ static void mounts_done(struct boot *b)
 		boot_over(b, &none);
 }
 
+static void share_next(struct boot *b)
+{
+	struct err err = ERR_INIT;
+	enum share_state state = shares_state(b->shares, b->share, &err);
+
+	b->share_awaited = state == SHARE_STARTING;
+	if (state == SHARE_FAILED)
+		boot_over(b, &err);
+	else if (state == SHARE_READY && mount_share(b, &err))
+		mount_failed(b, err.msg);
+}
+
 static void mount_next(struct boot *b)
 {
 	const struct machine_config *config = b->config;
-	const struct machine_disk *disk;
 	struct err err = ERR_INIT;
 
-	while (b->disk < config->ndisks && !config->disks[b->disk].mount.target)
+	while (is_at_disks(b) && !config->disks[b->disk].mount.target)
 		b->disk++;
-	if (b->disk == config->ndisks) {
+	if (is_at_disks(b)) {
+		if (mount_disk(b, &err))
+			mount_failed(b, err.msg);
+	} else if (b->share < config->nshares) {
+		share_next(b);
+	} else {
 		mounts_done(b);
-		return;
 	}
-	disk = &config->disks[b->disk];
-	if (mount_ask(b, &disk->mount, disk->image.read_only, &err))
-		mount_failed(b, err.msg);
+}
+
+void boot_shares_changed(struct boot *b)
+{
+	if (b->guest && b->share_awaited)
+		share_next(b);
 }
 
 /* ---- interfaces ---------------------------------------------------------------------------------
@@ -267,6 +321,13 @@ static void too_late(struct loop_timer *t)
 		err_set(&err, ETIMEDOUT,
 			"network interface %u: not configured in the guest within %.3g s", b->net,
 			s);
+	else if (b->going && b->disk == b->config->ndisks && b->share < b->config->nshares)
+		err_set(&err, ETIMEDOUT, "share %s: %s within %.3g s",
+			b->config->shares[b->share].path,
+			b->share_awaited ? "its server was not ready"
+					 : "not mounted in the guest; a firewall of the host's may "
+					   "keep the guest from it",
+			s);
 	else if (b->going && b->disk == b->config->ndisks)
 		err_set(&err, ETIMEDOUT, "termina: %s: not done in the guest within %.3g s",
 			termina_step(&b->termina), s);
@@ -290,17 +351,18 @@ bool boot_wanted(const struct machine_config *config)
 		if (config->disks[i].mount.target)
 			return true;
 	}
-	return config->agent;
+	return config->agent || config->nshares;
 }
 
 void boot_begin(struct boot *b, struct loop *loop, struct guest *guest,
-		const struct machine_config *config, unsigned timeout_ms,
-		void (*done)(void *ctx, const struct err *err), void *ctx)
+		const struct machine_config *config, const struct shares *shares,
+		unsigned timeout_ms, void (*done)(void *ctx, const struct err *err), void *ctx)
 {
 	*b = (struct boot){
 	    .loop = loop,
 	    .guest = guest,
 	    .config = config,
+	    .shares = shares,
 	    .timeout_ms = timeout_ms	    ? timeout_ms
 			  : config->termina ? TERMINA_TIMEOUT_MS
 					    : BOOT_TIMEOUT_MS,

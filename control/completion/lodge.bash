@@ -78,6 +78,16 @@ _lodge_net() { # WORD
 	esac
 }
 
+_lodge_share() { # WORD
+	local last=${1##*,} before=
+	[[ $1 != *,* ]] || before=${1%,*},
+	case $last in
+	path=*) _lodge_files "${before}path=" "${last#path=}" ;;
+	ro=*) _lodge_words "${before}ro=" "${last#ro=}" on off ;;
+	*) _lodge_words "$before" "$last" path= mount= ro=on user= ;;
+	esac
+}
+
 _lodge_value() { # OPTION WORD
 	local ROOT=
 	case $1 in
@@ -86,6 +96,7 @@ _lodge_value() { # OPTION WORD
 	--disk) _lodge_disk "$2" ;;
 	--vsock) _lodge_vsock "$2" ;;
 	--net) _lodge_net "$2" ;;
+	--share) _lodge_share "$2" ;;
 	--initramfs) _lodge_words "" "$2" auto none ;;
 	--init) _lodge_words "" "$2" /sbin/init /bin/sh ;;
 	--cpu) _lodge_words "" "$2" host host,- ;;
@@ -234,7 +245,7 @@ _lodge_client() {
 	start)
 		_lodge_value "$2" "$3" && return
 		[[ $3 != -* ]] || _lodge_words "" "$3" "${common[@]}" --kernel --root --disk --cpus --memory --cmdline \
-			--initrd --initramfs --modules --init --transport --net --start-timeout --no-agent --termina
+			--initrd --initramfs --modules --init --transport --net --share --start-timeout --no-agent --termina
 		;;
 	*)
 		if [[ $3 == -* ]]; then
@@ -274,11 +285,11 @@ _lodge() {
 	local commands=(run start stop list info wait events console exec shell cp guest pause resume resize link top metrics serve vmm disk image
 		component doctor help)
 	local options=(--kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules --init --cpu
-		--console --transport --hw --hugepages --prealloc --io --vsock --net --no-rng --stop-timeout --sandbox --exec --start-timeout --dry-run --dump-dtb --log --help)
+		--console --transport --hw --hugepages --prealloc --io --vsock --net --share --no-rng --stop-timeout --sandbox --exec --start-timeout --dry-run --dump-dtb --log --help)
 	local server_options=(--socket --socket-mode --socket-group --allow-uid --allow-group --read-only-uid --read-only-group
 		--storage-root --component-root --sandbox --io --log --help)
 	[[ ${COMP_WORDS[1]} == serve ]] && server_options+=(--config --check-config --runtime-dir --leave-vms --vm-cpus --vm-memory
-		--vm-transport --net)
+		--vm-transport --net --share-user)
 	[[ ${COMP_WORDS[1]} == vmm ]] && server_options+=(--socket-fd --idle-timeout --files-of)
 	local word=${COMP_WORDS[COMP_CWORD]} i=$COMP_CWORD whole previous broken
 	COMPREPLY=()

@@ -2,8 +2,8 @@
  * Programs that work beside a VM, which are not needed for one.
  */
 #include "base/checked.h"
+#include "control/child/child.h"
 #include "control/doctor/doctor.h"
-#include "control/network/child.h"
 
 #include <string.h>
 
@@ -15,6 +15,7 @@ static const struct program {
     {"nft", "nftables",
      "nat and forwarded ports, and vhost-net for guests that are kept to their addresses"},
     {"passt", "passt", "networking without root"},
+    {"ganesha.nfsd", "nfs-ganesha nfs-ganesha-vfs", "directories that guests share with the host"},
 };
 
 void doctor_programs(struct doctor *doctor)

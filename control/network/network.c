@@ -5,7 +5,8 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/netlink.h"
-#include "control/network/child.h"
+#include "control/child/child.h"
+#include "control/child/watch.h"
 #include "control/network/passt.h"
 #include "control/network/pool.h"
 #include "control/network/resolv.h"
@@ -15,23 +16,16 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#define NFS_PORT   2049
 #define NAME_TRIES 16 /* for a tap of a bridge */
 #define WORDS_MAX  2048
-
-struct network;
-
-struct watched_fd {
-	struct network *network;
-	struct loop_op op;
-	bool waiting;
-};
 
 struct network {
 	struct tap tap;
@@ -40,11 +34,9 @@ struct network {
 	struct netlink stats; /* fd -1: none */
 	int index;	      /* of the tap, for it */
 
-	struct loop *loop; /* NULL: nothing is watched */
 	struct network_events events;
-	struct watched_fd watched[2]; /* a keeper, and what its program says */
-	bool whole;		      /* as was told last */
-	bool freed;		      /* when nothing of it waits any more */
+	struct child_watch watch;
+	bool whole; /* as was told last */
 };
 
 /* ---- the guest's hardware address: locally administered, and no group's ---- */
@@ -108,6 +100,39 @@ static int set_up(struct netlink *nl, const struct machine_net *net, const struc
 
 /* ---- kinds ---- */
 
+/* Ports at the host's end that nothing listens at: 2049 and those behind it, or any. */
+static int choose_port(const struct machine_net *net, unsigned n, uint16_t *ret_port)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET,
+				 .sin_port = htons((uint16_t)(NFS_PORT + n)),
+				 .sin_addr.s_addr = htonl(net->addresses.gateway)};
+	autofd int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	socklen_t len = sizeof(at);
+
+	if (fd < 0)
+		return -errno;
+	if (bind(fd, (struct sockaddr *)&at, sizeof(at))) {
+		at.sin_port = 0;
+		if (errno != EADDRINUSE || bind(fd, (struct sockaddr *)&at, sizeof(at)))
+			return -errno;
+	}
+	if (getsockname(fd, (struct sockaddr *)&at, &len))
+		return -errno;
+	*ret_port = ntohs(at.sin_port);
+	return 0;
+}
+
+static int choose_ports(struct machine_net *net, struct err *err)
+{
+	for (unsigned i = 0; i < net->nshare_ports; i++) {
+		int res = choose_port(net, i, &net->share_ports[i]);
+
+		if (res)
+			return err_sys(err, -res, "network: a port for shares");
+	}
+	return 0;
+}
+
 static int open_pool(struct network *n, struct netlink *nl, struct machine_net *net,
 		     struct err *err)
 {
@@ -115,6 +140,8 @@ static int open_pool(struct network *n, struct netlink *nl, struct machine_net *
 
 	if (!res)
 		res = set_up(nl, net, &n->tap, net->addresses.gateway, 0, err);
+	if (!res)
+		res = choose_ports(net, err);
 	return res || !net->with_containers ? res : pool_take_containers(net, &n->tap, err);
 }
 
@@ -266,7 +293,7 @@ static int open_rules(struct network *n, struct machine_net *net, struct err *er
 				       why.msg);
 		log_info("%s; so lodge moves the packets, and looks at them", why.msg);
 	}
-	if (!net->nat && !net->nforwards)
+	if (!net->nat && !net->nforwards && !net->nshare_ports)
 		return 0;
 	return rules_open(net, n->tap.name, net->addresses.gateway, false, &n->rules, err);
 }
@@ -289,8 +316,8 @@ int network_open(struct machine_net *net, struct network **ret_network, struct e
 		free(n);
 		return err_sys(err, -res, "network: rtnetlink");
 	}
-	if (net->with_containers && net->kind == NET_AUTO)
-		net->kind = NET_POOL; /* passt cannot reach them */
+	if ((net->with_containers || net->nshare_ports) && net->kind == NET_AUTO)
+		net->kind = NET_POOL; /* passt cannot reach them, nor the host's end */
 	res = net->kind == NET_AUTO ? open_auto(n, &nl, net, err) : open_kind(n, &nl, net, err);
 	if (!res && (net->kind == NET_POOL || net->kind == NET_TAP || net->kind == NET_BRIDGE))
 		open_stats(n);
@@ -311,19 +338,6 @@ int network_open(struct machine_net *net, struct network **ret_network, struct e
 }
 
 /* ---- watching ---- */
-
-static void release(struct network *n)
-{
-	for (unsigned i = 0; i < ARRAY_LEN(n->watched); i++) {
-		if (n->watched[i].waiting)
-			return; /* came() follows */
-	}
-	rules_free(n->rules);
-	child_close(&n->passt);
-	if (n->stats.fd >= 0)
-		netlink_close(&n->stats);
-	free(n);
-}
 
 static void say_words(struct network *n)
 {
@@ -356,74 +370,50 @@ static void look_at_passt(struct network *n)
 	say_words(n);
 }
 
-static void look(struct network *n)
+static void look(void *ctx, int ret_fds[2])
 {
-	if (n->rules) {
-		const bool whole = rules_look(n->rules);
+	struct network *n = ctx;
+	bool whole;
 
-		if (whole != n->whole)
-			n->events.whole(n->events.ctx, whole);
-		n->whole = whole;
-	} else {
+	if (!n->rules) {
 		look_at_passt(n);
+		ret_fds[0] = n->passt.keeper;
+		ret_fds[1] = n->passt.words;
+		return;
 	}
-}
-
-static void came(struct loop_op *op, int res);
-
-static void wait_for_news(struct network *n)
-{
-	int fds[] = {n->passt.keeper, n->passt.words};
-
-	if (n->rules)
-		rules_poll_fds(n->rules, fds);
-	for (unsigned i = 0; i < ARRAY_LEN(n->watched); i++) {
-		struct watched_fd *w = &n->watched[i];
-
-		if (w->waiting || fds[i] < 0)
-			continue;
-		w->network = n;
-		w->op.done = came;
-		w->waiting = true;
-		loop_poll(n->loop, &w->op, fds[i], POLLIN);
-	}
-}
-
-static void came(struct loop_op *op, int res)
-{
-	struct watched_fd *w = container_of(op, struct watched_fd, op);
-	struct network *n = w->network;
-
-	w->waiting = false;
-	if (n->freed) {
-		release(n);
-	} else if (res >= 0) {
-		look(n);
-		wait_for_news(n);
-	}
+	whole = rules_look(n->rules);
+	if (whole != n->whole)
+		n->events.whole(n->events.ctx, whole);
+	n->whole = whole;
+	rules_poll_fds(n->rules, ret_fds);
 }
 
 void network_watch(struct network *n, struct loop *loop, const struct network_events *events)
 {
-	n->loop = loop;
 	n->events = *events;
-	wait_for_news(n);
+	child_watch_begin(&n->watch, loop, look, n);
+}
+
+static void release(void *ctx)
+{
+	struct network *n = ctx;
+
+	rules_free(n->rules);
+	child_close(&n->passt);
+	if (n->stats.fd >= 0)
+		netlink_close(&n->stats);
+	free(n);
 }
 
 void network_free(struct network *n)
 {
 	if (!n)
 		return;
-	n->freed = true;
 	tap_close(&n->tap);
 	child_end(&n->passt);
 	if (n->rules)
 		rules_end(n->rules);
-	for (unsigned i = 0; n->loop && i < ARRAY_LEN(n->watched); i++) {
-		if (n->watched[i].waiting)
-			loop_cancel(n->loop, &n->watched[i].op);
-	}
-	release(n);
+	child_watch_end(&n->watch, release, n);
 }
 
 /* ---- what the kernel counts ---- */

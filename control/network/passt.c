@@ -229,7 +229,7 @@ int passt_open(const struct machine_net *net, struct net_addresses *addresses,
 	*ret_child = CHILD_NONE;
 	choose(&chosen);
 	make_arguments(&a, net, &chosen);
-	res = child_start(a.list, "passt", false, ret_child, err);
+	res = child_start(a.list, "passt", false, NULL, ret_child, err);
 	if (res)
 		return res;
 	/* the socket takes it before passt is there */

@@ -11,7 +11,7 @@
 #define CONTROL_NETWORK_PASST_H
 
 #include "base/err.h"
-#include "control/network/child.h"
+#include "control/child/child.h"
 #include "vmm/config.h"
 
 /*

@@ -3,7 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "control/network/child.h"
+#include "control/child/child.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -127,7 +127,6 @@ static void add_nat(struct commands *c, uint32_t host_address)
 
 	if (host_address)
 		snprintf(to, sizeof(to), "snat ip to %s", ipv4(host_address, host));
-	add(c, "add table inet %s { flags owner ; }\n", c->table);
 	/* before the translation of answers, which may be to 127.0.0.1 */
 	add(c, "add chain inet %s raw { type filter hook prerouting priority -300 ; }\n", c->table);
 	add(c, "add rule inet %s raw iifname \"%s\" ip daddr 127.0.0.0/8 drop\n", c->table, c->tap);
@@ -144,6 +143,25 @@ static void add_nat(struct commands *c, uint32_t host_address)
 		    c->table, c->tap, c->tap, c->senders);
 	for (unsigned i = 0; i < c->net->nforwards; i++)
 		add_forward(c, &c->net->forwards[i]);
+}
+
+/* What serves shares listens for this guest: no other machine reaches it, nor this host. */
+static void add_shares(struct commands *c, uint32_t host_address)
+{
+	char host[INET_ADDRSTRLEN];
+
+	if (!c->net->nshare_ports)
+		return;
+	ipv4(host_address, host);
+	add(c, "add chain inet %s shares { type filter hook input priority -5 ; }\n", c->table);
+	for (unsigned i = 0; i < c->net->nshare_ports; i++) {
+		const unsigned port = c->net->share_ports[i];
+
+		add(c, "add rule inet %s shares ip daddr %s tcp dport %u iifname != \"%s\" drop\n",
+		    c->table, host, port, c->tap);
+		add(c, "add rule inet %s shares ip daddr %s tcp dport %u ip saddr != %s drop\n",
+		    c->table, host, port, c->guest);
+	}
 }
 
 /* As net_spoof.c has it. */
@@ -311,7 +329,7 @@ static int attempt(const struct commands *c, struct rules **ret, struct err *err
 	r->nft = CHILD_NONE;
 	r->used = c->used;
 	snprintf(r->tap, sizeof(r->tap), "%s", c->tap);
-	res = child_start(argv, "nftables", true, &r->nft, err);
+	res = child_start(argv, "nftables", true, NULL, &r->nft, err);
 	if (!res)
 		res = feed_and_wait(r, err);
 	if (res)
@@ -339,10 +357,10 @@ int rules_open(const struct machine_net *net, const char *tap, uint32_t host_add
 	       struct rules **ret, struct err *err)
 {
 	autofree struct commands *c = NULL;
-	const bool nat = net->nat || net->nforwards;
+	const bool nat = net->nat || net->nforwards, inet = nat || net->nshare_ports;
 	int res = 0;
 
-	if (!nat && !guard) {
+	if (!inet && !guard) {
 		*ret = NULL;
 		return 0;
 	}
@@ -357,11 +375,14 @@ int rules_open(const struct machine_net *net, const char *tap, uint32_t host_add
 	res = name_table(c, tap, err);
 	ipv4(net->addresses.guest, c->guest);
 	name_senders(c);
+	if (inet)
+		add(c, "add table inet %s { flags owner ; }\n", c->table);
 	if (nat)
 		add_nat(c, host_address);
+	add_shares(c, host_address);
 	if (guard)
 		add_guard(c);
-	add(c, "list chain %s %s " LAST_CHAIN "\n", nat ? "inet" : "netdev", c->table);
+	add(c, "list chain %s %s " LAST_CHAIN "\n", inet ? "inet" : "netdev", c->table);
 	if (!all_fits(c))
 		return err_set(err, E2BIG, "too many rules for nft");
 	/* newer kernels take a hook on an interface that is yet to come */

@@ -37,6 +37,9 @@ struct rules;
  * from another machine, and for the host itself, also at 127.0.0.1: then with `host_address`, the
  * host's in the guest's network (0: as masquerading has it).
  *
+ * shares (net->nshare_ports): those ports of the host's end take connections from the guest's
+ * address by its tap alone; not even this host's own.
+ *
  * guard: dropped are frames from another MAC than net->mac, ARP that tells of another MAC or, where
  * net->addresses.guest is known, of another address, and then all IPv4 from another but DHCP from
  * 0.0.0.0, IPv6 from another than the given ones and the link-local one of the MAC, neighbour

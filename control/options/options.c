@@ -141,6 +141,11 @@ static int set_net(void *target, const char *value, struct err *err)
 	return options_add_net(&((struct run_options *)target)->machine, value, err);
 }
 
+static int set_share(void *target, const char *value, struct err *err)
+{
+	return options_add_share(&((struct run_options *)target)->machine, value, err);
+}
+
 static int set_cmdline(void *target, const char *value, struct err *err)
 {
 	int rc = config_check_cmdline(value, err);
@@ -407,6 +412,7 @@ static const struct option_setting run_settings[] = {
     {"io", "auto|io_uring|epoll", set_io, "how the host's I/O is done (auto)"},
     {"vsock", "KEY=VALUE,...", set_vsock, "streams between host and guest"},
     {"net", "KIND[,KEY=VALUE...]", set_net, "a network interface; may be repeated"},
+    {"share", "path=DIR,KEY=VALUE...", set_share, "a directory of the host; may be repeated"},
     {"no-rng", NULL, set_no_rng, "no virtio-rng device"},
     {"stop-timeout", "SECONDS", set_stop_timeout, "from the power button to the stop (10)"},
     {"sandbox", "on|off", set_sandbox, "lock this process in before the guest runs (on)"},
@@ -433,6 +439,8 @@ void run_options_help(FILE *out)
 	options_vsock_help(out);
 	fprintf(out, "\nKinds and keys of --net:\n");
 	options_net_help(out);
+	fprintf(out, "\nKeys of --share:\n");
+	options_share_help(out);
 }
 
 /* ---- the command line ------------------------------------------------------------------------ */
@@ -500,7 +508,7 @@ static int options_parse_one(struct run_options *options, int argc, char *const 
 	return rc;
 }
 
-/* What follows from other options: mounts and --exec need the agent. */
+/* What follows from other options: mounts, shares and --exec need the agent. */
 static int options_settle(struct run_options *o, struct err *err)
 {
 	struct machine_config *m = &o->machine;
@@ -516,6 +524,7 @@ static int options_settle(struct run_options *o, struct err *err)
 		    "a device tree");
 	for (unsigned i = 0; i < m->ndisks; i++)
 		wanted |= m->disks[i].mount.target != NULL;
+	wanted |= m->nshares;
 	if (wanted) {
 		m->agent = !m->initrd && m->initramfs == MACHINE_INITRAMFS_AUTO;
 		m->vsock.on = true;
@@ -567,7 +576,7 @@ int run_options_parse(struct run_options *options, int argc, char *const *argv, 
 		if (rc || options->help)
 			return rc;
 	}
-	if (options_settle(options, err))
+	if (options_settle(options, err) || options_check_shares(&options->machine, err))
 		return -EINVAL;
 	return options_check(options, err);
 }

@@ -1,4 +1,4 @@
-/* What options.c, disk.c, net.c and vsock.c share. */
+/* What options.c, disk.c, net.c, share.c and vsock.c have in common. */
 #ifndef CONTROL_OPTIONS_PRIV_H
 #define CONTROL_OPTIONS_PRIV_H
 
@@ -41,6 +41,14 @@ void options_vsock_help(FILE *out);
 /* --net: appends to the interfaces of `machine`; or "none", which no other goes with. */
 int options_add_net(struct machine_config *machine, const char *list, struct err *err);
 void options_net_help(FILE *out);
+
+/* --share: appends to the shares of `machine`; "UID[:GID]". */
+int options_add_share(struct machine_config *machine, const char *list, struct err *err);
+int options_share_user(struct machine_share *share, const char *text, struct err *err);
+void options_share_help(FILE *out);
+
+/* When all options are known: shares get mount points, and an interface to be reached by. */
+int options_check_shares(struct machine_config *machine, struct err *err);
 
 /* What can only be said when all options are known. */
 int options_check_disks(const struct machine_config *machine, struct err *err);

@@ -18,7 +18,7 @@
 /* Options of `lodge run` that mean the same here. */
 static const char *const run_words[] = {
     "kernel", "root",	   "disk",    "cpus", "memory",	   "cmdline",
-    "initrd", "initramfs", "modules", "init", "transport",
+    "initrd", "initramfs", "modules", "init", "transport", "share",
 };
 
 /* Those that do not, and what to do. */
@@ -43,7 +43,10 @@ struct start_request {
 	VmTools__Concierge__StartVmRequest msg;
 	VmTools__Concierge__VirtualMachineSpec vm;
 	VmTools__Concierge__DiskImage disks[MACHINE_DISKS_MAX], *list[MACHINE_DISKS_MAX];
-	char *paths[MACHINE_DISKS_MAX + 3];
+	VmTools__Concierge__SharedDirectory shares[MACHINE_SHARES_MAX],
+	    *share_list[MACHINE_SHARES_MAX];
+	char users[MACHINE_SHARES_MAX][24];
+	char *paths[MACHINE_DISKS_MAX + MACHINE_SHARES_MAX + 3];
 	unsigned npaths;
 };
 
@@ -265,6 +268,29 @@ static int put_disk(struct start_request *q, struct machine_disk *disk, struct e
 	return put_path(q, &image->path, disk->image.path, err);
 }
 
+static int put_shares(struct start_request *q, const struct machine_config *m, struct err *err)
+{
+	int res = 0;
+
+	for (unsigned i = 0; i < m->nshares && !res; i++) {
+		VmTools__Concierge__SharedDirectory *s = &q->shares[i];
+		const struct machine_share *share = &m->shares[i];
+
+		*s = (VmTools__Concierge__SharedDirectory)
+		    VM_TOOLS__CONCIERGE__SHARED_DIRECTORY__INIT;
+		res = put_path(q, &s->path, share->path, err);
+		s->mount_point = share->target;
+		s->read_only = share->read_only;
+		snprintf(q->users[i], sizeof(q->users[i]), "%u:%u", share->uid, share->gid);
+		if (share->has_user)
+			s->user = q->users[i];
+		q->share_list[i] = s;
+	}
+	q->msg.shares = q->share_list;
+	q->msg.n_shares = m->nshares;
+	return res;
+}
+
 static void put_machine(struct start_request *q, const struct machine_config *m)
 {
 	q->msg.cpus = m->cpus;
@@ -308,6 +334,8 @@ static int put_termina(struct start_request *q, struct machine_config *m, struct
 	q->msg.disks = q->list;
 	for (unsigned i = 0; i < m->ndisks && !res; i++)
 		res = put_disk(q, &m->disks[i], err);
+	if (!res)
+		res = put_shares(q, m, err);
 	put_machine(q, m);
 	return res;
 }
@@ -336,6 +364,8 @@ static int put_request(struct start_request *q, struct machine_config *m, struct
 	if (m->init)
 		q->vm.init = m->init;
 	q->vm.no_initramfs = m->initramfs == MACHINE_INITRAMFS_NONE;
+	if (!res)
+		res = put_shares(q, m, err);
 	put_machine(q, m);
 	return res;
 }
@@ -380,12 +410,12 @@ static const struct remote_command start_command = {
     .about = "Starts a VM of the server and ends when the agent in the guest is ready and has\n"
 	     "mounted the disks; a VM of this name that runs already is left as it is. Files are\n"
 	     "opened by the server with your rights.\n",
-    .more =
-	"Options as of `lodge run` (`lodge help run` explains them):\n"
-	"  --kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules\n"
-	"  --init --transport; keys of --root: path format ro fstype partition label; of --disk:\n"
-	"  path format ro direct serial mount fstype mount_flags mount_data mkfs. CPUs and\n"
-	"  memory are the server's default otherwise.\n",
+    .more = "Options as of `lodge run` (`lodge help run` explains them):\n"
+	    "  --kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules\n"
+	    "  --init --transport --share; keys of --root: path format ro fstype partition label; "
+	    "of --disk:\n"
+	    "  path format ro direct serial mount fstype mount_flags mount_data mkfs. CPUs and\n"
+	    "  memory are the server's default otherwise.\n",
     .settings = start_settings,
     .nsettings = ARRAY_LEN(start_settings),
     .operands_min = 1,

@@ -100,6 +100,11 @@ static void agent_ready(void *ctx)
 	boot_agent_ready(&((struct run_guest *)ctx)->boot);
 }
 
+void run_guest_shares_changed(struct run_guest *g)
+{
+	boot_shares_changed(&g->boot);
+}
+
 static void agent_leaving(void *ctx)
 {
 	relay_end(&((struct run_guest *)ctx)->relay, "the guest has ended");
@@ -117,7 +122,8 @@ void run_guest_init(struct run_guest *g, struct loop *loop,
 }
 
 void run_guest_begin(struct run_guest *g, struct machine *machine,
-		     const struct machine_config *config, unsigned timeout_ms, int fd)
+		     const struct machine_config *config, const struct shares *shares,
+		     unsigned timeout_ms, int fd)
 {
 	g->fd = fd;
 	if (fd >= 0) {
@@ -125,7 +131,7 @@ void run_guest_begin(struct run_guest *g, struct machine *machine,
 		loop_poll(g->loop, &g->watch, fd, POLLIN | POLLHUP);
 	}
 	guest_attach(&g->guest, machine, config->agent_token);
-	boot_begin(&g->boot, g->loop, &g->guest, config, timeout_ms, booted, g);
+	boot_begin(&g->boot, g->loop, &g->guest, config, shares, timeout_ms, booted, g);
 }
 
 /* ---- the end ------------------------------------------------------------------------------------

@@ -39,7 +39,10 @@ void run_guest_init(struct run_guest *g, struct loop *loop,
 /* The machine is about to start. `fd` is taken over: it gets a byte when calls are taken; -1: none.
  */
 void run_guest_begin(struct run_guest *g, struct machine *machine,
-		     const struct machine_config *config, unsigned timeout_ms, int fd);
+		     const struct machine_config *config, const struct shares *shares,
+		     unsigned timeout_ms, int fd);
+/* shares_state() may have changed. */
+void run_guest_shares_changed(struct run_guest *g);
 
 /* As guest_shutdown(), with the ctx of the callbacks. */
 bool run_guest_shutdown(struct run_guest *g, void (*refused)(void *ctx));

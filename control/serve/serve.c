@@ -62,6 +62,8 @@ with_defaults(const VmTools__Concierge__StartVmRequest *request, struct serve_de
 		r.memory_bytes = d->memory_bytes;
 	if (d->mmio && r.transport == VM_TOOLS__CONCIERGE__VM_TRANSPORT__VM_TRANSPORT_PCI)
 		r.transport = VM_TOOLS__CONCIERGE__VM_TRANSPORT__VM_TRANSPORT_MMIO;
+	if (d->share_user && !*r.share_user)
+		r.share_user = d->share_user;
 	if (d->net && !r.n_networks) {
 		r.networks = &d->net;
 		r.n_networks = 1;

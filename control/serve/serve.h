@@ -15,7 +15,8 @@ struct serve_defaults {
 	unsigned cpus;
 	uint64_t memory_bytes;
 	bool mmio;
-	char *net; /* in the words of --net; NULL: none */
+	char *share_user; /* of shares that name none, where root asks; NULL: nobody */
+	char *net;	  /* in the words of --net; NULL: none */
 };
 
 struct serve_setup {

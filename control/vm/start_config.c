@@ -100,16 +100,6 @@ static int set_path(char **field, const char *what, const char *path, struct err
 /* ---- parts of the request -----------------------------------------------------------------------
  */
 
-/* What is promised by the messages and needs what is not there. */
-static int check_available(const VmTools__Concierge__StartVmRequest *r, struct err *err)
-{
-	if (*r->shared_directory)
-		return err_set(err, ENOTSUP,
-			       "shared_directory %s: sharing directories is not available",
-			       r->shared_directory);
-	return 0;
-}
-
 static int add_root(const VmTools__Concierge__VirtualMachineSpec *vm, struct machine_config *config,
 		    struct err *err)
 {
@@ -260,6 +250,56 @@ static int add_net(const char *words, struct machine_config *config, struct err 
 	return res;
 }
 
+static int add_share(const char *path, const char *target, bool read_only, const char *user,
+		     struct machine_config *config, struct err *err)
+{
+	struct machine_share *share = &config->shares[config->nshares];
+	int res;
+
+	if (config->nshares == MACHINE_SHARES_MAX)
+		return err_set(err, EINVAL, "at most %d directories can be shared",
+			       MACHINE_SHARES_MAX);
+	res = set_path(&share->path, "share", path, err);
+	config->nshares++; /* what it holds is freed with the rest */
+	if (res)
+		return res;
+	share->read_only = read_only;
+	if (!*path)
+		res = err_set(err, EINVAL, "no path is given");
+	else if (*target)
+		res = set_checked(&share->target, "mount_point", target, config_check_mount_point,
+				  err);
+	if (!res && *user)
+		res = options_share_user(share, user, err);
+	if (res)
+		err_prefix(err, "share %s", path);
+	return res;
+}
+
+static int add_shares(const VmTools__Concierge__StartVmRequest *r, struct machine_config *config,
+		      struct err *err)
+{
+	struct machine_share any = {0};
+	int res = 0;
+
+	if (*r->share_user)
+		res = options_share_user(&any, r->share_user, err);
+	if (res) {
+		err_prefix(err, "share_user");
+		return res;
+	}
+	if (*r->shared_directory)
+		res = add_share(r->shared_directory, SHARE_TARGET, false, "", config, err);
+	for (size_t i = 0; i < r->n_shares && !res; i++) {
+		const VmTools__Concierge__SharedDirectory *s = r->shares[i];
+
+		res = add_share(s->path, s->mount_point, s->read_only, s->user, config, err);
+	}
+	config->share_uid = any.uid;
+	config->share_gid = any.gid;
+	return res ? res : options_check_shares(config, err);
+}
+
 /* The agent comes with our initramfs; another may bring it along by itself. */
 static int set_agent(const VmTools__Concierge__VirtualMachineSpec *vm, const char *vsock_socket,
 		     struct machine_config *config, struct err *err)
@@ -272,6 +312,10 @@ static int set_agent(const VmTools__Concierge__VirtualMachineSpec *vm, const cha
 					       "is set",
 					       i - 1, config->disks[i].image.path);
 		}
+		if (config->nshares)
+			return err_set(err, EINVAL,
+				       "share %s: it needs the agent, and no_agent is set",
+				       config->shares[0].path);
 		return 0;
 	}
 	config->agent = !config->initrd && config->initramfs == MACHINE_INITRAMFS_AUTO;
@@ -384,8 +428,6 @@ int start_config(const VmTools__Concierge__StartVmRequest *r, const char *vsock_
 	if (!res && r->n_disks > VM_DISKS_MAX)
 		res = err_set(err, EINVAL, "%zu disks, at most %d are possible beside the rootfs",
 			      r->n_disks, VM_DISKS_MAX);
-	if (!res)
-		res = check_available(r, err);
 	if (!res && r->start_termina)
 		res = set_component(component_root, config, err);
 	else if (!res)
@@ -400,6 +442,8 @@ int start_config(const VmTools__Concierge__StartVmRequest *r, const char *vsock_
 		res = add_net(r->networks[i], config, err);
 	if (!res)
 		res = set_termina(r, config, err);
+	if (!res)
+		res = add_shares(r, config, err);
 	if (!res)
 		res = set_agent(vm, vsock_socket, config, err);
 	if (!res)

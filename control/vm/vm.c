@@ -2,8 +2,10 @@
 #include "control/vm/vm.h"
 
 #include "base/checked.h"
+#include "base/cleanup.h"
 #include "control/agent/boot.h"
 #include "control/network/networks.h"
+#include "control/share/share.h"
 #include "control/vm/start_config.h"
 
 #include <assert.h>
@@ -27,6 +29,7 @@ struct vm {
 
 	struct machine_config config;
 	struct networks networks;
+	struct shares *shares; /* NULL: none */
 	struct machine *machine;
 	const VmTools__Concierge__StartVmRequest *request;
 	bool has_identity;
@@ -60,6 +63,7 @@ struct vm {
 /* The start has failed, and nothing of it is left. */
 static void vm_failed(struct vm *vm)
 {
+	shares_free(steal_ptr(&vm->shares));
 	networks_free(&vm->networks);
 	machine_config_fini(&vm->config);
 	vm->state = VM_IDLE;
@@ -84,6 +88,7 @@ static void vm_over(struct loop_msg *m)
 		vm_failed(vm);
 		return;
 	}
+	shares_free(steal_ptr(&vm->shares));
 	networks_free(&vm->networks);
 	vm->state = VM_ENDED;
 	vm->callbacks.ended(vm->callbacks.ctx, vm->event, vm->reason);
@@ -229,6 +234,11 @@ static void vm_booted(void *ctx, const struct err *err)
 	vm_give_up(vm);
 }
 
+static void vm_shares_changed(void *ctx)
+{
+	boot_shares_changed(&((struct vm *)ctx)->boot);
+}
+
 static void vm_agent_ready(void *ctx)
 {
 	boot_agent_ready(&((struct vm *)ctx)->boot);
@@ -248,9 +258,10 @@ static void vm_boot(struct vm *vm)
 	vm->started_ns = loop_now_ns();
 	guest_attach(&vm->guest, vm->machine, vm->config.agent_token);
 	if (boot_wanted(&vm->config))
-		boot_begin(&vm->boot, vm->setup.loop, &vm->guest, &vm->config,
+		boot_begin(&vm->boot, vm->setup.loop, &vm->guest, &vm->config, vm->shares,
 			   vm->request->start_timeout_ms, vm_booted, vm);
 	networks_watch(&vm->networks, vm->machine, vm->setup.loop);
+	shares_watch(vm->shares, vm->setup.loop, vm_shares_changed, vm);
 	machine_start(vm->machine);
 	vm->callbacks.booting(vm->callbacks.ctx);
 	if (!vm->boot.guest)
@@ -329,11 +340,19 @@ static void vm_make_machine(struct vm *vm)
 						    .threads = sandbox_threads(vm->setup.sandbox)};
 
 	const struct networks_rights rights = {.as_host = vm_as_host, .ctx = vm};
+	const struct shares_rights share_rights = {
+	    .as_host = vm_as_host,
+	    .ctx = vm,
+	    .uid = vm->has_identity ? vm->identity.uid : 0,
+	    .gid = vm->has_identity ? vm->identity.gid : 0,
+	};
 
 	if (start_config(vm->request, vm->setup.vsock_socket, vm->setup.component_root, &vm->config,
 			 &vm->err) ||
 	    (vm->has_identity && vm->identity.uid && vm_check_forwards(vm)) ||
-	    networks_open(&vm->networks, &vm->config, &rights, &vm->err))
+	    shares_check(&vm->config, &vm->err) ||
+	    networks_open(&vm->networks, &vm->config, &rights, &vm->err) ||
+	    shares_open(&vm->config, &share_rights, &vm->shares, &vm->err))
 		return;
 	(void)machine_new(&vm->config, vm->setup.loop, vm->setup.console, &callbacks, &vm->machine,
 			  &vm->err);

@@ -115,7 +115,9 @@ void virtio_net_announce(struct virtio_dev *dev)
 {
 	struct net *net = net_of(dev);
 
-	if (net_has(net, NET_F_GUEST_ANNOUNCE) && net_status(net, 0, NET_S_ANNOUNCE))
+	/* whose link is down is asked when it goes up */
+	if (net_has(net, NET_F_GUEST_ANNOUNCE) && net_link(net) &&
+	    net_status(net, 0, NET_S_ANNOUNCE))
 		virtio_raise_config(dev);
 }
 

@@ -84,7 +84,8 @@ struct virtio_net_reconnect {
 };
 void virtio_net_reconnect(struct virtio_dev *dev, struct virtio_net_reconnect *r, int fd);
 
-/* Asks the driver to tell the network where it is (§5.1.6.5.4), where it can. Any thread. */
+/* Asks the driver to tell the network where it is (§5.1.6.5.4), where it can and its link is up.
+ * Any thread. */
 void virtio_net_announce(struct virtio_dev *dev);
 
 /* Any thread. */

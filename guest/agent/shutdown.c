@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* A client that does not read its answer does not stop the guest's end. */
@@ -119,6 +120,9 @@ static enum init find_init(void)
 	if (slash && !strcmp(slash, "/systemd"))
 		return INIT_STARTS;
 	init_name(name);
+	/* in the middle of execve(2) */
+	if (!*name)
+		return INIT_STARTS;
 	if (!is_listed(name))
 		return INIT_NONE;
 	return hears_signals() ? INIT_POWEROFF : INIT_STARTS;
@@ -158,7 +162,8 @@ static void force(struct agent *agent)
 
 static void poweroff_ended(void *ctx, int wait_status, const struct err *err)
 {
-	if (err->code || wait_status)
+	/* by a signal: of an init that ends all others, this one as well */
+	if (err->code || (WIFEXITED(wait_status) && WEXITSTATUS(wait_status)))
 		force(ctx);
 }
 

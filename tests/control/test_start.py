@@ -29,10 +29,6 @@ def test_too_many_disks(server):
     refused(server, "24 disks, at most 23", name="a", **server.spec("absent", disks=disks))
 
 
-def test_shared_directory_is_explained(server):
-    refused(server, "shared_directory /srv: ", name="a", **server.spec(shared_directory="/srv"))
-
-
 def test_kernel_must_exist(server):
     refused(server, "kernel: no path", name="a")
     refused(server, "kernel /absent does not exist", name="a", vm=dict(kernel="/absent", rootfs="/absent2"))

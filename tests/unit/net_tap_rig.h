@@ -35,15 +35,16 @@
 #define SEGMENT	 1400
 #define RING	 64
 
-#define BIT(n)	(UINT64_C(1) << (n))
-#define CSUM	(BIT(0) | BIT(1))
-#define TSO4	(BIT(7) | BIT(11))
-#define TSO6	(BIT(8) | BIT(12))
-#define ECN	(BIT(9) | BIT(13))
-#define USO	(BIT(54) | BIT(55) | BIT(56))
-#define MRG	BIT(15)
-#define MQ	BIT(22)
-#define CONTROL (BIT(2) | BIT(16) | BIT(17) | BIT(18) | BIT(20) | BIT(23))
+#define BIT(n)	 (UINT64_C(1) << (n))
+#define CSUM	 (BIT(0) | BIT(1))
+#define TSO4	 (BIT(7) | BIT(11))
+#define TSO6	 (BIT(8) | BIT(12))
+#define ECN	 (BIT(9) | BIT(13))
+#define USO	 (BIT(54) | BIT(55) | BIT(56))
+#define MRG	 BIT(15)
+#define ANNOUNCE BIT(21)
+#define MQ	 BIT(22)
+#define CONTROL	 (BIT(2) | BIT(16) | BIT(17) | BIT(18) | BIT(20) | BIT(23))
 
 /* Work of the loop's ring interrupts a wait that has a deadline, as a signal would. */
 static inline ssize_t receive(int fd, void *buf, size_t size)

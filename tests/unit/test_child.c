@@ -1,6 +1,6 @@
 /* Programs with a keeper: started again, and gone with us. */
 #include "base/cleanup.h"
-#include "control/network/child.h"
+#include "control/child/child.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -32,7 +32,7 @@ static struct child start(const char *const argv[])
 	struct err err = ERR_INIT;
 	struct child c;
 
-	if (child_start(argv, "none", false, &c, &err))
+	if (child_start(argv, "none", false, NULL, &c, &err))
 		fail_msg("%s", err.msg);
 	return c;
 }
@@ -215,7 +215,7 @@ static void test_no_such_program(void **state)
 	struct child c;
 
 	(void)state;
-	assert_int_equal(child_start(argv, "such", false, &c, &err), -ENOENT);
+	assert_int_equal(child_start(argv, "such", false, NULL, &c, &err), -ENOENT);
 	assert_string_equal(err.msg, "no-such-program is not installed (apt install such)");
 }
 

@@ -203,6 +203,33 @@ static void test_link(void **state)
 	assert_int_equal(guest_gets(r, 0, h), 442);
 }
 
+/* The driver is asked to announce itself until it says that it has; not while nobody would hear. */
+static void test_announce(void **state)
+{
+	struct rig *r = *state;
+
+	if (!r)
+		skip();
+	start(r, CSUM | MRG);
+	virtio_net_announce(r->dev); /* which it did not negotiate */
+	assert_int_equal(vdrv_config(&r->d, 6, 2), 1);
+	start(r, CSUM | MRG | ANNOUNCE);
+	virtio_net_announce(r->dev);
+	assert_true(vdrv_wait_config(&r->d));
+	assert_int_equal(vdrv_config(&r->d, 6, 2), 3);
+	assert_int_equal(control(r, 3, 0, "", 0), 0);
+	assert_int_equal(vdrv_config(&r->d, 6, 2), 1);
+	assert_int_equal(control(r, 3, 1, "", 0), 1);
+	virtio_net_set_link(r->dev, false);
+	virtio_net_announce(r->dev);
+	assert_int_equal(vdrv_config(&r->d, 6, 2), 0);
+	virtio_net_set_link(r->dev, true);
+	virtio_net_announce(r->dev);
+	assert_int_equal(vdrv_config(&r->d, 6, 2), 3);
+	start(r, CSUM | MRG | ANNOUNCE);
+	assert_int_equal(vdrv_config(&r->d, 6, 2), 1);
+}
+
 /* Nothing left to do for the thread of a loop? */
 static uint64_t cpu_ns(struct rig *r)
 {
@@ -261,6 +288,7 @@ int main(void)
 	    T(test_checksum_in_address),
 	    T(test_offloads_off),
 	    T(test_link),
+	    T(test_announce),
 	    T(test_deleted),
 	    cmocka_unit_test_setup_teardown(test_exclusive, setup_three, teardown),
 	};

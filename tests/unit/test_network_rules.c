@@ -295,6 +295,47 @@ static void test_forwards(void **state)
 	    sh("/usr/bin/python3 $D/client.py tcp 127.0.0.1 8007 100.115.92.1 2>/dev/null"), 0);
 }
 
+/* Of the host's end, for the guest's own server: neither others nor the host itself. */
+static void test_shares(void **state)
+{
+	struct machine_net net = net_of_guest();
+	struct rules *rules;
+
+	(void)state;
+	need_space();
+	net.share_ports[0] = 2049;
+	net.share_ports[1] = 7;
+	net.nshare_ports = 2;
+	assert_int_equal(sh(IN_OUT "ip route add 100.115.92.0/30 via 192.0.2.1"), 0);
+	assert_int_equal(sh(IN_OUT "/usr/bin/python3 $D/client.py tcp 100.115.92.1 7 192.0.2.9"),
+			 0);
+	rules = open_rules(&net, false);
+	assert_int_equal(
+	    sh(IN_GUEST "/usr/bin/python3 $D/client.py tcp 100.115.92.1 7 100.115.92.2"), 0);
+	assert_int_not_equal(
+	    sh(IN_OUT "/usr/bin/python3 $D/client.py tcp 100.115.92.1 7 - 0.3 2>/dev/null"), 0);
+	assert_int_not_equal(
+	    sh("/usr/bin/python3 $D/client.py tcp 100.115.92.1 7 - 0.3 2>/dev/null"), 0);
+	/* another address of the guest's tap */
+	assert_int_equal(sh(IN_GUEST "ip addr add 100.115.92.9/24 dev eth0"), 0);
+	assert_int_equal(sh("ip route add 100.115.92.9/32 dev tap0"), 0);
+	assert_int_not_equal(sh(IN_GUEST
+				"/usr/bin/python3 -c \"import socket; s = socket.socket(); "
+				"s.settimeout(0.3); s.bind(('100.115.92.9', 0)); "
+				"s.connect(('100.115.92.1', 7))\" 2>/dev/null"),
+			     0);
+	assert_int_equal(sh(IN_GUEST "ip addr del 100.115.92.9/24 dev eth0"), 0);
+	assert_int_equal(sh("ip route del 100.115.92.9/32 dev tap0"), 0);
+	assert_int_equal(sh(IN_OUT "ip route del 100.115.92.0/30"), 0);
+	/* its other ports are as they were */
+	net.share_ports[1] = 2050;
+	rules_free(rules);
+	rules = open_rules(&net, false);
+	assert_int_equal(sh("/usr/bin/python3 $D/client.py tcp 100.115.92.1 7 100.115.92.1"), 0);
+	rules_free(rules);
+	assert_false(has_tables());
+}
+
 /* What the host's UDP has taken so far, of the socket at port 7: its drops and queue do not tell.
  */
 static unsigned long datagrams_in(void)
@@ -527,11 +568,12 @@ static void test_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_nothing),    cmocka_unit_test(test_nat),
-	    cmocka_unit_test(test_forwards),   cmocka_unit_test(test_loopback_closed),
-	    cmocka_unit_test(test_containers), cmocka_unit_test(test_guard),
-	    cmocka_unit_test(test_guard_mac),  cmocka_unit_test(test_guard_ipv6),
-	    cmocka_unit_test(test_killed),     cmocka_unit_test(test_refused),
+	    cmocka_unit_test(test_nothing),	    cmocka_unit_test(test_nat),
+	    cmocka_unit_test(test_forwards),	    cmocka_unit_test(test_shares),
+	    cmocka_unit_test(test_loopback_closed), cmocka_unit_test(test_containers),
+	    cmocka_unit_test(test_guard),	    cmocka_unit_test(test_guard_mac),
+	    cmocka_unit_test(test_guard_ipv6),	    cmocka_unit_test(test_killed),
+	    cmocka_unit_test(test_refused),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -11,7 +11,9 @@ LAB_L1_PACKAGES=(
 	iputils-ping kmod libcap2-bin make nftables procps psmisc python3-minimal socat squashfs-tools strace
 	util-linux uuid-runtime xfsprogs xz-utils zstd lz4 bsdextrautils acl attr
 	# what lodge is compared with, and load generators
-	fio iperf3 passt qemu-utils
+	fio iperf3 nfs-kernel-server passt qemu-utils
+	# what lodge starts: one server for each VM that is given a directory
+	nfs-ganesha nfs-ganesha-vfs
 	# what lodge is linked with, and its sanitizer builds
 	libasan8 libcmocka0 libfdt1 liblz4-1 liblzma5 libmnl0 libprotobuf-c1 libseccomp2 libtsan2
 	libubsan1 liburing2 libzstd1 zlib1g

@@ -1,12 +1,13 @@
-/* Starts a program again and again. See control/network/child.h. */
-#include "control/network/keeper.h"
+/* Starts a program again and again. See control/child/child.h. */
+#include "control/child/keeper.h"
 
-#include "control/network/child.h"
+#include "control/child/child.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -28,17 +29,39 @@ static void leave(int status)
 	syscall(SYS_exit_group, status);
 }
 
+/* One line for who listens, which ends this. */
+static void complain(const char *what, int code)
+{
+	const char *error = strerrordesc_np(code);
+	char line[256];
+	int n = snprintf(line, sizeof(line), "%s: %s\n", what, error ? error : "it failed");
+
+	(void)!write(STDERR_FILENO, line, (size_t)n < sizeof(line) ? (size_t)n : sizeof(line) - 1);
+	leave(127);
+}
+
 /* The program. Does not return. */
 static void become(const struct keeper_plan *p, int fd)
 {
-	static const char failed[] = "it cannot be executed\n";
+	const char *what = "";
+	int res = p->jail ? p->jail->enter(p->jail->ctx, &what) : 0;
 
+	if (res)
+		complain(what, -res);
 	signal(SIGPIPE, SIG_DFL);
 	if (dup2(p->on_stdin ? fd : KEEPER_NULL, STDIN_FILENO) < 0 ||
 	    dup2(p->on_stdin ? KEEPER_NULL : fd, CHILD_FD) < 0 ||
 	    close_range(CHILD_FD + !p->on_stdin, ~0U, 0) || execve(p->path, p->argv, p->env))
-		(void)!write(STDERR_FILENO, failed, sizeof(failed) - 1);
-	leave(127);
+		complain("it cannot be executed", errno);
+}
+
+/* fork(2), without what may be locked in this process. */
+static pid_t fork_into(const struct keeper_plan *p)
+{
+	const int namespaces = p->jail ? p->jail->namespaces : 0;
+
+	return (pid_t)syscall(SYS_clone, (unsigned long)namespaces | SIGCHLD, NULL, NULL, NULL,
+			      NULL);
 }
 
 static void tell(bool begun, int status, int fd)
@@ -89,13 +112,13 @@ static int make_socket(void)
 }
 
 /* Its status; does not return when nobody wants it any more. */
-static int keep(pid_t pid)
+static int keep(const struct keeper_plan *p, pid_t pid)
 {
 	int status = 0, process = (int)syscall(SYS_pidfd_open, pid, 0);
 	struct pollfd poll_end = {.fd = process, .events = POLLIN};
 
 	if (process >= 0 && is_alone(process, -1)) {
-		if (poll(&poll_end, 1, END_MS) <= 0)
+		if (p->jail || poll(&poll_end, 1, END_MS) <= 0)
 			kill(pid, SIGKILL);
 		leave(0);
 	}
@@ -109,7 +132,7 @@ static int keep(pid_t pid)
 static int run_once(const struct keeper_plan *p)
 {
 	const int fd = make_socket();
-	const pid_t pid = fd < 0 ? -1 : _Fork();
+	const pid_t pid = fd < 0 ? -1 : fork_into(p);
 	int status = 0;
 
 	if (!pid)
@@ -117,24 +140,30 @@ static int run_once(const struct keeper_plan *p)
 	if (fd >= 0)
 		close(fd);
 	if (pid > 0)
-		status = keep(pid);
+		status = keep(p, pid);
 	return status;
 }
 
 static void settle(const struct keeper_plan *p)
 {
+	const char *what = "";
 	sigset_t none;
+	int res;
 
 	prctl(PR_SET_NAME, "lodge-keeper");
 	for (int s = 1; s < NSIG; s++)
 		signal(s, SIG_DFL);
 	signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&none);
+	if (dup2(p->words, KEEPER_WORDS) < 0)
+		leave(1);
+	res = p->jail ? p->jail->build(p->jail->ctx, &what) : 0;
+	if (res)
+		complain(what, -res);
 	if (dup2(p->null, STDIN_FILENO) < 0 || dup2(p->null, STDOUT_FILENO) < 0 ||
-	    dup2(p->words, KEEPER_WORDS) < 0 || dup2(p->keeper, KEEPER_SOCKET) < 0 ||
-	    dup2(p->null, KEEPER_NULL) < 0 || close_range(KEEPER_NULL + 1, ~0U, 0) ||
-	    fcntl(KEEPER_SOCKET, F_SETFD, FD_CLOEXEC) || chdir("/") ||
-	    sigprocmask(SIG_SETMASK, &none, NULL))
+	    dup2(p->keeper, KEEPER_SOCKET) < 0 || dup2(p->null, KEEPER_NULL) < 0 ||
+	    close_range(KEEPER_NULL + 1, ~0U, 0) || fcntl(KEEPER_SOCKET, F_SETFD, FD_CLOEXEC) ||
+	    chdir("/") || sigprocmask(SIG_SETMASK, &none, NULL))
 		leave(1);
 }
 

@@ -1,7 +1,7 @@
 /*
- * A program that works for a machine's network as long as this process holds a socket to it:
- * nft(8), passt(1). It is in a session of its own (no signals of our terminal), and has of ours
- * neither descriptors nor directory, signal mask, dispositions or environment but PATH.
+ * A program that works for a machine as long as this process holds a socket to it: nft(8),
+ * passt(1), ganesha.nfsd(8). It is in a session of its own (no signals of our terminal), and has of
+ * ours neither descriptors nor directory, signal mask, dispositions or environment but PATH.
  *
  *   this process --keeper--> its keeper --fork, execve--> the program
  *        \________________________fd__________________________/
@@ -10,12 +10,12 @@
  * the later the sooner it ended (0.1 s to 10 s); for this process, once it is locked in, may start
  * none. Both end when this process does, also by SIGKILL: the keeper sees its socket closed, and
  * kills the program should it not end by itself. A keeper that is killed leaves the program as it
- * is. Neither is our child, so that there are no zombies.
+ * is, or takes it along where it is jailed. Neither is our child, so that there are no zombies.
  *
  * Threads: any, one at a time; what runs between fork(2) and execve(2) is async-signal-safe.
  */
-#ifndef CONTROL_NETWORK_CHILD_H
-#define CONTROL_NETWORK_CHILD_H
+#ifndef CONTROL_CHILD_CHILD_H
+#define CONTROL_CHILD_CHILD_H
 
 #include "base/err.h"
 
@@ -31,16 +31,32 @@ struct child {
 	int keeper; /* POLLIN: child_news(); -1: nobody starts it again */
 };
 
+/*
+ * What a program is kept in that does not end by itself, and is not trusted. All functions run
+ * after fork(2): async-signal-safe. They return 0 or -errno, with what failed in *ret_what.
+ */
+struct child_jail {
+	/* Once, in the keeper, before it has started anything. */
+	int (*build)(void *ctx, const char **ret_what);
+	/* In each process that becomes the program, which is in `namespaces` (CLONE_NEW...) of its
+	 * own; to end when its keeper does is up to this (PR_SET_PDEATHSIG). */
+	int (*enter)(void *ctx, const char **ret_what);
+	int namespaces;
+	char *variable; /* "NAME=value" of its environment */
+	void *ctx;
+};
+
 #define CHILD_NONE ((struct child){.fd = -1, .words = -1, .keeper = -1})
 
 /*
  * Starts argv[0], which is looked for in PATH and in the folders of the system's programs;
  * `package` is the one that has it. The child's end of the socket is its standard input, or
- * CHILD_FD. -ENOENT: there is no such program; the message names the cure. Errors of socketpair(2),
- * fork(2). For child_end() and child_close().
+ * CHILD_FD. `jail`: NULL, or what it is kept in; then it is killed when it is to end. -ENOENT:
+ * there is no such program; the message names the cure. Errors of socketpair(2), fork(2), and of
+ * the jail. For child_end() and child_close().
  */
 int child_start(const char *const argv[], const char *package, bool on_stdin,
-		struct child *ret_child, struct err *err);
+		const struct child_jail *jail, struct child *ret_child, struct err *err);
 
 /* Whether the system's folders below `root` ("": the host's) have such a program. */
 bool child_find(const char *root, const char *name, char ret_path[PATH_MAX]);

@@ -2,8 +2,10 @@
  * What a keeper and who has it say to each other; see child.h. One message for each start, with our
  * end of the program's socket (SCM_RIGHTS), and one for each end.
  */
-#ifndef CONTROL_NETWORK_KEEPER_H
-#define CONTROL_NETWORK_KEEPER_H
+#ifndef CONTROL_CHILD_KEEPER_H
+#define CONTROL_CHILD_KEEPER_H
+
+#include "control/child/child.h"
 
 #include <limits.h>
 #include <stdbool.h>
@@ -18,6 +20,7 @@ struct keeper_plan {
 	char path[PATH_MAX];
 	char *const *argv;
 	char *const *env;
+	const struct child_jail *jail; /* NULL: none */
 	int null, keeper, words;
 	bool on_stdin;
 };

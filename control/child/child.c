@@ -1,8 +1,8 @@
-/* See control/network/child.h. */
-#include "control/network/child.h"
+/* See control/child/child.h. */
+#include "control/child/child.h"
 
 #include "base/cleanup.h"
-#include "control/network/keeper.h"
+#include "control/child/keeper.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -116,6 +116,18 @@ static int make_pair(int type, int ret[2])
 	return move_up(&ret[1]);
 }
 
+/* It has ended, and may have said why. */
+static int no_keeper(const struct keeper_plan *p, const struct child *child, struct err *err)
+{
+	char why[256] = "";
+	const int code = errno;
+
+	child_hear(child, why, sizeof(why));
+	why[strcspn(why, "\n")] = '\0';
+	return *why ? err_set(err, EIO, "%s: %s", p->argv[0], why)
+		    : err_sys(err, code, "%s: its keeper", p->argv[0]);
+}
+
 static int start(struct keeper_plan *p, struct child *ret_child, struct err *err)
 {
 	int keeper[2] = {-1, -1}, words[2] = {-1, -1};
@@ -133,19 +145,19 @@ static int start(struct keeper_plan *p, struct child *ret_child, struct err *err
 	cleanup_fd(&words[1]);
 	*ret_child = (struct child){.fd = -1, .words = words[0], .keeper = keeper[0]};
 	if (!res && (!take_message(keeper[0], &begun, &ret_child->fd, 0) || ret_child->fd < 0))
-		res = err_sys(err, errno, "%s: its keeper", p->argv[0]);
+		res = no_keeper(p, ret_child, err);
 	if (res)
 		child_close(ret_child);
 	return res;
 }
 
 int child_start(const char *const argv[], const char *package, bool on_stdin,
-		struct child *ret_child, struct err *err)
+		const struct child_jail *jail, struct child *ret_child, struct err *err)
 {
 	const char *path = getenv("PATH");
 	char variable[] = "PATH=" SYSTEM_PATH, locale[] = "LC_ALL=C", home[] = "HOME=/nonexistent";
-	char *env[] = {variable, locale, home, NULL};
-	struct keeper_plan p = {.env = env, .on_stdin = on_stdin};
+	char *env[] = {variable, locale, home, jail ? jail->variable : NULL, NULL};
+	struct keeper_plan p = {.env = env, .jail = jail, .on_stdin = on_stdin};
 	int res;
 
 	if (!find_in(path ? path : "", argv[0], p.path) && !find_in(SYSTEM_PATH, argv[0], p.path))
