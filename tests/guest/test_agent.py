@@ -3,7 +3,7 @@ import os
 import re
 import subprocess
 
-from harness import DEADLINE_S, LODGE, MACHINE, Skip, by_machine, check, environment, equal, run_tool, test
+from harness import DEADLINE_S, LODGE, Skip, by_machine, check, environment, equal, only, run_tool, test
 
 from test_serve import serving, until
 
@@ -305,9 +305,9 @@ def killed_under_load(context):
 
 
 @test()
+@only("x86_64", "Debian's cloud kernel for Arm has a driver for the power key with ACPI alone")
 def agent_that_is_killed(context):
-    """Its calls end with an error, the guest goes on, and the power button still works: where Debian's cloud kernel has
-    a driver for it without ACPI."""
+    """Its calls end with an error, the guest goes on, and the power button still works."""
     image = context.path("debian.img")
     subprocess.run(["cp", "--sparse=always", environment("LODGE_GUEST_ROOT"), image], check=True)
     with serving(context) as server:
@@ -318,10 +318,8 @@ def agent_that_is_killed(context):
             server.ran(["exec", "deb", "--", "sh", "-c", "kill -9 $(pgrep -f lodge-agent)"], 125)
             equal(sleeper.wait(DEADLINE_S), 125, "exit status of lodge exec")
         check("no agent answers" in server.ran(["exec", "deb", "--", "true"], 125).stderr, "what lodge exec says")
-        equal(server.names(), ["deb"], "VMs")
-        server.run("stop", "deb", *by_machine(x86_64=["--timeout", "200"], aarch64=["--force"]))
-    if MACHINE == "x86_64":
-        is_clean(image)
+        server.run("stop", "deb", "--timeout", 200)
+    is_clean(image)
 
 
 def run_exec(context, image, command, *arguments, stdin=""):
