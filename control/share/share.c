@@ -222,9 +222,10 @@ static void take_line(struct share *s, char *line)
 		set_state(s, SHARE_FAILED);
 		return;
 	}
-	snprintf(s->said, sizeof(s->said), "%s", text);
 	if (strstr(text, LIBRARY)) /* which it names: the other package's */
 		snprintf(s->said, sizeof(s->said), "%.200s (apt install " PACKAGE ")", text);
+	else if (!strstr(s->said, PACKAGE)) /* what follows from that tells less */
+		snprintf(s->said, sizeof(s->said), "%s", text);
 	log_info("share %s: " PROGRAM ": %s", s->path, text);
 }
 

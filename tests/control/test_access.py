@@ -225,6 +225,7 @@ def test_another_name_does_not_help(server):
 def test_a_server_that_is_not_root_says_so(server):
     if os.geteuid() != 0:
         raise Skip("only root can be somebody else")
+    need_kvm()
     if server.kind == "vmm":
         return
     path, runtime = server.socket + "2", server.dir / "run2"

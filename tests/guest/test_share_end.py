@@ -160,7 +160,9 @@ def daemon_restarted(context, how):
     try:
         guest = Guest(context, server, "a", f"path={path}")
         parts = Parts(guest.address())
-        guest.ask(f"exec 9>>{TARGET}/log; flock -x 9; while :; do echo line >&9; sync -d {TARGET}/log; done & exec 9>&-")
+        # what is not detached ends with the daemon's connection
+        server.run("exec", "a", "--detach", "--", "sh", "-c",
+                   f"exec 9>>{TARGET}/log; flock -x 9; while :; do echo line >&9; sync -d {TARGET}/log; sleep 0.1; done")
 
         def grows():
             size = os.path.getsize(os.path.join(path, "log"))
