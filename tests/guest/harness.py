@@ -93,6 +93,12 @@ def test(**variants):
     return register
 
 
+def long(function):
+    """Below @test(): takes minutes, and is left out by --short."""
+    function.long = True
+    return function
+
+
 def check(condition, message):
     if not condition:
         raise Failure(message)

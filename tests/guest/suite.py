@@ -1,10 +1,10 @@
 #!/usr/bin/python3
 """Runs the guest tests on a host that has KVM (tests/guest/run brings it there).
 
-usage: suite.py [-k PATTERN] [-v] [-l] [-j JOBS] [-r TIMES] [--out DIR]
+usage: suite.py [-k PATTERN] [--short] [-v] [-l] [-j JOBS] [-r TIMES] [--out DIR]
 
--k runs the tests whose name holds PATTERN (a regular expression), -l lists them, -v shows every
-guest's console, -r runs each TIMES times. The console logs of failed tests stay in DIR/NAME/.
+-k runs the tests whose name holds PATTERN (a regular expression), --short leaves out those that take
+minutes, -l lists them, -v shows every guest's console, -r runs each TIMES times. The console logs of failed tests stay in DIR/NAME/.
 """
 import argparse
 import concurrent.futures
@@ -27,6 +27,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 def parse_arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("-k", metavar="PATTERN", default="")
+    parser.add_argument("--short", action="store_true")
     parser.add_argument("-v", action="store_true")
     parser.add_argument("-l", action="store_true")
     parser.add_argument("-j", metavar="JOBS", type=int, default=len(os.sched_getaffinity(0)))
@@ -92,6 +93,8 @@ def main():
     for path in sorted(glob.glob(os.path.join(HERE, "test_*.py"))):
         importlib.import_module(os.path.basename(path)[:-3])
     tests = [t for t in harness.TESTS if re.search(arguments.k, t.name)]
+    if arguments.short:
+        tests = [t for t in tests if not getattr(t.function, "long", False)]
     if arguments.l:
         print("\n".join(t.name for t in tests))
         return 0

@@ -6,7 +6,7 @@ import re
 import subprocess
 import time
 
-from harness import DEADLINE_S, LODGE, check, environment, equal, run_tool, test
+from harness import DEADLINE_S, LODGE, check, environment, equal, long, run_tool, test
 
 MIB = 1 << 20
 
@@ -94,6 +94,7 @@ def serving(context, *options, prefix=()):
 
 
 @test()
+@long
 def fifty_at_once(context):
     """All come up, and all shut down when they are asked."""
     names = [f"vm{n}" for n in range(50)]

@@ -4,7 +4,7 @@ import os
 import subprocess
 import time
 
-from harness import DEADLINE_S, LODGE, check, environment, equal, run_tool, test
+from harness import DEADLINE_S, LODGE, check, environment, equal, long, run_tool, test
 
 import shares
 from shares import NOBODY, TARGET, Guest, Parts, Place, content, folder, put, shared
@@ -92,6 +92,7 @@ def seen_at_once(context):
 
 
 @test()
+@long
 def several(context):
     """Each in its place, read-only where it is to be, as its own user; and the servers of all go."""
     paths = [folder(context, name) for name in ("first", "second", "third")]
@@ -196,6 +197,7 @@ BYTES = [bytes([value]) for value in range(1, 256) if value not in b"/."]
 
 
 @test()
+@long
 def names(context):
     """Every byte but / and NUL, and 255 of them, made on either side."""
     path = folder(context)
@@ -221,6 +223,7 @@ def names(context):
 
 
 @test()
+@long
 def many_files(context):
     """A directory with more files than the server keeps in mind: listed whole, each one once, and found by name."""
     path = folder(context)
@@ -246,6 +249,7 @@ def many_files(context):
 
 
 @test()
+@long
 def full_disk(context):
     """ENOSPC in the guest when the host has no room, the rest unharmed, and room again after a removal."""
     image, mounted = context.disk("image", 24 * MIB), context.path("mounted")
@@ -293,6 +297,7 @@ def symbolic_links(context):
 
 
 @test()
+@long
 def mounted_below(context):
     """What the host has mounted below a shared directory is not shared, mounted before or after."""
     path = folder(context)
@@ -319,6 +324,7 @@ def mounted_below(context):
 
 
 @test()
+@long
 def debian(context):
     """With systemd: the share stays where it is until the end, and the shutdown is clean and does not wait for it."""
     path, image = folder(context), context.path("debian.img")
@@ -339,6 +345,7 @@ USER = 64999  # nobody's
 
 
 @test()
+@long
 def another_user(context):
     """Who is not root shares what they may open, with their own rights."""
     os.chmod(os.path.dirname(context.folder), 0o755)
