@@ -13,10 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Seconds. A client that comes back after a restart of the server has so long to claim what it had
- * open; so long, others wait. */
-#define LEASE_S 10
-#define GRACE_S 12
+/* Seconds. A guest that is silent for longer, as while it is paused, may lose its locks. After a
+ * restart of the server it has a little more to claim again what it had open; it is the only
+ * client, so that this time is over when it has. */
+#define LEASE_S 60
+#define GRACE_S 75
 
 /* Files whose state is kept, and descriptors. */
 #define ENTRIES 20000
