@@ -213,6 +213,21 @@ static void hear(struct child *c, const char *word)
 	}
 }
 
+/* A program that nothing but a signal ends, known by `mark`. */
+static pid_t begin(const char *mark, struct child *ret_child)
+{
+	char script[64];
+	pid_t pid;
+
+	snprintf(script, sizeof(script), "trap '' TERM; echo ready >&2; exec sleep %s", mark);
+	*ret_child = start(script, false);
+	hear(ret_child, "ready\n");
+	for (int i = 0; (pid = find(mark)) < 0 && i < PATIENCE_MS / 10; i++)
+		poll(NULL, 0, 10);
+	assert_true(pid > 0);
+	return pid;
+}
+
 static void it_ends_with_us_and_is_started_again(void **state)
 {
 	struct child c;
@@ -222,10 +237,7 @@ static void it_ends_with_us_and_is_started_again(void **state)
 	(void)state;
 	if (geteuid())
 		skip();
-	c = start("trap '' TERM; echo ready >&2; echo x >>/run/lives; exec sleep 54321", false);
-	hear(&c, "ready\n");
-	for (pid = find("54321"); pid < 0; pid = find("54321"))
-		poll(NULL, 0, 10);
+	pid = begin("54321", &c);
 	kill(pid, SIGKILL);
 	for (int i = 0; i < 2; i++) {
 		struct pollfd p = {.fd = c.keeper, .events = POLLIN};
@@ -251,10 +263,7 @@ static void it_ends_with_its_keeper(void **state)
 	(void)state;
 	if (geteuid())
 		skip();
-	c = start("echo ready >&2; exec sleep 65432", false);
-	hear(&c, "ready\n");
-	for (pid = find("65432"); pid < 0; pid = find("65432"))
-		poll(NULL, 0, 10);
+	pid = begin("65432", &c);
 	/* its parent is process 1 there, whose parent is the keeper */
 	snprintf(command, sizeof(command), "kill -9 $(ps -o ppid= $(ps -o ppid= %d))", (int)pid);
 	assert_int_equal(system(command), 0);
