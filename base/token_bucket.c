@@ -28,6 +28,15 @@ static void fill(struct token_bucket *b, uint64_t now_ns)
 	b->at_ns = now_ns;
 }
 
+static void take(struct token_bucket *b, uint64_t n)
+{
+	const __int128 least = -((__int128)1 << DEBT_MAX_LOG);
+
+	/* at most 2^94 less, from 2^94 to -2^120 */
+	b->level -= (__int128)n * PER_TOKEN;
+	b->level = MAX(b->level, least);
+}
+
 uint64_t token_bucket_wait_ns(struct token_bucket *b, uint64_t now_ns)
 {
 	unsigned __int128 ns;
@@ -42,22 +51,20 @@ uint64_t token_bucket_wait_ns(struct token_bucket *b, uint64_t now_ns)
 	return (uint64_t)MIN(ns, (unsigned __int128)UINT64_MAX);
 }
 
-void token_bucket_spend(struct token_bucket *b, uint64_t n)
+void token_bucket_spend(struct token_bucket *b, uint64_t n, uint64_t now_ns)
 {
-	const __int128 least = -((__int128)1 << DEBT_MAX_LOG);
-
 	if (!b->per_s)
 		return;
-	/* at most 2^94 less, from 2^94 to -2^120 */
-	b->level -= (__int128)n * PER_TOKEN;
-	b->level = MAX(b->level, least);
+	/* First: what came in while the bucket was full must not pay for this. */
+	fill(b, now_ns);
+	take(b, n);
 }
 
 uint64_t token_bucket_take(struct token_bucket *b, uint64_t n, uint64_t now_ns)
 {
 	const uint64_t wait_ns = token_bucket_wait_ns(b, now_ns);
 
-	if (!wait_ns)
-		token_bucket_spend(b, n);
+	if (!wait_ns && b->per_s)
+		take(b, n);
 	return wait_ns;
 }

@@ -47,7 +47,7 @@ uint64_t token_bucket_take(struct token_bucket *b, uint64_t n, uint64_t now_ns);
 /* What token_bucket_take() would say, taking nothing. */
 uint64_t token_bucket_wait_ns(struct token_bucket *b, uint64_t now_ns);
 
-/* Takes `n` tokens in any case: for what is under way already, or has asked several buckets. */
-void token_bucket_spend(struct token_bucket *b, uint64_t n);
+/* Takes `n` tokens at `now_ns` in any case: for what is under way already. */
+void token_bucket_spend(struct token_bucket *b, uint64_t n, uint64_t now_ns);
 
 #endif

@@ -25,7 +25,7 @@ uint64_t blk_limit_wait_ns(struct blk_limit *l, uint64_t now_ns)
 
 uint64_t blk_limit_spend(struct blk_limit *l, uint64_t bytes, uint64_t now_ns)
 {
-	token_bucket_spend(&l->bytes, bytes);
-	token_bucket_spend(&l->ops, 1);
+	token_bucket_spend(&l->bytes, bytes, now_ns);
+	token_bucket_spend(&l->ops, 1, now_ns);
 	return blk_limit_wait_ns(l, now_ns);
 }

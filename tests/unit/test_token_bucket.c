@@ -140,7 +140,7 @@ static void test_edges_of_64_bits(void **state)
 
 	/* the debt has a floor, and is not turned into credit */
 	for (unsigned i = 0; i < 1000; i++)
-		token_bucket_spend(&b, MAX64);
+		token_bucket_spend(&b, MAX64, MAX64);
 	assert_true(token_bucket_wait_ns(&b, MAX64) == MAX64);
 	token_bucket_init(&b, MAX64, 0);
 	assert_int_equal(token_bucket_wait_ns(&b, MAX64), 0);
@@ -153,7 +153,7 @@ static void test_debt_has_a_floor(void **state)
 	(void)state;
 	token_bucket_init(&b, 1, 1);
 	b.level = -((__int128)1 << 120) + 5; /* after 2^26 takes of 2^64 */
-	token_bucket_spend(&b, MAX64);
+	token_bucket_spend(&b, MAX64, 0);
 	assert_true(b.level == -((__int128)1 << 120));
 	assert_true(token_bucket_take(&b, 1, S) == MAX64);
 }
@@ -179,9 +179,21 @@ static void test_wait_takes_nothing(void **state)
 	token_bucket_init(&b, 1000, 1);
 	for (unsigned i = 0; i < 10; i++)
 		assert_int_equal(token_bucket_wait_ns(&b, S), 0);
-	token_bucket_spend(&b, 3);
+	token_bucket_spend(&b, 3, S);
 	for (unsigned i = 0; i < 10; i++)
 		assert_int_equal(token_bucket_wait_ns(&b, S), 2 * MS + 1);
+}
+
+/* What is spent at once after an hour finds a full bucket, not the hour as well. */
+static void test_idle_pays_for_no_spending(void **state)
+{
+	struct token_bucket b;
+
+	(void)state;
+	token_bucket_init(&b, 1000, 10);
+	token_bucket_spend(&b, 1, S);
+	token_bucket_spend(&b, 15, 3600 * S);
+	assert_int_equal(token_bucket_wait_ns(&b, 3600 * S), 5 * MS + 1);
 }
 
 int main(void)
@@ -198,6 +210,7 @@ int main(void)
 	    cmocka_unit_test(test_debt_has_a_floor),
 	    cmocka_unit_test(test_clock_goes_back),
 	    cmocka_unit_test(test_wait_takes_nothing),
+	    cmocka_unit_test(test_idle_pays_for_no_spending),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
