@@ -72,6 +72,8 @@ struct net_owed {
 struct net_rx {
 	struct loop_op op; /* waits for packets */
 	bool polling;
+	unsigned found; /* packets since it last waited */
+	unsigned alone; /* waits in a row that brought one packet each */
 	struct net_owed owed;
 	unsigned at, end;	  /* slots */
 	unsigned iov_at, iov_end; /* iovecs */
