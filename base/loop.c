@@ -200,10 +200,8 @@ void loop_cancel(struct loop *loop, struct loop_op *op)
 
 static void watch_arm(struct loop_watch *w)
 {
-	uint8_t poll_first = w->p.op.p.flags & OPF_POLL;
-
 	loop_read(w->p.loop, &w->p.op, w->p.op.p.fd, &w->p.count, sizeof(w->p.count));
-	w->p.op.p.flags |= OPF_WATCH | poll_first;
+	w->p.op.p.flags |= OPF_WATCH;
 }
 
 static void watch_done(struct loop_op *op, int res)
@@ -213,12 +211,17 @@ static void watch_done(struct loop_op *op, int res)
 
 	if (!w->p.stopping && res == (int)sizeof(w->p.count)) {
 		w->p.in_fn = true;
-		w->fn(w, w->p.count);
+		w->fn(w);
 		w->p.in_fn = false;
 		if (!w->p.stopping) {
-			watch_arm(w);
+			if (!loop->ops->goes_on(loop, op))
+				watch_arm(w);
 			return;
 		}
+	}
+	if (w->p.stopping && loop->ops->goes_on(loop, op)) {
+		loop_cancel(loop, op);
+		return;
 	}
 	if (!w->p.stopping) {
 		/* idle until loop_unwatch(); -ECANCELED is the end of the loop */

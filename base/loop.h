@@ -146,11 +146,11 @@ void loop_poll(struct loop *loop, struct loop_op *op, int fd, short events);
 void loop_cancel(struct loop *loop, struct loop_op *op);
 
 /*
- * An eventfd that is watched: `fn` runs with the counter, which is thereby reset. On io_uring an
- * eventfd without EFD_NONBLOCK costs one system call less for each event.
+ * An eventfd (EFD_NONBLOCK) that is watched: after a write to it `fn` runs, once for several that
+ * come together. The counter is the loop's; a watch that begins on one that is not 0 is told of it.
  */
 struct loop_watch {
-	void (*fn)(struct loop_watch *w, uint64_t count);
+	void (*fn)(struct loop_watch *w);
 	void (*stopped)(struct loop_watch *w); /* after loop_unwatch(): w is the caller's again */
 	struct loop_watch_priv {
 		struct loop_op op;

@@ -260,6 +260,13 @@ static int epoll_stop(struct loop *loop)
 	return 0;
 }
 
+static bool epoll_goes_on(struct loop *loop, struct loop_op *op)
+{
+	(void)loop;
+	(void)op;
+	return false;
+}
+
 static void epoll_cancel(struct loop *loop, struct loop_op *op)
 {
 	struct loop_epoll *e = ep(loop);
@@ -309,6 +316,7 @@ static const struct loop_ops epoll_ops = {
     .start = epoll_start,
     .stop = epoll_stop,
     .round = epoll_round,
+    .goes_on = epoll_goes_on,
     .cancel = epoll_cancel,
     .forget = epoll_forget,
     .drain = epoll_drain,

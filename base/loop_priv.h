@@ -43,11 +43,13 @@ enum op_state {
 	OP_DONE,
 };
 
-#define OPF_WATCH   (1u << 0) /* the read of a loop_watch */
+#define OPF_WATCH   (1u << 0) /* of a loop_watch */
 #define OPF_CANCEL  (1u << 1) /* loop_cancel() was called */
 #define OPF_POLL    (1u << 2) /* io_uring: the descriptor is non-blocking, poll it first */
 #define OPF_POLLING (1u << 3) /* io_uring: what the kernel has is that poll */
 #define OPF_ASKED   (1u << 4) /* io_uring: waits for its cancellation to be submitted */
+#define OPF_ARMED   (1u << 5) /* io_uring: a watch that the kernel has, whatever its state is */
+#define OPF_FIRED   (1u << 6) /* io_uring: armed and cancelled, with an event before that */
 
 struct op_list {
 	struct loop_op *head, *tail;
@@ -64,6 +66,8 @@ struct loop_ops {
 	int (*round)(struct loop *loop, int64_t timeout_ns);
 	/* Would a round(0) find something? Cheap, without a system call; NULL: cannot be told. */
 	bool (*ready)(struct loop *loop);
+	/* Does the kernel have this watch still, whose event was told? Then it is active again. */
+	bool (*goes_on)(struct loop *loop, struct loop_op *op);
 	/* Cancels an active operation. */
 	void (*cancel)(struct loop *loop, struct loop_op *op);
 	/* A watch ends whose operation is idle: no event of the descriptor may arrive any more. */

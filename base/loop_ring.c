@@ -32,8 +32,8 @@ static const struct {
 	uint8_t code;
 	uint8_t uses;
 } opcodes[] = {
-    {IORING_OP_READ, USE_BOTH},		/* the loop's own eventfd, watches */
-    {IORING_OP_POLL_ADD, USE_BOTH},	/* watches of non-blocking eventfds */
+    {IORING_OP_READ, USE_BOTH},		/* the loop's own eventfd */
+    {IORING_OP_POLL_ADD, USE_BOTH},	/* watches */
     {IORING_OP_ASYNC_CANCEL, USE_BOTH}, /* the end of a run */
     {IORING_OP_READV, USE_FILES},	{IORING_OP_WRITEV, USE_FILES},
     {IORING_OP_FSYNC, USE_FILES},	{IORING_OP_FALLOCATE, USE_FILES},
@@ -100,7 +100,7 @@ static int refused(struct err *err, int code)
 	case ENOSYS:
 	case EINVAL:
 		return err_set(err, ENOSYS,
-			       "this kernel's io_uring is absent or older than Linux 5.11; use "
+			       "this kernel's io_uring is absent or older than Linux 5.13; use "
 			       "the epoll backend");
 	case ENOMEM:
 		return err_set(err, ENOMEM,
@@ -118,8 +118,10 @@ int loop_ring_enable(struct io_uring *ring)
 
 int loop_ring_new(struct io_uring *ret_ring, unsigned entries, enum loop_use use, struct err *err)
 {
+	/* the last came with polls that tell of every event */
 	const unsigned need = IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG | IORING_FEAT_RW_CUR_POS |
-			      IORING_FEAT_FAST_POLL | IORING_FEAT_SUBMIT_STABLE;
+			      IORING_FEAT_FAST_POLL | IORING_FEAT_SUBMIT_STABLE |
+			      IORING_FEAT_RSRC_TAGS;
 	struct io_uring ring;
 	int r = create_ring(&ring, entries);
 

@@ -10,6 +10,10 @@
  * The completion queue cannot lose anything: kernels without IORING_FEAT_NODROP are refused, and
  * the others keep what does not fit until it is collected.
  *
+ * A watch is one poll that tells of every event: while it is on loop.done, or its callback runs,
+ * the kernel has it still (OPF_ARMED), and nothing has to be submitted for the next. Its eventfd is
+ * not read before the watch ends.
+ *
  * Because only the running thread may talk to the ring, loop_run() takes everything back from the
  * kernel when it returns: what was cancelled by that waits in loop.pending for the next run.
  */
@@ -36,6 +40,7 @@ struct loop_uring {
 	struct io_uring ring;
 	bool have_ring;
 	bool enabled;
+	bool taking_back;
 	struct op_list kernel;
 	struct op_list cancels;
 	struct loop_op wake_op;
@@ -51,6 +56,12 @@ static void fill_sqe(struct io_uring_sqe *sqe, struct loop_op *op)
 {
 	int fd = op->p.fd;
 
+	if (op->p.flags & OPF_WATCH) {
+		op->p.flags |= OPF_ARMED;
+		io_uring_prep_poll_multishot(sqe, fd, POLLIN);
+		io_uring_sqe_set_data(sqe, op);
+		return;
+	}
 	if (op->p.flags & OPF_POLL) {
 		op->p.flags |= OPF_POLLING;
 		io_uring_prep_poll_add(sqe, fd, (unsigned)op_poll_events(op));
@@ -140,21 +151,13 @@ static void requeue(struct loop_uring *u, struct loop_op *op)
  * A non-blocking descriptor was polled because it had nothing to give at first. Returns false when
  * the operation itself goes to the kernel now.
  */
-static bool polled(struct loop_op *op, int *res)
+static bool polled(struct loop_op *op, int res)
 {
-	ssize_t n;
-
 	op->p.flags &= (uint8_t)~OPF_POLLING;
-	if (*res < 0)
+	if (res < 0)
 		return true;
-	if (!(op->p.flags & OPF_WATCH)) {
-		op->p.flags &= (uint8_t)~OPF_POLL;
-		return false;
-	}
-	/* Nobody else reads a watched eventfd, so this does not block; and it keeps OPF_POLL. */
-	n = read(op->p.fd, op->p.buf, op->p.len);
-	*res = n < 0 ? -errno : (int)n;
-	return true;
+	op->p.flags &= (uint8_t)~OPF_POLL;
+	return false;
 }
 
 static void complete(struct loop_uring *u, struct loop_op *op, int res)
@@ -162,7 +165,7 @@ static void complete(struct loop_uring *u, struct loop_op *op, int res)
 	bool cancelled = op->p.flags & OPF_CANCEL;
 
 	kernel_remove(u, op);
-	if ((op->p.flags & OPF_POLLING) && !polled(op, &res)) {
+	if ((op->p.flags & OPF_POLLING) && !polled(op, res)) {
 		if (cancelled)
 			op_finish(&u->loop, op, -ECANCELED);
 		else
@@ -182,6 +185,30 @@ static void complete(struct loop_uring *u, struct loop_op *op, int res)
 	op_finish(&u->loop, op, res);
 }
 
+/* Of a watch that the kernel has. `more`: it still has it. */
+static void watch_fired(struct loop_uring *u, struct loop_op *op, int res, bool more)
+{
+	if (more) {
+		if (op->p.state != OP_ACTIVE)
+			return; /* its callback is still to run */
+		if ((op->p.flags & OPF_CANCEL) || u->taking_back) {
+			op->p.flags |= OPF_FIRED; /* only once the kernel has let go of it */
+			return;
+		}
+		kernel_remove(u, op);
+		op_finish(&u->loop, op, (int)op->p.len);
+		return;
+	}
+	op->p.flags &= (uint8_t)~OPF_ARMED;
+	if (op->p.state != OP_ACTIVE)
+		return;
+	kernel_remove(u, op);
+	if (res >= 0 || (op->p.flags & OPF_FIRED))
+		res = (int)op->p.len;
+	op->p.flags &= (uint8_t)~OPF_FIRED;
+	op_finish(&u->loop, op, res);
+}
+
 /* Takes what the completion queue holds. */
 static void collect(struct loop_uring *u)
 {
@@ -190,12 +217,14 @@ static void collect(struct loop_uring *u)
 	while (n--) {
 		struct io_uring_cqe *cqe;
 		struct loop_op *op;
+		bool more;
 		int res;
 
 		if (io_uring_peek_cqe(&u->ring, &cqe))
 			return;
 		op = io_uring_cqe_get_data(cqe);
 		res = cqe->res;
+		more = cqe->flags & IORING_CQE_F_MORE;
 		io_uring_cqe_seen(&u->ring, cqe);
 
 		if (!op)
@@ -208,7 +237,10 @@ static void collect(struct loop_uring *u)
 				requeue(u, op);
 			continue;
 		}
-		complete(u, op, res);
+		if (op->p.flags & OPF_ARMED)
+			watch_fired(u, op, res, more);
+		else
+			complete(u, op, res);
 	}
 }
 
@@ -300,6 +332,7 @@ static int take_back(struct loop_uring *u)
 	int r = 0;
 
 	u->loop.pending = (struct op_list){0};
+	u->taking_back = true;
 	for (op = u->kernel.head; op; op = op->p.next)
 		op->p.flags |= OPF_ASKED;
 	op_list_move(&u->cancels, &u->kernel);
@@ -325,6 +358,7 @@ static int take_back(struct loop_uring *u)
 		}
 		u->loop.done = done;
 	}
+	u->taking_back = false;
 	op_list_move(&u->loop.pending, &kept);
 	op_list_move(&u->loop.pending, &later);
 	return r;
@@ -342,6 +376,15 @@ static int uring_stop(struct loop *loop)
 	return r;
 }
 
+static bool uring_goes_on(struct loop *loop, struct loop_op *op)
+{
+	if (!(op->p.flags & OPF_ARMED))
+		return false;
+	op->p.state = OP_ACTIVE;
+	op_list_push(&uring(loop)->kernel, op);
+	return true;
+}
+
 static void uring_cancel(struct loop *loop, struct loop_op *op)
 {
 	struct loop_uring *u = uring(loop);
@@ -353,9 +396,11 @@ static void uring_cancel(struct loop *loop, struct loop_op *op)
 
 static void uring_forget(struct loop *loop, int fd)
 {
-	/* an idle watch leaves nothing behind in the kernel */
+	uint64_t count;
+
+	/* what was told of already, and never read */
 	(void)loop;
-	(void)fd;
+	(void)!read(fd, &count, sizeof(count));
 }
 
 /*
@@ -367,12 +412,15 @@ static void uring_drain(struct loop *loop)
 	struct loop_uring *u = uring(loop);
 	struct loop_op *op;
 
+	for (op = loop->done.head; op; op = op->p.next)
+		op->p.flags &= (uint8_t)~OPF_ARMED;
 	op_list_move(&u->kernel, &u->cancels);
 	if (!u->kernel.head)
 		return;
 	io_uring_queue_exit(&u->ring);
 	u->have_ring = false;
 	while ((op = op_list_pop(&u->kernel))) {
+		op->p.flags &= (uint8_t)~OPF_ARMED;
 		if (op != &u->wake_op)
 			op_finish(loop, op, -ECANCELED);
 	}
@@ -393,6 +441,7 @@ static const struct loop_ops uring_ops = {
     .stop = uring_stop,
     .round = uring_round,
     .ready = uring_ready,
+    .goes_on = uring_goes_on,
     .cancel = uring_cancel,
     .forget = uring_forget,
     .drain = uring_drain,

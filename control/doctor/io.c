@@ -70,6 +70,6 @@ void doctor_io_uring(struct doctor *doctor)
 			    (int)disabled);
 	else
 		doctor_cure(item, DOCTOR_WARN,
-			    "a kernel from 5.11 on and, in a container, a seccomp profile that "
+			    "a kernel from 5.13 on and, in a container, a seccomp profile that "
 			    "allows it; until then I/O goes through epoll and threads");
 }

@@ -180,21 +180,19 @@ int vhost_rings_set(struct vhost_rings *rings, const struct vhost *vhost, unsign
 
 /* ---- its signals, on the loop ---- */
 
-static void called(struct loop_watch *w, uint64_t count)
+static void called(struct loop_watch *w)
 {
 	struct vhost_signal *s = container_of(w, struct vhost_signal, watch);
 	struct vhost_rings *rings = s->owner;
 
-	(void)count;
 	/* The kernel has looked whether the driver wants it. */
 	virtio_raise_queue(rings->vl->dev, (unsigned)(s - rings->calls));
 }
 
-static void failed(struct loop_watch *w, uint64_t count)
+static void failed(struct loop_watch *w)
 {
 	struct vhost_rings *rings = container_of(w, struct vhost_signal, watch)->owner;
 
-	(void)count;
 	rings->failed(rings->vl);
 }
 
@@ -203,7 +201,7 @@ static void unwatched(struct loop_watch *w)
 	virtio_loop_unhold(container_of(w, struct vhost_signal, watch)->owner->vl);
 }
 
-static void watch(struct vhost_signal *s, void (*fn)(struct loop_watch *w, uint64_t count))
+static void watch(struct vhost_signal *s, void (*fn)(struct loop_watch *w))
 {
 	struct virtio_loop *vl = s->owner->vl;
 
@@ -238,7 +236,7 @@ void vhost_rings_kick(const struct vhost_rings *rings, unsigned first, unsigned 
 static int make_signal(struct vhost_rings *rings, struct vhost_signal *s, struct err *err)
 {
 	s->owner = rings;
-	s->fd = eventfd(0, EFD_CLOEXEC);
+	s->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	return s->fd < 0 ? err_sys(err, errno, "%s: eventfd", rings->vl->dev->name) : 0;
 }
 

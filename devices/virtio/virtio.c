@@ -28,7 +28,7 @@ int virtio_dev_init(struct virtio_dev *dev, struct err *err)
 	for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
 		dev->kick_fd[i] = -1;
 	for (unsigned i = 0; i < dev->nqueues; i++) {
-		dev->kick_fd[i] = eventfd(0, EFD_CLOEXEC);
+		dev->kick_fd[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		if (dev->kick_fd[i] < 0) {
 			int code = errno;
 

@@ -211,11 +211,10 @@ static bool settle(struct loop_spinner *s)
 	return found;
 }
 
-static void watch_fn(struct loop_watch *w, uint64_t count)
+static void watch_fn(struct loop_watch *w)
 {
 	struct virtio_loop_queue *q = container_of(w, struct virtio_loop_queue, watch);
 
-	(void)count;
 	if (!q->vl->broken && !q->vl->stopping)
 		serve(q);
 }

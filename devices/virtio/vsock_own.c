@@ -10,9 +10,8 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
-static void came(struct loop_watch *w, uint64_t count)
+static void came(struct loop_watch *w)
 {
-	(void)count;
 	vsock_host_accept(container_of(w, struct vsock, own.watch));
 }
 
@@ -29,7 +28,7 @@ void vsock_own_init(struct vsock_own *own, const struct virtio_vsock_config *con
 	own->port = config->own_port;
 	own->accepted = config->accepted;
 	own->ctx = config->ctx;
-	own->event_fd = eventfd(0, EFD_CLOEXEC);
+	own->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 }
 
 void vsock_own_fini(struct vsock_own *own)

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -158,17 +159,17 @@ static inline void *run_thread(void *arg)
 struct watching {
 	struct loop_watch w;
 	struct loop *loop;
-	uint64_t sum, until;
+	int calls, until;
 	int stopped;
 	bool unwatch;
 };
 
-static inline void watching_fn(struct loop_watch *w, uint64_t count)
+static inline void watching_fn(struct loop_watch *w)
 {
 	struct watching *t = container_of(w, struct watching, w);
 
-	t->sum += count;
-	if (t->sum < t->until)
+	t->calls++;
+	if (t->calls < t->until)
 		return;
 	if (t->unwatch)
 		loop_unwatch(w);
@@ -185,7 +186,7 @@ static inline void watching_stopped(struct loop_watch *w)
 	loop_stop(t->loop);
 }
 
-static inline struct watching watching_new(struct loop *loop, uint64_t until)
+static inline struct watching watching_new(struct loop *loop, int until)
 {
 	return (struct watching){
 	    .w = {.fn = watching_fn, .stopped = watching_stopped}, .loop = loop, .until = until};

@@ -1,61 +1,121 @@
 /* base/loop: watches, timers and messages, over both backends. */
 #include "tests/unit/loop_fixture.h"
 
+#include <stdatomic.h>
+
 /* Watches */
+
+struct kicked {
+	struct loop_watch w;
+	struct loop *loop;
+	int fd;
+	atomic_int kicks; /* counted before each */
+	int seen, calls, stopped;
+};
 
 static void *kick(void *arg)
 {
-	for (int i = 0; i < KICKS; i++)
-		eventfd_write(*(int *)arg, 1);
+	struct kicked *k = arg;
+
+	for (int i = 0; i < KICKS; i++) {
+		atomic_fetch_add(&k->kicks, 1);
+		eventfd_write(k->fd, 1);
+		if (i % 64 == 0)
+			sched_yield();
+	}
 	return NULL;
 }
 
-static void watch_counts_every_kick(struct loop *loop, int flags)
+static void kicked(struct loop_watch *w)
 {
-	struct watching t = watching_new(loop, KICKS);
-	int fd = eventfd(0, EFD_CLOEXEC | flags);
+	struct kicked *k = container_of(w, struct kicked, w);
+
+	k->calls++;
+	k->seen = atomic_load(&k->kicks);
+	if (k->seen == KICKS)
+		loop_stop(k->loop);
+}
+
+static void kicked_stopped(struct loop_watch *w)
+{
+	struct kicked *k = container_of(w, struct kicked, w);
+
+	k->stopped++;
+	loop_stop(k->loop);
+}
+
+/* After each kick the watch runs; also when the loop ends and begins meanwhile. */
+static void watch_misses_no_kick(void **state)
+{
+	struct loop *loop = loop_of(state);
+	struct kicked k = {.w = {.fn = kicked, .stopped = kicked_stopped},
+			   .loop = loop,
+			   .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
 	pthread_t thread;
 
-	loop_watch(loop, &t.w, fd);
-	assert_int_equal(pthread_create(&thread, NULL, kick, &fd), 0);
-	assert_int_equal(loop_run(loop), 0);
+	loop_watch(loop, &k.w, k.fd);
+	assert_int_equal(pthread_create(&thread, NULL, kick, &k), 0);
+	for (int i = 0; i < 100; i++) {
+		loop_stop(loop);
+		assert_int_equal(loop_run(loop), 0);
+	}
+	if (k.seen < KICKS)
+		assert_int_equal(loop_run(loop), 0);
 	pthread_join(thread, NULL);
-	assert_int_equal(t.sum, KICKS);
+	assert_int_equal(k.seen, KICKS);
 
+	loop_unwatch(&k.w);
+	assert_int_equal(k.stopped, 0);
+	assert_int_equal(loop_run(loop), 0);
+	assert_int_equal(k.stopped, 1);
+	close(k.fd);
+}
+
+/* Of what was told once, another watch of the same descriptor says nothing. */
+static void watch_after_a_watch_begins_anew(void **state)
+{
+	struct loop *loop = loop_of(state);
+	struct watching t = watching_new(loop, 1), again = watching_new(loop, 1);
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	loop_watch(loop, &t.w, fd);
+	eventfd_write(fd, 1);
+	assert_int_equal(loop_run(loop), 0);
 	loop_unwatch(&t.w);
-	assert_int_equal(t.stopped, 0);
 	assert_int_equal(loop_run(loop), 0);
 	assert_int_equal(t.stopped, 1);
+
+	loop_watch(loop, &again.w, fd);
+	for (int i = 0; i < 3; i++) {
+		loop_stop(loop);
+		assert_int_equal(loop_run(loop), 0);
+	}
+	assert_int_equal(again.calls, 0);
+	eventfd_write(fd, 1);
+	assert_int_equal(loop_run(loop), 0);
+	assert_true(again.calls > 0);
+	loop_unwatch(&again.w);
+	assert_int_equal(loop_run(loop), 0);
 	close(fd);
-}
-
-static void watch_blocking_eventfd(void **state)
-{
-	watch_counts_every_kick(loop_of(state), 0);
-}
-
-static void watch_nonblocking_eventfd(void **state)
-{
-	watch_counts_every_kick(loop_of(state), EFD_NONBLOCK);
 }
 
 static void unwatch_from_its_callback(void **state)
 {
 	struct loop *loop = loop_of(state);
 	struct watching t = watching_new(loop, 1);
-	int fd = eventfd(1, EFD_CLOEXEC);
+	int fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
 	uint64_t count;
 
 	t.unwatch = true;
 	loop_watch(loop, &t.w, fd);
 	assert_int_equal(loop_run(loop), 0);
 	assert_int_equal(t.stopped, 1);
-	assert_int_equal(t.sum, 1);
+	assert_int_equal(t.calls, 1);
 	/* the descriptor is the caller's again */
 	eventfd_write(fd, 5);
 	loop_stop(loop);
 	assert_int_equal(loop_run(loop), 0);
-	assert_int_equal(t.sum, 1);
+	assert_int_equal(t.calls, 1);
 	assert_int_equal(eventfd_read(fd, &count), 0);
 	assert_int_equal(count, 5);
 	close(fd);
@@ -65,14 +125,14 @@ static void unwatch_before_running(void **state)
 {
 	struct loop *loop = loop_of(state);
 	struct watching t = watching_new(loop, 1);
-	int fd = eventfd(1, EFD_CLOEXEC);
+	int fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
 
 	loop_watch(loop, &t.w, fd);
 	loop_unwatch(&t.w);
 	loop_unwatch(&t.w);
 	assert_int_equal(loop_run(loop), 0);
 	assert_int_equal(t.stopped, 1);
-	assert_int_equal(t.sum, 0);
+	assert_int_equal(t.calls, 0);
 	close(fd);
 }
 
@@ -83,13 +143,13 @@ static void watch_again_after_close(void **state)
 
 	for (int i = 0; i < 50; i++) {
 		struct watching t = watching_new(loop, 1);
-		int fd = eventfd(0, EFD_CLOEXEC), copy = dup(fd);
+		int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), copy = dup(fd);
 
 		t.unwatch = i % 2;
 		loop_watch(loop, &t.w, fd);
 		eventfd_write(copy, 1);
 		assert_int_equal(loop_run(loop), 0);
-		assert_int_equal(t.sum, 1);
+		assert_int_equal(t.calls, 1);
 		if (!t.unwatch) {
 			loop_unwatch(&t.w);
 			assert_int_equal(loop_run(loop), 0);
@@ -99,7 +159,7 @@ static void watch_again_after_close(void **state)
 		eventfd_write(copy, 1); /* nobody watches any more */
 		loop_stop(loop);
 		assert_int_equal(loop_run(loop), 0);
-		assert_int_equal(t.sum, 1);
+		assert_int_equal(t.calls, 1);
 		close(copy);
 	}
 }
@@ -441,7 +501,7 @@ static void busy_loops_look(void **state)
 				 .op.done = busy_polled,
 				 .msg.fn = busy_deferred,
 				 .spinner = {.look = busy_look, .settle = busy_look},
-				 .fd = eventfd(0, EFD_CLOEXEC)};
+				 .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
 
 		loop_spin(loop, &b.spinner);
 		if (deferred)
@@ -459,8 +519,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    BOTH(busy_loops_look),
-	    BOTH(watch_blocking_eventfd),
-	    BOTH(watch_nonblocking_eventfd),
+	    BOTH(watch_misses_no_kick),
+	    BOTH(watch_after_a_watch_begins_anew),
 	    BOTH(unwatch_from_its_callback),
 	    BOTH(unwatch_before_running),
 	    BOTH(watch_again_after_close),
