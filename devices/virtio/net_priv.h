@@ -74,6 +74,7 @@ struct net_rx {
 	bool polling;
 	unsigned found; /* packets since it last waited */
 	unsigned alone; /* waits in a row that brought one packet each */
+	unsigned plain; /* packets in a row that were no longer than an Ethernet frame */
 	struct net_owed owed;
 	unsigned at, end;	  /* slots */
 	unsigned iov_at, iov_end; /* iovecs */

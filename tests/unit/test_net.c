@@ -88,21 +88,14 @@ static void give(struct rig *r, unsigned i, uint32_t len)
 	assert_true(vring_add(&r->d.rings[0], &b, 1, false) >= 0);
 }
 
-/* One packet over three buffers, of which the last came after the packet. */
-static void test_receive_merged(void **state)
+/* A packet of 2512 bytes is in three buffers of 1000. */
+static void take_merged(struct rig *r)
 {
-	struct rig *r = *state;
 	const uint32_t want[] = {1000, 1000, 512};
 	uint32_t at = HDR;
 	uint16_t head;
 	uint32_t len;
 
-	give(r, 0, 1000);
-	give(r, 1, 1000);
-	vdrv_kick(&r->d, 0);
-	assert_int_equal(send(r->peer, r->packet, 2512, 0), 2512);
-	give(r, 2, 1000);
-	vdrv_kick(&r->d, 0);
 	assert_true(vdrv_wait(&r->d, 0, 3));
 	assert_int_equal(le16_load((uint8_t *)fake_mem(&r->fp, RX_GPA, HDR) + 10), 3);
 	for (unsigned i = 0; i < 3; i++) {
@@ -113,6 +106,53 @@ static void test_receive_merged(void **state)
 		assert_int_equal(len, want[i]);
 		assert_memory_equal(p + skip, r->packet + at, len - skip);
 		at += len - skip;
+	}
+}
+
+/* Of which the last came after the packet. */
+static void test_receive_merged(void **state)
+{
+	struct rig *r = *state;
+
+	give(r, 0, 1000);
+	give(r, 1, 1000);
+	vdrv_kick(&r->d, 0);
+	assert_int_equal(send(r->peer, r->packet, 2512, 0), 2512);
+	give(r, 2, 1000);
+	vdrv_kick(&r->d, 0);
+	take_merged(r);
+}
+
+/* After many that each fit into one buffer; then several at once, alternating. */
+static void test_receive_long_after_plain(void **state)
+{
+	struct rig *r = *state;
+	uint16_t head;
+	uint32_t len;
+
+	for (unsigned round = 0; round < 3; round++) {
+		for (unsigned i = 0; i < 40; i++) {
+			r->packet[HDR + 20] = (uint8_t)i;
+			give(r, 0, 1000);
+			vdrv_kick(&r->d, 0);
+			assert_int_equal(send(r->peer, r->packet, 100, 0), 100);
+			assert_true(vdrv_wait(&r->d, 0, 1));
+			assert_true(vring_take(&r->d.rings[0], &head, &len));
+			assert_int_equal(len, 100);
+			assert_memory_equal(fake_mem(&r->fp, RX_GPA + HDR, 88), r->packet + HDR,
+					    88);
+		}
+		for (unsigned i = 0; i < 4; i++)
+			give(r, i, 1000);
+		assert_int_equal(send(r->peer, r->packet, 2512, 0), 2512);
+		assert_int_equal(send(r->peer, r->packet, 100, 0), 100);
+		vdrv_kick(&r->d, 0);
+		take_merged(r);
+		assert_true(vdrv_wait(&r->d, 0, 1));
+		assert_true(vring_take(&r->d.rings[0], &head, &len));
+		assert_int_equal(len, 100);
+		assert_memory_equal(fake_mem(&r->fp, RX_GPA + 3 * 4096 + HDR, 88), r->packet + HDR,
+				    88);
 	}
 }
 
@@ -191,8 +231,10 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-	    T(test_config),	 T(test_receive_merged), T(test_transmit),
-	    T(test_bad_headers), T(test_short_chain),	 T(test_link_and_end),
+	    T(test_config),	  T(test_receive_merged),
+	    T(test_transmit),	  T(test_receive_long_after_plain),
+	    T(test_bad_headers),  T(test_short_chain),
+	    T(test_link_and_end),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
