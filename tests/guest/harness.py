@@ -57,6 +57,10 @@ class Test:
                 return f"{machine} only: {reason}"
         return None
 
+    def long(self):
+        variants = getattr(self.function, "long", None)
+        return variants is not None and all(self.arguments[name] in values for name, values in variants.items())
+
     def run(self, context):
         reason = self.unfit()
         if reason:
@@ -93,10 +97,13 @@ def test(**variants):
     return register
 
 
-def long(function):
-    """Below @test(): takes minutes, and is left out by --short."""
-    function.long = True
-    return function
+def long(**variants):
+    """Below @test(): takes minutes, or those of its variants with these values ({name: [value...]}) show little that
+    the others do not, and --short leaves them out."""
+    def mark(function):
+        function.long = variants
+        return function
+    return mark
 
 
 def check(condition, message):

@@ -94,7 +94,7 @@ def main():
         importlib.import_module(os.path.basename(path)[:-3])
     tests = [t for t in harness.TESTS if re.search(arguments.k, t.name)]
     if arguments.short:
-        tests = [t for t in tests if not getattr(t.function, "long", False)]
+        tests = [t for t in tests if not t.long()]
     if arguments.l:
         print("\n".join(t.name for t in tests))
         return 0

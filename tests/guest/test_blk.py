@@ -2,7 +2,7 @@
 import os
 
 import pattern
-from harness import NO_ERRORS, check, digest_matches, equal, test
+from harness import NO_ERRORS, check, digest_matches, equal, long, test
 
 MIB = 1 << 20
 
@@ -17,6 +17,7 @@ def facts(vm, name):
 
 
 @test(transport=["pci", "mmio"], io=["io_uring", "epoll"], queues=[1, 2, 3, 4])
+@long(queues=[2, 3])
 def io(context, transport, io, queues):
     """Reads, writes, flushes, discards and zeroing on every queue at once."""
     image = context.disk("disk", 40 * MIB)

@@ -3,7 +3,7 @@ import os
 import subprocess
 import time
 
-from harness import DEADLINE_S, LODGE, NO_ERRORS, check, digest_matches, environment, equal, run_tool, test
+from harness import DEADLINE_S, LODGE, NO_ERRORS, check, digest_matches, environment, equal, long, run_tool, test
 from test_host import outcomes, small_filesystem
 
 MIB = 1 << 20
@@ -180,6 +180,7 @@ def discard_gives_space_back(context):
 
 
 @test(options=["default", "subclusters"])
+@long(options=["subclusters"])
 def debian_root(context, options):
     """An unprepared Debian root in a compressed image under an overlay: a login, writes, and a clean end."""
     from test_debian import command, log_in

@@ -94,7 +94,7 @@ def serving(context, *options, prefix=()):
 
 
 @test()
-@long
+@long()
 def fifty_at_once(context):
     """All come up, and all shut down when they are asked."""
     names = [f"vm{n}" for n in range(50)]

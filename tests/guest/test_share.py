@@ -92,7 +92,7 @@ def seen_at_once(context):
 
 
 @test()
-@long
+@long()
 def several(context):
     """Each in its place, read-only where it is to be, as its own user; and the servers of all go."""
     paths = [folder(context, name) for name in ("first", "second", "third")]
@@ -197,7 +197,7 @@ BYTES = [bytes([value]) for value in range(1, 256) if value not in b"/."]
 
 
 @test()
-@long
+@long()
 def names(context):
     """Every byte but / and NUL, and 255 of them, made on either side."""
     path = folder(context)
@@ -223,7 +223,7 @@ def names(context):
 
 
 @test()
-@long
+@long()
 def many_files(context):
     """A directory with more files than the server keeps in mind: listed whole, each one once, and found by name."""
     path = folder(context)
@@ -249,7 +249,7 @@ def many_files(context):
 
 
 @test()
-@long
+@long()
 def full_disk(context):
     """ENOSPC in the guest when the host has no room, the rest unharmed, and room again after a removal."""
     image, mounted = context.disk("image", 24 * MIB), context.path("mounted")
@@ -297,7 +297,7 @@ def symbolic_links(context):
 
 
 @test()
-@long
+@long()
 def mounted_below(context):
     """What the host has mounted below a shared directory is not shared, mounted before or after."""
     path = folder(context)
@@ -324,7 +324,7 @@ def mounted_below(context):
 
 
 @test()
-@long
+@long()
 def debian(context):
     """With systemd: the share stays where it is until the end, and the shutdown is clean and does not wait for it."""
     path, image = folder(context), context.path("debian.img")
@@ -345,7 +345,7 @@ USER = 64999  # nobody's
 
 
 @test()
-@long
+@long()
 def another_user(context):
     """Who is not root shares what they may open, with their own rights."""
     os.chmod(os.path.dirname(context.folder), 0o755)

@@ -80,7 +80,7 @@ def takes(file):
 
 
 @test(who=["keeper", "jail"])
-@long
+@long()
 def helper_killed(context, who):
     """A server does not stay without its keeper; one whose jail has ended comes back."""
     with serving(context) as server:
@@ -193,7 +193,7 @@ def daemon_restarted(context, how):
 
 
 @test(how=["removed", "renamed", "replaced"])
-@long
+@long()
 def directory_gone(context, how):
     """The guest keeps the directory that was shared, or has errors; it runs, and is stopped as any other."""
     with shared(context) as (guest, path):
@@ -217,7 +217,7 @@ def directory_gone(context, how):
 
 
 @test()
-@long
+@long()
 def directory_gone_and_server_killed(context):
     """The jail has the directory, not its name."""
     with shared(context) as (guest, path):
@@ -261,7 +261,7 @@ def server_that_cannot_start(context, how):
 
 
 @test()
-@long
+@long()
 def port_taken(context):
     """Something of the host's listens there: the share has another port."""
     place = Place(context)

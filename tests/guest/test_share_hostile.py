@@ -96,7 +96,7 @@ def names_that_lead_out(context):
 
 
 @test()
-@long
+@long()
 def up_and_across(context):
     """LOOKUPP ends at the share's root; there is no other export, and no public one."""
     with attacked(context) as (_, client, path, _):
@@ -182,7 +182,7 @@ def nonsense(own):
 
 
 @test()
-@long
+@long()
 def nonsense_is_survived(context):
     """Whatever comes, the share works afterwards, also that of another VM, whose server stays the same."""
     with serving(context) as server:
@@ -209,7 +209,7 @@ def nonsense_is_survived(context):
 
 
 @test()
-@long
+@long()
 def too_many_connections(context):
     """Of one guest: another VM's share works meanwhile, and so does its own afterwards."""
     with serving(context) as server:
@@ -237,7 +237,7 @@ def answers(address, timeout_s):
 
 
 @test()
-@long
+@long()
 def only_its_own_guest(context):
     """Neither this host, nor another guest, nor one that takes the guest's address, nor another network behind the host."""
     with serving(context) as server:
@@ -265,7 +265,7 @@ def only_its_own_guest(context):
 
 
 @test()
-@long
+@long()
 def handles_of_another_vm(context):
     """A handle that one VM's server gave out is worth nothing at another's, also where both share the same directory."""
     path = folder(context)
@@ -283,7 +283,7 @@ def handles_of_another_vm(context):
 
 
 @test()
-@long
+@long()
 def after_its_vm(context):
     """Nobody serves what a VM had; a VM that comes in its place, with its address, has its own share alone."""
     place = shares.Place(context)
@@ -308,7 +308,7 @@ def after_its_vm(context):
 
 
 @test()
-@long
+@long()
 def read_only_share(context):
     """Whatever the guest's own mount says."""
     with attacked(context, "ro=on") as (_, client, path, _):
