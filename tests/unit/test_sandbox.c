@@ -337,6 +337,44 @@ static void test_too_many_rules(void **state)
 	assert_true(sandbox_compile(rules, 0, 0, PID, &no_dirs, p.code) > 0);
 }
 
+/* Parts that are longer than what a conditional jump skips. */
+static void test_far_jumps(void **state)
+{
+	enum { MANY = 70, FIRST = 10, CALLS = 50, END = FIRST + CALLS };
+	struct sandbox_rule rules[MANY + CALLS];
+	struct program p;
+
+	(void)state;
+	/* call 5: one of many masks; the others: one mask each */
+	for (int i = 0; i < MANY; i++)
+		rules[i] = (struct sandbox_rule){.nr = 5,
+						 .roles = 1,
+						 .check = SANDBOX_LACKS,
+						 .arg = (uint8_t)(i % 3),
+						 .value = i == MANY - 1 ? 1 : UINT32_MAX};
+	for (int i = 0; i < CALLS; i++)
+		rules[MANY + i] = (struct sandbox_rule){.nr = FIRST + i,
+							.roles = 1,
+							.check = SANDBOX_LACKS,
+							.arg = 1,
+							.value = 1u << i % 32};
+	p.len = sandbox_compile(rules, MANY + CALLS, 0, PID, &no_dirs, p.code);
+	assert_in_range(p.len, 2 * 255, SANDBOX_FILTER_MAX);
+	for (int nr = 0; nr < END + 5; nr++) {
+		const bool listed = nr == 5 || (nr >= FIRST && nr < END);
+
+		for (unsigned bit = 0; bit < 32; bit++) {
+			const uint64_t arg = UINT64_C(1) << bit;
+			struct seccomp_data data = {
+			    .nr = nr, .arch = HOST_AUDIT_ARCH, .args = {arg, arg, arg}};
+			const bool good = nr == 5 ? bit != 0 : bit != (unsigned)(nr - FIRST) % 32;
+
+			assert_int_equal(run(p.code, p.len, &data),
+					 listed && good ? SECCOMP_RET_ALLOW : SECCOMP_RET_TRAP);
+		}
+	}
+}
+
 static void test_on_and_off(void **state)
 {
 	struct sandbox s;
@@ -415,6 +453,7 @@ int main(void)
 		cmocka_unit_test(test_clone3_is_unknown),
 		cmocka_unit_test(test_no_folder_nothing_to_remove),
 		cmocka_unit_test(test_too_many_rules),
+		cmocka_unit_test(test_far_jumps),
 		cmocka_unit_test(test_on_and_off),
 		cmocka_unit_test(test_a_violation_is_named),
 	};
