@@ -17,10 +17,16 @@
 /* booting.rst: kernel and initrd lie within 32 GiB; nobody minds half of that. */
 #define INITRD_WINDOW (16 * GIB)
 
-/* Behind the kernel, in a block of its own that the kernel maps as such. */
+/*
+ * Behind the kernel, mostly in a block of memory that it has begun. Not across a boundary of 2 MiB:
+ * kernels before 4.2 map it as one block.
+ */
 static gpa_t dtb_place(const struct kernel_loaded *kernel)
 {
-	return align_up(kernel->end, ARM64_DTB_ALIGN);
+	const gpa_t at = align_up(kernel->end, PAGE);
+	const gpa_t next = align_up(at + 1, ARM64_DTB_BLOCK);
+
+	return next - at >= FDT_BYTES_MAX ? at : next;
 }
 
 int arch_initrd_place(const struct gmem *mem, const struct kernel_loaded *kernel, uint64_t bytes,
@@ -29,7 +35,7 @@ int arch_initrd_place(const struct gmem *mem, const struct kernel_loaded *kernel
 	const struct gmem_region *ram = gmem_region_at(mem, 0);
 	gpa_t end = align_down(ram->gpa + MIN(ram->len_bytes, INITRD_WINDOW), PAGE);
 	uint64_t kib = bytes / KIB + 1;
-	gpa_t lowest = dtb_place(kernel) + ARM64_DTB_ALIGN;
+	gpa_t lowest = dtb_place(kernel) + FDT_BYTES_MAX;
 
 	if (lowest > end || bytes > end - lowest)
 		return err_set(

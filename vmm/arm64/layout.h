@@ -11,7 +11,7 @@
  *   0x0a00_0000   virtio-mmio, one page a device
  *   0x1000_0000   PCI, 32-bit BARs
  *   0x3f00_0000   PCI ECAM, bus 0
- *   0x4000_0000   RAM: the kernel first, 2 MiB for the device tree, the initramfs last
+ *   0x4000_0000   RAM: the kernel first, behind it the device tree, the initramfs last
  *   behind it     PCI's 64-bit BARs
  *
  * Wired interrupts (GSI = shared peripheral interrupt of the GIC, its number less 32): 1 serial
@@ -56,6 +56,6 @@
 #define ARM64_PPI_TIMER_SECURE 13
 #define ARM64_PPI_TIMER_PHYS   14
 
-#define ARM64_DTB_ALIGN UINT64_C(0x200000)
+#define ARM64_DTB_BLOCK UINT64_C(0x200000)
 
 #endif
