@@ -6,7 +6,7 @@
  *   0x1000  ISR status, 1 byte     (VIRTIO_PCI_CAP_ISR_CFG)
  *   0x2000  device configuration   (VIRTIO_PCI_CAP_DEVICE_CFG)
  *   0x3000  doorbells, 4 bytes for each queue (VIRTIO_PCI_CAP_NOTIFY_CFG): ioeventfds that follow
- *           the BAR wherever the guest moves it
+ *           the BAR wherever the guest moves it, once there is a driver
  *   0x4000  MSI-X table and pending bits
  *
  * Vectors: as many as queues and one more; where MSI-X is off and the host has a wire, INTx.
@@ -146,12 +146,12 @@ static struct doorbell pci_doorbell(const struct virtio_pci *p, unsigned index)
 {
 	return (struct doorbell){
 	    .space = DOORBELL_MMIO,
-	    .addr = p->bar_gpa + BAR_NOTIFY + (uint64_t)index * NOTIFY_MULTIPLIER,
+	    .addr = p->bells_gpa + BAR_NOTIFY + (uint64_t)index * NOTIFY_MULTIPLIER,
 	    .fd = p->t.dev->kick_fd[index],
 	};
 }
 
-static void del_doorbells(struct virtio_pci *p)
+static void del_doorbells_locked(struct virtio_pci *p)
 {
 	const struct platform *plat = p->t.plat;
 
@@ -162,28 +162,41 @@ static void del_doorbells(struct virtio_pci *p)
 			plat->ops->doorbell_del(plat->ctx, &bell);
 		p->has_doorbell[i] = false;
 	}
-	p->mapped = false;
 }
 
 /* A queue whose doorbell is refused is kicked through bar_write(). */
-static void bar_mapped(struct pci_dev *pci, unsigned bar, gpa_t gpa, bool mapped)
+static void add_doorbells_locked(struct virtio_pci *p)
 {
-	struct virtio_pci *p = vpci_of(pci);
 	const struct platform *plat = p->t.plat;
 
-	if (bar != BAR)
+	if (!p->bells_wanted || !p->bells_gpa)
 		return;
-	if (p->mapped)
-		del_doorbells(p);
-	if (!mapped)
-		return;
-	p->mapped = true;
-	p->bar_gpa = gpa;
 	for (unsigned i = 0; i < p->t.dev->nqueues; i++) {
 		struct doorbell bell = pci_doorbell(p, i);
 
 		p->has_doorbell[i] = plat->ops->doorbell_add(plat->ctx, &bell) == 0;
 	}
+}
+
+static void bar_mapped(struct pci_dev *pci, unsigned bar, gpa_t gpa, bool mapped)
+{
+	struct virtio_pci *p = vpci_of(pci);
+
+	if (bar != BAR)
+		return;
+	AUTOLOCK(&p->bells_lock);
+	del_doorbells_locked(p);
+	p->bells_gpa = mapped ? gpa : 0;
+	add_doorbells_locked(p);
+}
+
+void virtio_pci_want_doorbells(struct virtio_pci *p)
+{
+	AUTOLOCK(&p->bells_lock);
+	if (p->bells_wanted)
+		return;
+	p->bells_wanted = true;
+	add_doorbells_locked(p);
 }
 
 /* ---- the window onto BAR 0 in configuration space (§4.1.4.9) ---- */
@@ -316,6 +329,7 @@ static void pci_free(struct virtio_transport *t)
 	struct virtio_pci *p = container_of(t, struct virtio_pci, t);
 
 	pci_dev_fini(&p->pci); /* takes the BAR, and so the doorbells, away */
+	pthread_mutex_destroy(&p->bells_lock);
 	free(p);
 }
 
@@ -404,6 +418,7 @@ int virtio_pci_new(const struct platform *plat, struct pci_host *host, struct vi
 	if (!p)
 		return err_set(err, ENOMEM, "%s: out of memory", dev->name);
 	p->vectors = dev->nqueues + 1;
+	pthread_mutex_init(&p->bells_lock, NULL);
 	virtio_transport_init(&p->t, &pci_transport_ops, plat, dev);
 	pci_dev_init(&p->pci, &pci_ops, dev->name, &ids);
 	pci_dev_set_bar(&p->pci, BAR, BAR_BYTES, false);
@@ -417,6 +432,7 @@ int virtio_pci_new(const struct platform *plat, struct pci_host *host, struct vi
 	if (r < 0) {
 		virtio_transport_fini(&p->t);
 		pci_dev_fini(&p->pci);
+		pthread_mutex_destroy(&p->bells_lock);
 		free(p);
 		return r;
 	}

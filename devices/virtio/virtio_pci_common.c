@@ -153,6 +153,8 @@ void virtio_pci_common_write(struct virtio_pci *p, uint64_t offset, unsigned siz
 		break;
 	case ACCESS(1, COMMON(device_status)):
 		virtio_set_status(t, (uint8_t)value);
+		if (virtio_status(t) & VIRTIO_STATUS_DRIVER_OK)
+			virtio_pci_want_doorbells(p);
 		break;
 	case ACCESS(2, COMMON(queue_select)):
 		r->queue_sel = (uint16_t)value;

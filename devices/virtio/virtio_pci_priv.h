@@ -14,11 +14,19 @@ struct virtio_pci {
 	_Atomic uint16_t queue_vector[VIRTIO_QUEUES_MAX];
 	uint8_t window; /* offset of the pci_cfg capability */
 
-	/* Under the PCI host's lock. */
-	bool mapped;
-	gpa_t bar_gpa;
+	/*
+	 * Doorbells are connected while the BAR is mapped, from the first time on that a driver is
+	 * there to ring them: guests map and unmap a BAR many times to see how long it is, and KVM
+	 * takes its time for each. Under `bells_lock`, which is taken last.
+	 */
+	pthread_mutex_t bells_lock;
+	bool bells_wanted;
+	gpa_t bells_gpa; /* of the BAR; 0: it is not mapped */
 	bool has_doorbell[VIRTIO_QUEUES_MAX];
 };
+
+/* virtio_pci.c: a driver has set DRIVER_OK. */
+void virtio_pci_want_doorbells(struct virtio_pci *p);
 
 /* virtio_pci.c: `vector` is one that exists, or PCI_NO_VECTOR. */
 void virtio_pci_set_queue_vector(struct virtio_pci *p, unsigned index, uint16_t vector);
