@@ -10,6 +10,7 @@
 #include <net/ethernet.h>
 #include <net/if_arp.h>
 #include <netinet/if_ether.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -18,7 +19,7 @@
 #define ARGS_MAX   (24 + 2 * NET_DNS_MAX + 2 * NET_FORWARDS_MAX)
 #define TEXT_MAX   32 /* "255.255.255.255/65535:65535" */
 #define WORDS_MAX  2048
-#define ANSWER_MS  10000
+#define ANSWER_S   30
 #define FRAME_MAX  65536
 #define GUEST_HOST 2 /* of the default network */
 #define PREFIX	   30
@@ -205,16 +206,32 @@ static int fail(struct child *child, const char *words, struct err *err)
 	return err_set(err, EIO, "passt: %s%s", line, cure);
 }
 
-/* It says much that is no reason: only its end is, and then all it said. */
-static int wait_answer(struct child *child, struct err *err)
+/* Asks, and again each second: a busy host takes its time. As take_frame(), and -EAGAIN. */
+static int wait_frame(struct child *child, const uint8_t mac[6], const struct net_addresses *chosen)
 {
-	const struct timeval in_time = {.tv_sec = ANSWER_MS / 1000}, for_ever = {0};
+	struct pollfd frame = {.fd = child->fd, .events = POLLIN};
+	int left = ANSWER_S;
+
+	while (left--) {
+		/* the socket takes it before passt is there */
+		(void)ask(child, mac, chosen);
+		if (poll(&frame, 1, 1000) > 0)
+			return take_frame(child->fd);
+	}
+	return -EAGAIN;
+}
+
+/* It says much that is no reason: only its end is, and then all it said. */
+static int wait_answer(struct child *child, const uint8_t mac[6],
+		       const struct net_addresses *chosen, struct err *err)
+{
+	const struct timeval in_time = {.tv_sec = ANSWER_S}, for_ever = {0};
 	char words[WORDS_MAX] = "";
 	int res;
 
 	setsockopt(child->fd, SOL_SOCKET, SO_RCVTIMEO, &in_time, sizeof(in_time));
 	do {
-		res = take_frame(child->fd);
+		res = wait_frame(child, mac, chosen);
 	} while (!res);
 	setsockopt(child->fd, SOL_SOCKET, SO_RCVTIMEO, &for_ever, sizeof(for_ever));
 	if (res == 1)
@@ -238,9 +255,7 @@ int passt_open(const struct machine_net *net, struct net_addresses *addresses,
 	res = child_start(a.list, "passt", false, NULL, ret_child, err);
 	if (res)
 		return res;
-	/* the socket takes it before passt is there */
-	(void)ask(ret_child, net->mac, &chosen);
-	res = wait_answer(ret_child, err);
+	res = wait_answer(ret_child, net->mac, &chosen, err);
 	if (res) {
 		child_end(ret_child);
 		child_close(ret_child);
