@@ -196,7 +196,7 @@ def vsock(folder, seconds, rounds, kernel):
                    lambda cid=theirs: streams.connect_vhost(cid), float(seconds))
 
 
-def net(folder, name, seconds, kernel, elf, debian):
+def net(folder, seconds, rounds, kernel, elf, debian):
     root, tap = nets.make_root(folder, debian), "bench0"
     given = (root, nets.PROGRAM, tap)
     subjects = {"lodge_vhost": vmms.lodge_net(elf, *given, "vhost"), "qemu_vhost": vmms.qemu_net(elf, *given, "on"),
@@ -204,7 +204,10 @@ def net(folder, name, seconds, kernel, elf, debian):
     if vmms.have_kvmtool():
         subjects["kvmtool"] = vmms.kvmtool_net(kernel, *given)
     nets.host_up(tap)
-    nets.once(name, subjects[name], int(seconds))
+    for n in range(int(rounds)):
+        # there and back, so that what drifts on the host favours none
+        for name in list(subjects)[::-1 if n & 1 else 1]:
+            nets.once(name, subjects[name], int(seconds))
     nets.host_down(tap)
 
 
