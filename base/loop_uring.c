@@ -203,6 +203,10 @@ static void watch_fired(struct loop_uring *u, struct loop_op *op, int res, bool 
 	if (op->p.state != OP_ACTIVE)
 		return;
 	kernel_remove(u, op);
+	if (res == -ECANCELED && !(op->p.flags & OPF_CANCEL) && !u->taking_back) {
+		requeue(u, op); /* the kernel's own doing, where completions had no room */
+		return;
+	}
 	if (res >= 0 || (op->p.flags & OPF_FIRED))
 		res = (int)op->p.len;
 	op->p.flags &= (uint8_t)~OPF_FIRED;

@@ -4,7 +4,7 @@
 usage: suite.py [-k PATTERN] [--short] [-v] [-l] [-j JOBS] [-r TIMES] [--out DIR]
 
 -k runs the tests whose name holds PATTERN (a regular expression), --short leaves out those that take
-minutes, -l lists them, -v shows every guest's console, -r runs each TIMES times. The console logs of failed tests stay in DIR/NAME/.
+minutes or show little that others do not, -l lists them, -v shows every guest's console, -r runs each TIMES times. The console logs of failed tests stay in DIR/NAME/.
 """
 import argparse
 import concurrent.futures

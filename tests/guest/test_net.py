@@ -183,7 +183,7 @@ def handed_over(context, backend):
     sent()
     vm.wait_for(hashlib.sha256(data).hexdigest())
     equal(got(), vm.wait_for("([0-9a-f]{64})  /run/f")[1].decode(), "what the host got")
-    # not before: since 6.1.164 or so Linux's driver never ends when it is reset with packets on their way out
+    # not before: Linux's driver (seen in 6.1.192) never ends when it is reset with packets on their way out
     vm.send("\n")
     vm.ends(0)
     nothing_is_left(net.tap)

@@ -1,6 +1,7 @@
 /* base/loop: watches, timers and messages, over both backends. */
 #include "tests/unit/loop_fixture.h"
 
+#include <sched.h>
 #include <stdatomic.h>
 
 /* Watches */
@@ -10,7 +11,7 @@ struct kicked {
 	struct loop *loop;
 	int fd;
 	atomic_int kicks; /* counted before each */
-	int seen, calls, stopped;
+	int seen, stopped;
 };
 
 static void *kick(void *arg)
@@ -30,7 +31,6 @@ static void kicked(struct loop_watch *w)
 {
 	struct kicked *k = container_of(w, struct kicked, w);
 
-	k->calls++;
 	k->seen = atomic_load(&k->kicks);
 	if (k->seen == KICKS)
 		loop_stop(k->loop);

@@ -17,8 +17,7 @@ static void keep(struct dt *dt, int error)
 void dt_init(struct dt *dt, void *buf, size_t cap)
 {
 	*dt = (struct dt){.buf = buf};
-	/* a name that stands there twice costs bytes; looking for each takes longer than all else
-	 */
+	/* names twice cost bytes; looking for each takes longer than all else */
 	keep(dt, fdt_create_with_flags(buf, (int)cap, FDT_CREATE_FLAG_NO_NAME_DEDUP));
 	if (!dt->error)
 		keep(dt, fdt_finish_reservemap(buf));
