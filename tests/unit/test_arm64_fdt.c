@@ -171,6 +171,14 @@ static void map_has_no_overlaps(void **state)
 
 static void boot_data_lies_apart(void **state)
 {
+	static const struct {
+		uint64_t kernel_end, tree;
+	} places[] = {
+	    {0x1801000, 0x1801000}, /* behind the kernel */
+	    {0x19eff01, 0x19f0000}, /* just room in its block */
+	    {0x19f0001, 0x1a00000}, /* none there */
+	    {0x1a00000, 0x1a00000},
+	};
 	struct arch_boot boot = a_boot(1, 3);
 	uint64_t size = 64 * MIB;
 	uint8_t *host = calloc(1, size);
@@ -187,16 +195,19 @@ static void boot_data_lies_apart(void **state)
 	/* as high as it goes */
 	assert_int_equal(arch_initrd_place(mem, &kernel, 5000, &initrd, NULL), 0);
 	assert_int_equal(initrd, ARM64_RAM + size - 8192);
-	/* exactly between the block of the tree and the end of memory */
-	assert_int_equal(arch_initrd_place(mem, &kernel, size - 0x1c00000, &initrd, NULL), 0);
-	assert_int_equal(initrd, ARM64_RAM + 0x1c00000);
-	assert_int_equal(arch_initrd_place(mem, &kernel, size - 0x1c00000 + 1, &initrd, &err),
+	/* exactly between the tree and the end of memory */
+	assert_int_equal(arch_initrd_place(mem, &kernel, size - 0x1811000, &initrd, NULL), 0);
+	assert_int_equal(initrd, ARM64_RAM + 0x1811000);
+	assert_int_equal(arch_initrd_place(mem, &kernel, size - 0x1811000 + 1, &initrd, &err),
 			 -ENOMEM);
 	err = (struct err)ERR_INIT;
 	assert_int_equal(arch_initrd_place(mem, &kernel, UINT64_MAX, &initrd, &err), -ENOMEM);
-	/* booting.rst: on 8 bytes, in 2 MiB of its own */
-	assert_int_equal(arch_boot_write(mem, &boot, &dtb, NULL), 0);
-	assert_int_equal(dtb.gpa, ARM64_RAM + 0x1a00000);
+	/* booting.rst: on 8 bytes, and (of kernels before 4.2) not across a boundary of 2 MiB */
+	for (unsigned i = 0; i < ARRAY_LEN(places); i++) {
+		kernel.end = ARM64_RAM + places[i].kernel_end;
+		assert_int_equal(arch_boot_write(mem, &boot, &dtb, NULL), 0);
+		assert_int_equal(dtb.gpa, ARM64_RAM + places[i].tree);
+	}
 	assert_int_equal(vm.dtb, dtb.gpa);
 	assert_int_equal(fdt_check_full(host + (dtb.gpa - ARM64_RAM), dtb.len_bytes), 0);
 	/* a kernel that leaves no room */
