@@ -128,6 +128,10 @@ int arch_vcpu_init(struct arch_vm *vm, int vcpu_fd, unsigned index, struct err *
 /* Puts the first vCPU to the kernel's entry. */
 int arch_vcpu_boot(struct arch_vm *vm, int vcpu_fd, gpa_t entry, struct err *err);
 
+/* The access for which KVM came back fails for the guest with the processor's bus error. -ENOSYS:
+ * this architecture's KVM takes all accesses apart. */
+int arch_vcpu_bus_error(int vcpu_fd);
+
 /* Where a vCPU is, for a message: "rip 0x..."; an empty string when that is not known. */
 void arch_vcpu_where(int vcpu_fd, char *ret_text, size_t len);
 

@@ -145,6 +145,13 @@ static bool handle_error(struct vcpu *vcpu, int code)
 	}
 }
 
+/* On 64-bit Arm pairs and vectors of registers, and addresses that change with the access, give no
+ * syndrome: KVM knows where such an access went, and no more. */
+static bool handle_undecoded(struct vcpu *vcpu)
+{
+	return arch_vcpu_bus_error(vcpu->fd) ? handle_error(vcpu, ENOSYS) : true;
+}
+
 bool vcpu_handle_exit(struct vcpu *vcpu, int res)
 {
 	const struct kvm_run *run = vcpu->run;
@@ -166,6 +173,8 @@ bool vcpu_handle_exit(struct vcpu *vcpu, int res)
 		return handle_system_event(vcpu);
 	case KVM_EXIT_INTERNAL_ERROR:
 		return handle_internal_error(vcpu);
+	case KVM_EXIT_ARM_NISV:
+		return handle_undecoded(vcpu);
 	case KVM_EXIT_FAIL_ENTRY:
 		return end(vcpu, MACHINE_FAILED,
 			   "the processor refused to enter the guest (hardware reason 0x%llx)",

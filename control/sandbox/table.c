@@ -165,6 +165,7 @@ static const struct sandbox_rule rules[] = {
 
     /* KVM */
     IOCTL(KVM_RUN, V, "runs the guest"),
+    IOCTL(KVM_SET_VCPU_EVENTS, V, "64-bit Arm: an access becomes a bus error"),
     IOCTL(KVM_KVMCLOCK_CTRL, V, "the guest learns that it was paused"),
     IOCTL(KVM_SET_GSI_ROUTING, C | V | I, "the guest sets a message of MSI-X"),
     IOCTL(KVM_IRQFD, C | V | I, "likewise, for its first time"),

@@ -75,6 +75,14 @@ def registers(context, transport, device):
                 cmdline=RELAXED).report("registers written")
 
 
+@test(transport=["pci", "mmio"])
+@only("aarch64", "elsewhere KVM decodes every access")
+def undecoded(context, transport):
+    """Instructions that give KVM no syndrome, on a device's registers: the guest's program gets a bus error."""
+    equal(still_works(context, "undecoded:vdb", "--transport", transport, cmdline=RELAXED).report("undecoded"),
+          "4, bus errors 4", "accesses")
+
+
 @test(transport=["pci", "mmio"], io=["io_uring", "epoll"])
 def rings(context, transport, io):
     """Requests that break virtio's rules are refused; the device resets and works again."""

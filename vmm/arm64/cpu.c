@@ -60,6 +60,16 @@ unsigned long arch_vm_type(const struct kvm *kvm)
 	return bits == ARM64_IPA_BITS ? 0 : KVM_VM_TYPE_ARM_IPA_SIZE(bits);
 }
 
+/* Has KVM ask what to do about accesses that it cannot take apart (Linux 5.5); where it does not,
+ * they end the machine. */
+static void bus_errors(const struct kvm *kvm)
+{
+	struct kvm_enable_cap ask = {.cap = KVM_CAP_ARM_NISV_TO_USER};
+
+	if (kvm_cap(kvm, KVM_CAP_ARM_INJECT_EXT_DABT))
+		(void)ioctl(kvm->vm_fd, KVM_ENABLE_CAP, &ask);
+}
+
 int arch_vm_new(const struct kvm *kvm, const struct machine_config *config, struct arch_vm **ret_vm,
 		struct err *err)
 {
@@ -79,6 +89,7 @@ int arch_vm_new(const struct kvm *kvm, const struct machine_config *config, stru
 	vm->sve = kvm_cap(kvm, KVM_CAP_ARM_SVE);
 	vm->pauth =
 	    kvm_cap(kvm, KVM_CAP_ARM_PTRAUTH_ADDRESS) && kvm_cap(kvm, KVM_CAP_ARM_PTRAUTH_GENERIC);
+	bus_errors(kvm);
 	/* The GIC first: where it is what limits the CPUs, it says so. */
 	res = arm64_gic_new(kvm, config, &vm->gic, err);
 	if (!res && config->cpus > kvm_vcpus_max(kvm)) {
@@ -179,6 +190,15 @@ int arch_vcpu_boot(struct arch_vm *vm, int vcpu_fd, gpa_t entry, struct err *err
 	    set_reg(vcpu_fd, CORE_REG(regs.pc), entry))
 		return err_sys(err, errno, "KVM refuses the first vCPU's registers at the entry");
 	return 0;
+}
+
+/* An external abort: SIGBUS for a program, for the guest's kernel an oops that names the
+ * instruction. */
+int arch_vcpu_bus_error(int vcpu_fd)
+{
+	struct kvm_vcpu_events events = {.exception.ext_dabt_pending = 1};
+
+	return ioctl(vcpu_fd, KVM_SET_VCPU_EVENTS, &events) ? -errno : 0;
 }
 
 void arch_vcpu_where(int vcpu_fd, char *ret_text, size_t len)

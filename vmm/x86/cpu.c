@@ -332,6 +332,12 @@ int arch_vcpu_boot(struct arch_vm *vm, int vcpu_fd, gpa_t entry, struct err *err
 	return 0;
 }
 
+int arch_vcpu_bus_error(int vcpu_fd)
+{
+	(void)vcpu_fd;
+	return -ENOSYS;
+}
+
 void arch_vcpu_where(int vcpu_fd, char *ret_text, size_t len)
 {
 	struct kvm_regs regs;

@@ -56,8 +56,10 @@ command_fn cmd_pread, cmd_pwrite, cmd_fsync, cmd_discard, cmd_zeroout, cmd_unbin
 command_fn cmd_blkio, cmd_blkverify;
 /* vsock.c */
 command_fn cmd_vsockecho, cmd_vsockcall, cmd_vsockrefused, cmd_vsockhold, cmd_vsockrebind;
+/* machine.c: what one processor alone has */
+command_fn cmd_ports, cmd_undecoded;
 /* poke.c */
-command_fn cmd_ports, cmd_uart, cmd_config, cmd_registers;
+command_fn cmd_uart, cmd_config, cmd_registers;
 /* rings.c */
 command_fn cmd_rings, cmd_garbage, cmd_inflight;
 

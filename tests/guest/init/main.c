@@ -48,6 +48,7 @@ static const struct {
     {"unbind", cmd_unbind},
     {"blkio", cmd_blkio},
     {"ports", cmd_ports},
+    {"undecoded", cmd_undecoded},
     {"uart", cmd_uart},
     {"config", cmd_config},
     {"rings", cmd_rings},

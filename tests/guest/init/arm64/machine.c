@@ -9,6 +9,8 @@
 #include "tests/guest/init/vdev.h"
 
 #include <dirent.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,6 +57,64 @@ int cmd_ports(const struct args *args)
 {
 	(void)args;
 	return fail("this processor has no ports");
+}
+
+/* ---- accesses that give KVM no syndrome
+ * ---------------------------------------------------------------- */
+
+static sigjmp_buf interrupted;
+
+static void bus_error(int signal)
+{
+	(void)signal;
+	siglongjmp(interrupted, 1);
+}
+
+static void load_pair(volatile uint8_t *at)
+{
+	uint64_t a, b;
+
+	__asm__ volatile("ldp %0, %1, [%2]" : "=&r"(a), "=&r"(b) : "r"(at) : "memory");
+}
+
+static void store_pair(volatile uint8_t *at)
+{
+	__asm__ volatile("stp xzr, xzr, [%0]" : : "r"(at) : "memory");
+}
+
+static void load_vector(volatile uint8_t *at)
+{
+	__asm__ volatile("ldr q0, [%0]" : : "r"(at) : "v0", "memory");
+}
+
+static void load_and_advance(volatile uint8_t *at)
+{
+	uint64_t a;
+
+	__asm__ volatile("ldr %0, [%1], #8" : "=&r"(a), "+&r"(at) : : "memory");
+}
+
+int cmd_undecoded(const struct args *args)
+{
+	static void (*const accesses[])(volatile uint8_t *) = {load_pair, store_pair, load_vector,
+							       load_and_advance};
+	const struct sigaction act = {.sa_handler = bus_error};
+	volatile unsigned errors = 0;
+	struct vdev dev;
+
+	if (vdev_open(&dev, args->n ? args->v[0] : "vdb"))
+		return -1;
+	sigaction(SIGBUS, &act, NULL);
+	for (volatile unsigned i = 0; i < 4; i++) {
+		if (sigsetjmp(interrupted, 1))
+			errors++;
+		else
+			accesses[i](dev.common);
+	}
+	if (vdev_close(&dev))
+		return -1;
+	say("undecoded 4, bus errors %u", errors);
+	return 0;
 }
 
 static volatile uint8_t *uart;

@@ -210,6 +210,12 @@ void uart_string(unsigned reg, unsigned size, bool in, unsigned count)
 
 const char config_iomem[] = "PCI MMCONFIG";
 
+int cmd_undecoded(const struct args *args)
+{
+	(void)args;
+	return fail("KVM decodes every access of this processor");
+}
+
 bool config_has_ports(void)
 {
 	return !iopl(3);
