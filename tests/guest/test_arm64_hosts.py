@@ -1,4 +1,4 @@
-"""Hosts of 64-bit Arm that lack something: what works all the same, and what is said.
+"""Hosts of 64-bit Arm that lack something, or have more: what works, and what is said.
 
 tests/guest/run starts a host of the lab for each: the first word of a test's name."""
 import functools
@@ -82,3 +82,17 @@ def no_el2_doctor(context):
     done = subprocess.run([LODGE, "doctor"], capture_output=True, text=True, check=False)
     equal(done.returncode, 1, f"{done.stdout}{done.stderr}: exit status")
     check("EL2" in done.stdout, done.stdout)
+
+
+@test()
+@only("aarch64", "it is about its vectors")
+@host("newest")
+def newest_machine(context):
+    """Vectors (SVE), signed pointers and counters of the host's are the guest's as well."""
+    features = ("sve", "sve2", "paca", "pacg", "atomics")
+    flags = " ".join(f"flag:{name}" for name in features)
+    vm = context.guest(f"{flags} cpus cat:/sys/bus/event_source/devices/armv8_pmuv3/type dmesg", cpus=2).ends(0)
+    equal(vm.reports("flag"), [f"{name} 1" for name in features], "features")
+    equal(vm.report("cpus"), "2", "processors online")
+    check(vm.report("cat").split()[-1].isdigit(), "no counters")
+    no_warnings_in(warnings(vm))
