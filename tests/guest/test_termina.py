@@ -35,7 +35,7 @@ $B ip addr flush dev eth0
 $B ip addr add "$ip/$mask" dev eth0
 $B ip route add default via "$router"
 """
-METADATA = 'architecture: x86_64\ncreation_date: 1\nproperties: {os: busybox, description: "made by a test"}\n'
+METADATA = f'architecture: {os.uname().machine}\ncreation_date: 1\nproperties: {{os: busybox, description: "made by a test"}}\n'
 
 
 def container_image(path):

@@ -34,7 +34,7 @@ guest_disk_build() {
 	local dir=$1 tree=$1/tree kernel root termina variant tiny
 	kernel=$(debian_kernel)
 	root=$(guest_root)
-	termina=$(termina_root)
+	termina=$(termina_root_if_kept)
 	mkdir -p "$tree"
 	cp -a "$kernel"/{vmlinuz,config,lib} "$tree/"
 	[ ! -e "$kernel/vmlinuz.gz" ] || cp "$kernel/vmlinuz.gz" "$tree/"
@@ -54,7 +54,7 @@ guest_disk() {
 	local kernel root termina variant built=()
 	kernel=$(debian_kernel)
 	root=$(guest_root)
-	termina=$(termina_root)
+	termina=$(termina_root_if_kept)
 	for variant in "${LAB_TINY_VARIANTS[@]}"; do
 		built+=("$(tiny_built "$variant")")
 	done

@@ -33,9 +33,22 @@ termina_root_build() {
 	rm -rf "$tree"
 }
 
-# termina_root: prints its directory; nothing where the lab's architecture has none.
+termina_key() {
+	hash_of "$LAB_TERMINA_SIZE" "${LAB_TERMINA_PACKAGES[@]}" "$(debian_tree_recipe)" "$(debian_kernel)" \
+		"$(declare -f termina_root_build)"
+}
+
+# termina_root: prints its directory, built when it is missing.
 termina_root() {
-	[ "$LAB_ARCH" = x86_64 ] || return 0
-	cached termina-root "$(hash_of "$LAB_TERMINA_SIZE" "${LAB_TERMINA_PACKAGES[@]}" "$(debian_tree_recipe)" \
-		"$(debian_kernel)" "$(declare -f termina_root_build)")" termina_root_build
+	cached termina-root "$(termina_key)" termina_root_build
+}
+
+# termina_root_if_kept: likewise; of a foreign architecture, where it takes many minutes, nothing unless
+# `guest-image --termina` has built it.
+termina_root_if_kept() {
+	local dir
+	dir=$(cache_path termina-root "$(termina_key)")
+	if is_native || [ -d "$dir" ]; then
+		termina_root
+	fi
 }
