@@ -1,12 +1,13 @@
 # lodge: one non-recursive Makefile. `make help` lists the targets.
 #
-#   make [ARCH=x86|arm64] [SAN=asan|tsan] [STATIC=1] [WERROR=1] [V=1]
+#   make [ARCH=x86|arm64] [SAN=asan|tsan] [STATIC=1|SHARED=1] [WERROR=1] [V=1]
 #
 # One static library per floor. A test links its own floor and those below it, so that a call upward
 # does not link; tests/check-floors looks at the includes as well.
 
 SAN     ?=
 STATIC  ?=
+SHARED  ?=
 PREFIX  ?= /usr/local
 DESTDIR ?=
 SYSCONFDIR ?= /etc
@@ -36,7 +37,7 @@ EMULATOR := qemu-$(if $(filter arm64,$(ARCH)),aarch64,x86_64)
 CROSS   := /$(ARCH)
 endif
 
-B := build$(CROSS)$(if $(SAN),/$(SAN))$(if $(STATIC),/static)
+B := build$(CROSS)$(if $(SAN),/$(SAN))$(if $(STATIC),/static,$(if $(SHARED),/shared))
 
 # ---- sources, floor by floor ------------------------------------------------------------------
 
@@ -124,12 +125,17 @@ CPPFLAGS += -I. -Ivmm/$(ARCH)/host -isystem $(B) -D_GNU_SOURCE -D_FILE_OFFSET_BI
 CFLAGS   += -std=gnu17 $(OPT) $(WARN) -fno-strict-aliasing -fstack-protector-strong -fPIE -pthread \
 	-ffunction-sections -fdata-sections
 LDFLAGS  += -pthread -Wl,--gc-sections -Wl,-z,relro,-z,now $(if $(STATIC),-static-pie,-pie -Wl,--as-needed)
-LDLIBS    = -lprotobuf-c -luring -lz -lzstd -llz4 -llzma $(LIBFDT)
 
-# Debian's libfdt-dev of two architectures cannot be installed beside each other: another's is linked
-# by the name of the library itself, and its archive taken out of the package
-LIBFDT_A := $(if $(CROSS),build$(CROSS)/libfdt/libfdt.a)
-LIBFDT   := $(if $(CROSS),$(if $(STATIC),$(LIBFDT_A),-l:libfdt.so.1),-lfdt)
+# Libraries go in whole, from their archives where there are such: an executable that needs libc alone starts sooner
+# and holds less memory. SHARED=1: none does, as distributions want it.
+archive = $(wildcard $(shell $(CC) -print-file-name=lib$(1).a))
+library = $(or $(if $(SHARED),,$(call archive,$(1))),-l$(1))
+
+# Debian's libfdt-dev of two architectures cannot be installed beside each other: another's archive is taken out of
+# the package, or it is linked by the name of the library itself
+LIBFDT_A := $(if $(CROSS),$(if $(SHARED),,build$(CROSS)/libfdt/libfdt.a))
+LIBFDT   := $(if $(CROSS),$(if $(SHARED),-l:libfdt.so.1),$(call library,fdt))
+LDLIBS   := $(foreach name,protobuf-c uring z zstd lz4 lzma,$(call library,$(name))) $(LIBFDT)
 
 ifeq ($(SAN),asan)
 CFLAGS  += -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
@@ -175,11 +181,11 @@ $(B)/libcontrol.a: $(filter-out %/main.o,$(CONTROL_O))
 LIBS_BASE    := $(B)/libbase.a
 LIBS_DISK    := $(B)/libdisk.a $(LIBS_BASE)
 LIBS_DEVICES := $(B)/libdevices.a $(LIBS_DISK)
-LIBS_VMM     := $(B)/libvmm.a $(LIBS_DEVICES)
+LIBS_VMM     := $(B)/libvmm.a $(LIBS_DEVICES) $(LIBFDT_A)
 LIBS_PROTO   := $(B)/libproto.a $(LIBS_BASE)
 LIBS_CONTROL := $(B)/libcontrol.a $(B)/libproto.a $(LIBS_VMM)
 
-$(B)/lodge: $(CONTROL_O) $(B)/libproto.a $(LIBS_VMM) $(B)/.floors-ok $(filter $(LIBFDT_A),$(LIBFDT))
+$(B)/lodge: $(CONTROL_O) $(B)/libproto.a $(LIBS_VMM) $(B)/.floors-ok
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(CONTROL_O) $(B)/libproto.a $(LIBS_VMM) $(LDLIBS)
 
@@ -301,7 +307,7 @@ $(filter $(B)/guest/agent/%,$(AGENT_HOST_O)): | $(PROTO_H)
 
 $(B)/tests/agent/lodge-agent: $(AGENT_HOST_O)
 	$(call say,LD,$@)
-	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lprotobuf-c
+	$(Q)mkdir -p $(@D) && $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(call library,protobuf-c)
 
 .PHONY: agent agent-tests
 agent: $(B)/lodge-agent
@@ -548,7 +554,7 @@ DEPS_TEST  := libcmocka-dev clang libclang-rt-14-dev clang-format clang-tidy cpp
 .PHONY: deps deps-build
 deps:
 	$(Q)tests/install-packages $(DEPS_BUILD) $(DEPS_TEST) $(if $(CROSS),$(DEPS_CROSS) qemu-user libcmocka-dev:$(ARCH_DEB))
-	$(if $(CROSS),$(Q)$(MAKE) --no-print-directory ARCH=$(ARCH) $(LIBFDT_A))
+	$(if $(LIBFDT_A),$(Q)$(MAKE) --no-print-directory ARCH=$(ARCH) $(LIBFDT_A))
 
 deps-build:
 	$(Q)tests/install-packages $(DEPS_BUILD) $(if $(CROSS),$(DEPS_CROSS))
@@ -588,7 +594,8 @@ clean:
 help:
 	@echo 'make              build/lodge            make SAN=asan|tsan   build/asan/lodge, build/tsan/lodge'
 	@echo 'make ARCH=arm64   build/arm64/lodge      make deps ARCH=arm64 what that needs'
-	@echo 'make STATIC=1     build/static/lodge     make WERROR=1        warnings are errors'
+	@echo 'make STATIC=1     build/static/lodge     make SHARED=1        build/shared/lodge'
+	@echo 'make WERROR=1     warnings are errors'
 	@echo 'make deps         install the packages   make install         PREFIX=$(PREFIX) DESTDIR='
 	@echo 'make demo         a guest, shown         make check           every test'
 	@echo 'make unit         unit tests             make fuzz            build the fuzzers'
