@@ -41,7 +41,8 @@ def log_in(vm):
 
 @test(transport=["pci", "mmio"])
 def systemd(context, transport):
-    """Boots to a login, runs commands, switches off; and the power button does so as well."""
+    """Boots to a login, runs commands, switches off; and the power button does so as well, or where the kernel has no
+    driver for it, the agent."""
     vm = debian(context, "--cpus", "2", "--memory", "512M", "--transport", transport, terminal=True)
     log_in(vm)
     check("Linux" in command(vm, "stty -echo; PS1=; uname -s"), "uname")
@@ -56,7 +57,8 @@ def systemd(context, transport):
     vm.send("systemctl poweroff\n")
     vm.ends(0)
 
-    vm = debian(context, "--memory", "512M", "--transport", transport, "--stop-timeout", "250", copy=False)
+    agent = by_machine(x86_64=[], aarch64=["--vsock", f"socket={context.path('vsock')}"])
+    vm = debian(context, "--memory", "512M", "--transport", transport, "--stop-timeout", "250", *agent, copy=False)
     vm.wait_for("login: ")
     os.kill(vm.pid, signal.SIGTERM)
     vm.ends(0)
