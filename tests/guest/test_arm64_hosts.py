@@ -5,7 +5,7 @@ import functools
 import os
 import subprocess
 
-from harness import LODGE, Skip, check, environment, equal, only, test
+from harness import LODGE, Skip, check, environment, equal, long, only, test
 
 from test_badinput import refused
 from test_boot import no_warnings_in, warnings
@@ -38,6 +38,7 @@ def works(context, transport, says=None):
 
 
 @test(transport=["pci", "mmio"])
+@long(transport=["mmio"])
 @only("aarch64", "x86 has no GIC")
 @host("gicv2")
 def gicv2_machine(context, transport):
@@ -46,6 +47,7 @@ def gicv2_machine(context, transport):
 
 
 @test()
+@long()
 @only("aarch64", "x86 has no GIC")
 @host("gicv2")
 def gicv2_eight_processors(context):
