@@ -285,7 +285,7 @@ _lodge() {
 	local commands=(run start stop list info wait events console exec shell cp guest pause resume resize link top metrics serve vmm disk image
 		component doctor help)
 	local options=(--kernel --root --disk --cpus --memory --cmdline --initrd --initramfs --modules --init --cpu
-		--console --transport --hw --hugepages --prealloc --io --vsock --net --share --no-rng --stop-timeout --sandbox --exec --start-timeout --dry-run --dump-dtb --log --help)
+		--console --transport --hw --hugepages --prealloc --io --vsock --agent --net --share --no-rng --stop-timeout --sandbox --exec --start-timeout --dry-run --dump-dtb --log --help)
 	local server_options=(--socket --socket-mode --socket-group --allow-uid --allow-group --read-only-uid --read-only-group
 		--storage-root --component-root --sandbox --io --log --help)
 	[[ ${COMP_WORDS[1]} == serve ]] && server_options+=(--config --check-config --runtime-dir --leave-vms --vm-cpus --vm-memory

@@ -315,6 +315,14 @@ static int set_prealloc(void *target, const char *value, struct err *err)
 	return 0;
 }
 
+static int set_agent(void *target, const char *value, struct err *err)
+{
+	(void)value;
+	(void)err;
+	((struct run_options *)target)->agent = true;
+	return 0;
+}
+
 static int set_no_rng(void *target, const char *value, struct err *err)
 {
 	(void)value;
@@ -411,6 +419,7 @@ static const struct option_setting run_settings[] = {
     {"prealloc", NULL, set_prealloc, "take all guest memory at the start"},
     {"io", "auto|io_uring|epoll", set_io, "how the host's I/O is done (auto)"},
     {"vsock", "KEY=VALUE,...", set_vsock, "streams between host and guest"},
+    {"agent", NULL, set_agent, "lodge's agent in the guest, which shuts it down when asked"},
     {"net", "KIND[,KEY=VALUE...]", set_net, "a network interface; may be repeated"},
     {"share", "path=DIR,KEY=VALUE...", set_share, "a directory of the host; may be repeated"},
     {"no-rng", NULL, set_no_rng, "no virtio-rng device"},
@@ -512,7 +521,7 @@ static int options_parse_one(struct run_options *options, int argc, char *const 
 static int options_settle(struct run_options *o, struct err *err)
 {
 	struct machine_config *m = &o->machine;
-	bool wanted = o->exec != NULL;
+	bool wanted = o->agent || o->exec;
 
 	if (!o->transport_given)
 		m->transport = arch_transport(m);

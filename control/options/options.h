@@ -28,6 +28,7 @@ struct run_options {
 	enum run_console console;
 	char *console_path; /* RUN_CONSOLE_FILE */
 	bool console_given;
+	bool agent;		   /* also where nothing else needs it */
 	char *exec;		   /* for a shell of the guest; NULL: nothing is run */
 	unsigned start_timeout_ms; /* until the agent is ready, and disks are mounted; 0: 30 s */
 	enum log_level log_level;

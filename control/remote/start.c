@@ -29,6 +29,7 @@ static const struct {
     {"stop-timeout", "say it to `lodge stop --timeout`"},
     {"exec", "`lodge exec NAME -- COMMAND` when it runs"},
     {"vsock", "VMs of a server have it"},
+    {"agent", "VMs of a server have it, without --no-agent"},
     {"dry-run", "`lodge run --dry-run` tries a machine out"},
     {"log", "`lodge serve --log` says what its VMs log"},
     {"io", "`lodge serve --io` decides that"},

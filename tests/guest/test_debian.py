@@ -57,7 +57,7 @@ def systemd(context, transport):
     vm.send("systemctl poweroff\n")
     vm.ends(0)
 
-    agent = by_machine(x86_64=[], aarch64=["--vsock", f"socket={context.path('vsock')}"])
+    agent = by_machine(x86_64=[], aarch64=["--agent", "--start-timeout", "600"])
     vm = debian(context, "--memory", "512M", "--transport", transport, "--stop-timeout", "250", *agent, copy=False)
     vm.wait_for("login: ")
     os.kill(vm.pid, signal.SIGTERM)

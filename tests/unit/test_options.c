@@ -83,6 +83,21 @@ static void defaults(void **state)
 	run_options_fini(&p.options);
 }
 
+static void agent(void **state)
+{
+	struct parsed p;
+
+	(void)state;
+	parse(&p, BOOT, "--agent", NULL);
+	assert_int_equal(p.rc, 0);
+	assert_true(p.options.machine.agent && p.options.machine.vsock.on);
+	assert_int_equal(strlen(p.options.machine.agent_token), 32);
+	run_options_fini(&p.options);
+	parse(&p, BOOT, NULL);
+	assert_false(p.options.machine.agent || p.options.machine.vsock.on);
+	run_options_fini(&p.options);
+}
+
 static void every_option(void **state)
 {
 	const struct machine_config *m;
@@ -411,6 +426,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(defaults),
+	    cmocka_unit_test(agent),
 	    cmocka_unit_test(every_option),
 	    cmocka_unit_test(later_options_replace_earlier),
 	    cmocka_unit_test(disk_keys),
