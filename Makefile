@@ -81,7 +81,7 @@ CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_component cmd_doctor \
 		convert map rebase commit snapshot discard) \
 	$(addprefix child/,child keeper watch) \
 	$(addprefix network/,network networks passt pool resolv rules) \
-	$(addprefix doctor/,doctor sandbox kvm io memory programs) \
+	$(addprefix doctor/,doctor check sandbox kvm io memory programs) \
 	$(addprefix options/,options disk net share vsock parse config_check) \
 	$(addprefix run/,exec guest) \
 	$(addprefix sandbox/,sandbox filter table root trap probe) \

@@ -4,11 +4,12 @@
 #include "base/checked.h"
 #include "base/cleanup.h"
 #include "base/loop.h"
-#include "control/doctor/doctor.h"
+#include "control/doctor/check.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 

@@ -4,7 +4,7 @@
  */
 #include "vmm/kvm.h"
 #include "base/checked.h"
-#include "control/doctor/doctor.h"
+#include "control/doctor/check.h"
 #include "vmm/arch.h"
 #include "vmm/config.h"
 #include "vmm/speed.h"
@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 

@@ -2,12 +2,13 @@
  * Memory for guests, and the limits this process runs under.
  */
 #include "base/checked.h"
-#include "control/doctor/doctor.h"
+#include "control/doctor/check.h"
 #include "control/options/parse.h"
 #include "vmm/config.h"
 
 #include <inttypes.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>

@@ -3,7 +3,7 @@
  */
 #include "base/checked.h"
 #include "control/child/child.h"
-#include "control/doctor/doctor.h"
+#include "control/doctor/check.h"
 
 #include <string.h>
 

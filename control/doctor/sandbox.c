@@ -2,7 +2,7 @@
  * What locks the process of a VM in (control/sandbox/sandbox.h).
  */
 #include "control/sandbox/sandbox.h"
-#include "control/doctor/doctor.h"
+#include "control/doctor/check.h"
 
 static void doctor_seccomp(struct doctor *doctor)
 {

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "base/checked.h"
+#include "control/doctor/check.h"
 #include "control/doctor/doctor.h"
 
 #include <ftw.h>
