@@ -82,7 +82,7 @@ CONTROL := main cmd_run cmd_vmm cmd_serve cmd_disk cmd_component cmd_doctor \
 	$(addprefix child/,child keeper watch) \
 	$(addprefix network/,network networks passt pool resolv rules) \
 	$(addprefix doctor/,doctor check sandbox kvm io memory programs) \
-	$(addprefix options/,options disk net share vsock parse config_check) \
+	$(addprefix options/,options settings disk net share vsock parse config_check) \
 	$(addprefix run/,exec guest) \
 	$(addprefix sandbox/,sandbox filter table root trap probe) \
 	$(addprefix serve/,serve vm spawn find pass metrics config_file service_manager) \

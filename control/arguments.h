@@ -5,7 +5,9 @@
 #ifndef CONTROL_ARGUMENTS_H
 #define CONTROL_ARGUMENTS_H
 
-#include "control/options/priv.h"
+#include "control/options/settings.h"
+
+#include <stdio.h>
 
 struct arguments_letter {
 	char letter;

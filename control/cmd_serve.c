@@ -9,6 +9,7 @@
 #include "control/options/config_check.h"
 #include "control/options/parse.h"
 #include "control/options/priv.h"
+#include "control/options/settings.h"
 #include "control/serve/config_file.h"
 #include "control/serve/serve.h"
 #include "control/serve/service_manager.h"

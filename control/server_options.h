@@ -5,9 +5,10 @@
 #define CONTROL_SERVER_OPTIONS_H
 
 #include "base/log.h"
+#include "base/loop.h"
 #include "control/access/access.h"
 #include "control/component/component.h"
-#include "control/options/priv.h"
+#include "control/options/settings.h"
 #include "control/unix_socket.h"
 
 /* The first member of the options of both. Strings belong to whoever had them parsed. */

@@ -6,6 +6,7 @@
 #include "control/options/config_check.h"
 #include "control/options/parse.h"
 #include "control/options/priv.h"
+#include "control/options/settings.h"
 #include "devices/virtio/blk.h"
 
 #include <errno.h>

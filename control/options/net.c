@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "control/options/parse.h"
 #include "control/options/priv.h"
+#include "control/options/settings.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

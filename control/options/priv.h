@@ -1,34 +1,11 @@
-/* What options.c, disk.c, net.c, share.c and vsock.c have in common. */
+/* The options that are lists of keys: disk.c, net.c, share.c and vsock.c. */
 #ifndef CONTROL_OPTIONS_PRIV_H
 #define CONTROL_OPTIONS_PRIV_H
 
-#include "control/options/options.h"
+#include "base/err.h"
+#include "vmm/config.h"
 
-/* Replaces a string of the options by a copy of `value`. */
-int options_set_string(char **field, const char *value, struct err *err);
-
-/* One setting of an option or of a key within its list. */
-struct option_setting {
-	const char *name;
-	const char *arg; /* how the value is called in the help; NULL: takes none */
-	int (*set)(void *target, const char *value, struct err *err);
-	const char *help;
-};
-
-/* Which of the `n` settings is called `name`; NULL: none. */
-const struct option_setting *option_setting_find(const struct option_setting *settings, size_t n,
-						 const char *name);
-
-/*
- * Reads a list of key=value, or of keys alone where a setting takes none, one setter for each. Keys
- * whose bit of `many` is set may come several times.
- */
-int option_settings_read(const struct option_setting *settings, size_t n, uint32_t many,
-			 const char *list, void *target, struct err *err);
-
-/* -EINVAL with "unknown <what> '<name>'" and the nearest name. */
-int option_setting_unknown(const struct option_setting *settings, size_t n, const char *what,
-			   const char *name, struct err *err);
+#include <stdio.h>
 
 /* --root and --disk: appends to the disks of `machine`; the root becomes the first. */
 int options_add_root(struct machine_config *machine, const char *list, struct err *err);

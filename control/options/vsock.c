@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "control/options/parse.h"
 #include "control/options/priv.h"
+#include "control/options/settings.h"
 
 #include <errno.h>
 #include <string.h>

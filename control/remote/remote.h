@@ -10,7 +10,7 @@
 #include "control/arguments.h"
 #include "control/client/lodge.h"
 #include "control/command.h"
-#include "control/options/priv.h"
+#include "control/options/settings.h"
 
 #include <stdbool.h>
 

@@ -7,6 +7,7 @@
 #include "control/options/options.h"
 #include "control/options/parse.h"
 #include "control/options/priv.h"
+#include "control/options/settings.h"
 #include "control/remote/print.h"
 #include "control/remote/remote.h"
 

@@ -6,7 +6,7 @@
 #ifndef CONTROL_SERVE_CONFIG_FILE_H
 #define CONTROL_SERVE_CONFIG_FILE_H
 
-#include "control/options/priv.h"
+#include "control/options/settings.h"
 
 #define CONFIG_FILE_MAX (64 * 1024) /* bytes */
 

@@ -8,6 +8,7 @@
 #include "control/component/component.h"
 #include "control/options/config_check.h"
 #include "control/options/priv.h"
+#include "control/options/settings.h"
 
 #include <errno.h>
 #include <string.h>
