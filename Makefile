@@ -63,7 +63,7 @@ DEVICES := bus platform \
 	virtio/tap virtio/net virtio/net_ctrl virtio/net_rx virtio/net_tx \
 	virtio/net_port virtio/net_spoof virtio/net_limit
 
-VMM := config cmdline kvm vcpu memory irq exits gate cid vsock_port \
+VMM := config cmdline kvm vcpu memory irq exits gate cid vsock_port speed \
 	machine machine_devices machine_net machine_vsock machine_boot machine_io machine_end machine_pause machine_resize machine_link \
 	boot/kernel boot/bzimage boot/elf boot/image boot/unpack boot/unlz4 boot/place boot/initramfs boot/cpio boot/modules \
 	fdt/dt fdt/nodes \

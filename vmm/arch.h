@@ -47,6 +47,29 @@ bool arch_irqchip_probe(const struct kvm *kvm, char *ret_found, char *ret_cure, 
 /* The argument of KVM_CREATE_VM. */
 unsigned long arch_vm_type(const struct kvm *kvm);
 
+/* ---- the speed of guest code ---- */
+
+/* The loop that vmm/speed.c times in a machine of its own, at the guest's highest privilege; the
+ * instruction behind it comes back as an exit. */
+struct arch_speed {
+	gpa_t ram;   /* where its 64 KiB begin */
+	gpa_t entry; /* where the code goes in it */
+	const void *code;
+	size_t code_bytes;
+	unsigned turn_insns;
+	uint32_t exit_reason;  /* KVM_EXIT_... */
+	const char *exit_insn; /* what comes back, for a message */
+	uint32_t turns_min;    /* a shorter run pays for faulting in more than for its turns */
+};
+
+extern const struct arch_speed arch_speed;
+
+/* Makes the machine's one vCPU; the descriptor is the caller's. */
+int arch_speed_vcpu(int vm_fd, int *ret_vcpu_fd, struct err *err);
+
+/* Puts it to the entry, with so many turns to go. */
+int arch_speed_start(int vcpu_fd, uint32_t turns, struct err *err);
+
 /* ---- the machine ---- */
 
 /* The machine whose kernels run here. */

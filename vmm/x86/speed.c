@@ -3,26 +3,14 @@
  * controller in the kernel comes back as an exit. Without hardware support KVM emulates every one
  * of them.
  */
-#include "vmm/speed.h"
-
-#include "base/checked.h"
+#include "vmm/arch.h"
 
 #include <errno.h>
 #include <linux/kvm.h>
-#include <stddef.h>
-#include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <time.h>
-#include <unistd.h>
 
-#define SPEED_RAM_BYTES	  (64 * KIB)
-#define SPEED_CODE	  0x1000
-#define SPEED_TSS	  0xfffbd000 /* three pages for KVM on Intel, away from RAM */
-#define SPEED_TURN_INSNS  2
-#define SPEED_TURNS_FIRST UINT32_C(10000)
-#define SPEED_TURNS_MAX	  UINT32_C(100000000)
-#define SPEED_ENOUGH_NS	  UINT64_C(20000000)
+#define SPEED_CODE 0x1000
+#define SPEED_TSS  0xfffbd000 /* three pages for KVM on Intel, away from RAM */
 
 static const uint8_t speed_code[] = {
     0x66, 0x49, /* dec ecx */
@@ -30,104 +18,39 @@ static const uint8_t speed_code[] = {
     0xf4,	/* hlt */
 };
 
-struct speed {
-	int vm_fd, vcpu_fd;
-	uint8_t *ram;
-	struct kvm_run *run;
-	size_t run_bytes;
+const struct arch_speed arch_speed = {
+    .ram = 0,
+    .entry = SPEED_CODE,
+    .code = speed_code,
+    .code_bytes = sizeof(speed_code),
+    .turn_insns = 2,
+    .exit_reason = KVM_EXIT_HLT,
+    .exit_insn = "HLT",
 };
 
-static uint64_t speed_now_ns(void)
+int arch_speed_vcpu(int vm_fd, int *ret_vcpu_fd, struct err *err)
 {
-	struct timespec ts;
+	int fd;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
-}
-
-static int speed_open(struct speed *s, const struct kvm *kvm, struct err *err)
-{
-	struct kvm_userspace_memory_region region = {.memory_size = SPEED_RAM_BYTES};
-
-	do {
-		s->vm_fd = ioctl(kvm->fd, KVM_CREATE_VM, 0);
-	} while (s->vm_fd < 0 && errno == EINTR);
-	if (s->vm_fd < 0)
-		return err_sys(err, errno, "KVM cannot make a machine");
-	if (ioctl(s->vm_fd, KVM_SET_TSS_ADDR, SPEED_TSS))
+	if (ioctl(vm_fd, KVM_SET_TSS_ADDR, SPEED_TSS))
 		return err_sys(err, errno, "KVM_SET_TSS_ADDR");
-	s->ram =
-	    mmap(NULL, SPEED_RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (s->ram == MAP_FAILED)
-		return err_sys(err, errno, "no memory for the test guest");
-	memcpy(s->ram + SPEED_CODE, speed_code, sizeof(speed_code));
-	region.userspace_addr = (uintptr_t)s->ram;
-	if (ioctl(s->vm_fd, KVM_SET_USER_MEMORY_REGION, &region))
-		return err_sys(err, errno, "KVM_SET_USER_MEMORY_REGION");
-	s->vcpu_fd = ioctl(s->vm_fd, KVM_CREATE_VCPU, 0);
-	if (s->vcpu_fd < 0)
+	fd = ioctl(vm_fd, KVM_CREATE_VCPU, 0);
+	if (fd < 0)
 		return err_sys(err, errno, "KVM cannot make a vCPU");
-	s->run_bytes = kvm->run_bytes;
-	s->run = mmap(NULL, s->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, s->vcpu_fd, 0);
-	if (s->run == MAP_FAILED)
-		return err_sys(err, errno, "KVM's vCPU cannot be mapped");
+	*ret_vcpu_fd = fd;
 	return 0;
 }
 
-static void speed_close(struct speed *s)
-{
-	if (s->run != MAP_FAILED)
-		munmap(s->run, s->run_bytes);
-	if (s->vcpu_fd >= 0)
-		close(s->vcpu_fd);
-	if (s->vm_fd >= 0)
-		close(s->vm_fd);
-	if (s->ram != MAP_FAILED)
-		munmap(s->ram, SPEED_RAM_BYTES);
-}
-
-/* Runs `turns` turns and says how long they took. */
-static int speed_run(struct speed *s, uint32_t turns, uint64_t *ret_ns, struct err *err)
+int arch_speed_start(int vcpu_fd, uint32_t turns, struct err *err)
 {
 	struct kvm_regs regs = {.rip = SPEED_CODE, .rcx = turns, .rflags = 2};
 	struct kvm_sregs sregs;
-	uint64_t start_ns;
 
-	if (ioctl(s->vcpu_fd, KVM_GET_SREGS, &sregs))
+	if (ioctl(vcpu_fd, KVM_GET_SREGS, &sregs))
 		return err_sys(err, errno, "KVM_GET_SREGS");
 	sregs.cs.base = 0;
 	sregs.cs.selector = 0;
-	if (ioctl(s->vcpu_fd, KVM_SET_SREGS, &sregs) || ioctl(s->vcpu_fd, KVM_SET_REGS, &regs))
+	if (ioctl(vcpu_fd, KVM_SET_SREGS, &sregs) || ioctl(vcpu_fd, KVM_SET_REGS, &regs))
 		return err_sys(err, errno, "KVM_SET_SREGS");
-	start_ns = speed_now_ns();
-	while (ioctl(s->vcpu_fd, KVM_RUN, 0)) {
-		if (errno != EINTR && errno != EAGAIN)
-			return err_sys(err, errno, "KVM_RUN");
-	}
-	*ret_ns = speed_now_ns() - start_ns;
-	if (s->run->exit_reason != KVM_EXIT_HLT)
-		return err_set(err, EIO, "the test guest ended with KVM exit %u, not at its HLT",
-			       s->run->exit_reason);
 	return 0;
-}
-
-int speed_measure(const struct kvm *kvm, uint64_t *ret_insns_per_s, struct err *err)
-{
-	struct speed s = {.vm_fd = -1, .vcpu_fd = -1, .ram = MAP_FAILED, .run = MAP_FAILED};
-	int rc = speed_open(&s, kvm, err);
-	uint64_t ns = 0;
-
-	/* A first run also pays for faulting in the machine: runs get longer until that is nothing
-	 * beside the loop. Emulation gets there with few turns, hardware with many. */
-	for (uint32_t turns = SPEED_TURNS_FIRST; !rc && turns <= SPEED_TURNS_MAX; turns *= 10) {
-		rc = speed_run(&s, turns, &ns, err);
-		if (rc)
-			break;
-		*ret_insns_per_s =
-		    (uint64_t)turns * SPEED_TURN_INSNS * UINT64_C(1000000000) / MAX(ns, 1);
-		if (ns >= SPEED_ENOUGH_NS)
-			break;
-	}
-	speed_close(&s);
-	return rc;
 }
