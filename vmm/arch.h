@@ -59,7 +59,6 @@ struct arch_speed {
 	unsigned turn_insns;
 	uint32_t exit_reason;  /* KVM_EXIT_... */
 	const char *exit_insn; /* what comes back, for a message */
-	uint32_t turns_min;    /* a shorter run pays for faulting in more than for its turns */
 };
 
 extern const struct arch_speed arch_speed;

@@ -32,7 +32,6 @@ const struct arch_speed arch_speed = {
     .turn_insns = 2,
     .exit_reason = KVM_EXIT_MMIO,
     .exit_insn = "store",
-    .turns_min = 100000,
 };
 
 int arch_speed_vcpu(int vm_fd, int *ret_vcpu_fd, struct err *err)
