@@ -22,7 +22,7 @@
 
 #include <cmocka.h>
 
-#define WATCHDOG_S 60
+#define WATCHDOG_S 240 /* an emulated host, and a busy one */
 #define NS_PER_MS  UINT64_C(1000000)
 
 struct fixture {

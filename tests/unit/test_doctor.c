@@ -11,6 +11,7 @@
 #include "base/checked.h"
 #include "control/doctor/check.h"
 #include "control/doctor/doctor.h"
+#include "vmm/arch.h"
 
 #include <ftw.h>
 #include <stdio.h>
@@ -87,7 +88,7 @@ static void host_without_kvm(void **state)
 
 	(void)state;
 	doctor_kvm(&doctor);
-	assert_item(&doctor, "kvm", DOCTOR_MISSING, "/dev/kvm is missing", "kvm_intel or kvm_amd");
+	assert_item(&doctor, "kvm", DOCTOR_MISSING, "/dev/kvm is missing", arch_kvm_cure);
 	assert_false(doctor_verdict(&doctor));
 }
 

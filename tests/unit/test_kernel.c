@@ -157,6 +157,19 @@ static double cpu_ms(void)
 }
 
 /* The payload by the tool of its format, found by the header's own fields. */
+/* Linux Documentation/x86/boot.rst */
+static bool is_bzimage(const char *kernel)
+{
+	int fd = open(kernel, O_RDONLY | O_CLOEXEC);
+	char magic[4] = "";
+
+	if (fd >= 0 && pread(fd, magic, sizeof(magic), 0x202) < 0)
+		magic[0] = '\0';
+	if (fd >= 0)
+		close(fd);
+	return !memcmp(magic, "HdrS", 4);
+}
+
 static struct blob tool_unpacks(const char *kernel)
 {
 	static const char *const tools[] = {[UNPACK_GZIP] = "gzip -dc",
@@ -231,6 +244,10 @@ static void distribution_kernel_is_unpacked_right(void **state)
 	(void)state;
 	if (!file) {
 		print_message("LODGE_GUEST_KERNEL is not set\n");
+		skip();
+	}
+	if (!is_bzimage(file)) {
+		print_message("%s is none of a PC\n", file);
 		skip();
 	}
 

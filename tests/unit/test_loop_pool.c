@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #define JOBS	   64
-#define WATCHDOG_S 60
+#define WATCHDOG_S 240 /* an emulated host, and a busy one */
 
 struct work {
 	struct loop_job job;

@@ -15,7 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 
-#define WATCHDOG_S 60
+#define WATCHDOG_S 240 /* an emulated host, and a busy one */
 #define TICK_NS	   UINT64_C(2000000)
 
 /* ---- the peer -----------------------------------------------------------------------------------
