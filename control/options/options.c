@@ -485,6 +485,10 @@ static int options_check(const struct run_options *options, struct err *err)
 	if (!m->kernel && !options->no_boot)
 		return err_set(err, EINVAL,
 			       "no kernel; say --kernel FILE, for example --kernel /boot/vmlinuz");
+	if (options->agent && !m->agent)
+		return err_set(err, EINVAL,
+			       "--agent: it comes with lodge's own initramfs; leave --initrd and "
+			       "--initramfs none out");
 	if (!m->has_root && !m->initrd && !options->no_boot &&
 	    m->initramfs == MACHINE_INITRAMFS_AUTO)
 		return err_set(err, EINVAL,

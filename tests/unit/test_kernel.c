@@ -156,7 +156,6 @@ static double cpu_ms(void)
 	return (double)ts.tv_sec * 1e3 + (double)ts.tv_nsec / 1e6;
 }
 
-/* The payload by the tool of its format, found by the header's own fields. */
 /* Linux Documentation/x86/boot.rst */
 static bool is_bzimage(const char *kernel)
 {
@@ -170,6 +169,7 @@ static bool is_bzimage(const char *kernel)
 	return !memcmp(magic, "HdrS", 4);
 }
 
+/* The payload by the tool of its format, found by the header's own fields. */
 static struct blob tool_unpacks(const char *kernel)
 {
 	static const char *const tools[] = {[UNPACK_GZIP] = "gzip -dc",

@@ -96,6 +96,8 @@ static void agent(void **state)
 	parse(&p, BOOT, NULL);
 	assert_false(p.options.machine.agent || p.options.machine.vsock.on);
 	run_options_fini(&p.options);
+	assert_refused("own initramfs", BOOT, "--agent", "--initrd", "i");
+	assert_refused("own initramfs", BOOT, "--agent", "--initramfs", "none");
 }
 
 static void every_option(void **state)
