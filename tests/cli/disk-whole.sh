@@ -1,9 +1,11 @@
 # shellcheck shell=bash
 # Part of tests/cli/disk: an end in the middle leaves the old file or the finished new one.
 
-# writes PID: has it a file open that has grown, and is neither its program nor the source?
+# writes PID: is it lodge by now (before, it ignores SIGINT), with a file open that has grown, and is neither its
+# program nor the source?
 writes() {
 	local f
+	[ "/proc/$1/exe" -ef "$lodge" ] || return
 	for f in "/proc/$1/fd/"*; do
 		[[ -f $f && -s $f && ! $f -ef $dir/src && ! $f -ef $lodge ]] && return 0
 	done
@@ -54,10 +56,10 @@ holds "convert --force ended by SIGINT" ended_by 130 interrupted INT "$lodge" di
 holds "the old file is there" grep -q precious "$d/b"
 holds "and nothing else" names b
 rm "$d/b"
-holds "create ended by SIGINT" ended_by 130 interrupted INT "$lodge" disk create -f raw -o preallocation=full "$d/a" 1000G
+holds "create ended by SIGINT" ended_by 130 interrupted INT "$lodge" disk create -f raw -o preallocation=full "$d/a" 8G
 holds "create ended by SIGINT leaves nothing" names
 truncate -s 1M "$d/a"
-holds "resize ended by SIGTERM" ended_by 143 interrupted TERM "$lodge" disk resize -f raw -o preallocation=full "$d/a" 1000G
+holds "resize ended by SIGTERM" ended_by 143 interrupted TERM "$lodge" disk resize -f raw -o preallocation=full "$d/a" 8G
 holds "resize ended by SIGTERM leaves the old size" test "$(stat -c %s "$d/a")" = 1048576
 
 # ---- a full file system

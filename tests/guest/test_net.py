@@ -119,7 +119,7 @@ def link(context):
             server.run("link", "a", "net0", "up" if state else "down")
             sees(state)
         table = run_tool("nft", "list", "table", "netdev", f"lodge-{net.tap}")
-        keeper = next(pid for pid in processes("lodge-keeper") if any(name == "nft" for name in children(pid).values()))
+        keeper = next(pid for pid in keepers(server) if "nft" in children(pid).values())
         os.kill(keeper, signal.SIGSTOP)
         os.kill(next(iter(children(keeper))), signal.SIGKILL)
         until("no rules", lambda: f"lodge-{net.tap}" not in run_tool("nft", "list", "tables"))
@@ -192,14 +192,16 @@ def handed_over(context, backend):
             check(seconds >= size / per_s - 0.2, f"{size} bytes {way} in {seconds:.2f} s, {per_s} a second allowed")
 
 
-def processes(name):
-    return [int(pid) for pid in subprocess.run(["pgrep", "-x", name], check=False, capture_output=True, text=True).stdout.split()]
-
-
 def children(pid):
     """pid -> name, of those that live."""
     out = subprocess.run(["ps", "-o", "pid=,stat=,comm=", "--ppid", str(pid)], check=False, capture_output=True, text=True).stdout
     return {int(line.split()[0]): line.split()[2] for line in out.splitlines() if not line.split()[1].startswith("Z")}
+
+
+def keepers(server):
+    """Those of the server's VMs, whose command line they have: other tests have keepers at the same time."""
+    out = subprocess.run(["ps", "-ww", "-C", "lodge-keeper", "-o", "pid=,args="], check=False, capture_output=True, text=True).stdout
+    return [int(line.split()[0]) for line in out.splitlines() if f"{server.vms}/" in line]
 
 
 def nothing_is_left(tap):
