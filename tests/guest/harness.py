@@ -4,6 +4,7 @@ A test is a function with the decorator `test`; it gets a Context and the values
 fails by raising. Every wait has a deadline, and a guest that passes it is killed and shown.
 """
 import fcntl
+import glob
 import itertools
 import os
 import re
@@ -157,6 +158,19 @@ class Reader:
             return self.data.decode("utf-8", "replace").replace("\r\n", "\n")
 
 
+def thread_state(folder):
+    """name:state:place in the kernel:seconds of a processor's time, of a thread in /proc; None: it has ended."""
+    try:
+        with open(f"{folder}/stat", encoding="ascii", errors="replace") as file:
+            name, fields = file.read().split("(", 1)[1].rsplit(")", 1)
+        with open(f"{folder}/wchan", encoding="ascii") as file:
+            place = file.read()
+    except OSError:
+        return None
+    fields = fields.split()
+    return f"{name}:{fields[0]}:{place}:{(int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK'):.0f}"
+
+
 class Vm:
     """One `lodge run`. Its console is a pipe, or a terminal with `terminal`."""
 
@@ -204,9 +218,15 @@ class Vm:
                 if self.console.ended:
                     raise Failure(f"the console ended before {expression.decode()!r} came")
                 if left <= 0:
-                    self.save_stacks()
-                    raise Failure(f"{expression.decode()!r} did not come within {deadline_s:.0f} s")
+                    self.hangs(f"{expression.decode()!r} did not come within {deadline_s:.0f} s")
                 self.console.changed.wait(min(left, 1.0))
+
+    def hangs(self, what):
+        """Fails with a line that says what lodge's threads do, and where the guest is: of a rare one there may be no more."""
+        lines = self.console.text().splitlines()
+        threads = ", ".join(filter(None, map(thread_state, glob.glob(f"/proc/{self.pid}/task/*"))))
+        self.save_stacks()
+        raise Failure(f"{what}; {threads or 'it has ended'}; the console: {lines[-1] if lines else 'nothing'}")
 
     def save_stacks(self):
         """Where lodge's threads are, for whoever looks for the reason of a hang."""
@@ -226,8 +246,7 @@ class Vm:
         while data:
             writable = select.select([], [self.input], [], max(0, end - time.monotonic()))[1]
             if not writable:
-                self.save_stacks()
-                raise Failure(f"lodge did not take its input within {deadline_s:.0f} s ({len(data)} bytes are left)")
+                self.hangs(f"lodge did not take its input within {deadline_s:.0f} s ({len(data)} bytes are left)")
             # not more than a pipe or terminal that is writable takes at once
             data = data[os.write(self.input, data[:select.PIPE_BUF if self.terminal is None else 256]):]
 
@@ -240,8 +259,7 @@ class Vm:
         try:
             status = self.process.wait(deadline_s)
         except subprocess.TimeoutExpired:
-            self.save_stacks()
-            raise Failure(f"lodge did not end within {deadline_s:.0f} s") from None
+            self.hangs(f"lodge did not end within {deadline_s:.0f} s")
         self.errors.thread.join(5)
         if self.terminal is None:
             self.console.thread.join(5)

@@ -7,13 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <linux/vm_sockets.h>
 
-#define BLOCK	32768
-#define WAIT_MS 60000
+#define BLOCK  32768
+#define WAIT_S 60
 
 static bool send_all(int fd, const uint8_t *p, size_t len)
 {
@@ -32,8 +33,12 @@ static int vsock_connect(unsigned port)
 {
 	const struct sockaddr_vm host = {
 	    .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = port};
+	const struct timeval wait = {.tv_sec = WAIT_S};
 	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
+	/* by default it is 2 s, which a busy host may take to answer */
+	if (fd >= 0)
+		setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &wait, sizeof(wait));
 	if (fd >= 0 && connect(fd, (const struct sockaddr *)&host, sizeof(host))) {
 		int code = errno;
 
@@ -44,9 +49,11 @@ static int vsock_connect(unsigned port)
 	return fd;
 }
 
-/* Sends back what comes, to its end, and then its own. */
+/* Sends back what comes, to its end, and then its own; waits for the peer to have all of it, which
+ * the end of the machine would take from it. */
 static int echo(int fd)
 {
+	const struct linger linger = {.l_onoff = 1, .l_linger = WAIT_S};
 	uint8_t block[BLOCK];
 	ssize_t n;
 
@@ -54,7 +61,8 @@ static int echo(int fd)
 		if (!send_all(fd, block, (size_t)n))
 			return 1;
 	}
-	return n < 0 || shutdown(fd, SHUT_WR);
+	return n < 0 || shutdown(fd, SHUT_WR) ||
+	       setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) || close(fd);
 }
 
 /* vsockecho:PORT,COUNT: serves so many connections, all at a time. */
@@ -72,7 +80,7 @@ int cmd_vsockecho(const struct args *args)
 	say("vsock listening");
 	for (unsigned i = 0; i < count; i++) {
 		struct pollfd p = {.fd = listener, .events = POLLIN};
-		int fd = poll(&p, 1, WAIT_MS) == 1 ? accept(listener, NULL, NULL) : -1;
+		int fd = poll(&p, 1, WAIT_S * 1000) == 1 ? accept(listener, NULL, NULL) : -1;
 
 		if (fd < 0)
 			return fail("accept %u: %s", i, strerror(errno));
@@ -188,7 +196,7 @@ int cmd_vsockhold(const struct args *args)
 	for (unsigned i = 0; i < count && i < 64; i++) {
 		struct pollfd p = {.fd = fds[i], .events = POLLIN};
 
-		if (poll(&p, 1, WAIT_MS) != 1 || recv(fds[i], &c, 1, 0) > 0)
+		if (poll(&p, 1, WAIT_S * 1000) != 1 || recv(fds[i], &c, 1, 0) > 0)
 			return fail("connection %u goes on", i);
 		close(fds[i]);
 	}
