@@ -158,17 +158,22 @@ class Reader:
             return self.data.decode("utf-8", "replace").replace("\r\n", "\n")
 
 
+def stat_of(folder):
+    """Name, state and seconds of a processor's time of a process or thread in /proc. proc(5)."""
+    with open(f"{folder}/stat", encoding="ascii", errors="replace") as file:
+        name, fields = file.read().split("(", 1)[1].rsplit(")", 1)
+    fields = fields.split()
+    return name, fields[0], (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def thread_state(folder):
     """name:state:place in the kernel:seconds of a processor's time, of a thread in /proc; None: it has ended."""
     try:
-        with open(f"{folder}/stat", encoding="ascii", errors="replace") as file:
-            name, fields = file.read().split("(", 1)[1].rsplit(")", 1)
+        name, state, seconds = stat_of(folder)
         with open(f"{folder}/wchan", encoding="ascii") as file:
-            place = file.read()
+            return f"{name}:{state}:{file.read()}:{seconds:.0f}"
     except OSError:
         return None
-    fields = fields.split()
-    return f"{name}:{fields[0]}:{place}:{(int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK'):.0f}"
 
 
 class Vm:
@@ -307,9 +312,7 @@ class Vm:
         return total
 
     def cpu_seconds(self):
-        with open(f"/proc/{self.pid}/stat", encoding="ascii") as file:
-            fields = file.read().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return stat_of(f"/proc/{self.pid}")[2]
 
     def close(self):
         if self.process.poll() is None:

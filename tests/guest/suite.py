@@ -6,10 +6,6 @@ usage: suite.py [-k PATTERN] [--short] [-v] [-l] [-j JOBS] [-r TIMES] [--out DIR
 -k runs the tests whose name holds PATTERN (a regular expression), --short leaves out those that take
 minutes or show little that others do not, -l lists them, -v shows every guest's console, -r runs each TIMES times. The
 console logs of failed tests stay in DIR/NAME/.
-
-On an emulated host (the lab) the first two that fail run once more at the end, alone, unless -r is given. About one guest
-in a thousand breaks there by the emulator's fault (QEMU's TCG with SVM: a CLAC that it refuses in the middle of a kernel).
-A rare fault of ours would look the same, so each is shown, as AGAIN, and its logs are kept.
 """
 import argparse
 import concurrent.futures
@@ -27,7 +23,6 @@ import traceback
 
 import harness
 
-SECOND_CHANCES = 2 if os.environ.get("LAB") == "1" else 0
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -47,10 +42,11 @@ def parse_arguments():
 def keep_logs(context, out, name):
     base = folder = os.path.join(out, re.sub(r"[^A-Za-z0-9_.-]+", "_", name))
     for number in itertools.count(2):
-        if not os.path.exists(folder):
+        try:
+            os.makedirs(folder)
             break
-        folder = f"{base}.{number}"
-    os.makedirs(folder)
+        except FileExistsError:
+            folder = f"{base}.{number}"
     for path in glob.glob(os.path.join(context.folder, "*.log")):
         shutil.copy(path, folder)
     return folder
@@ -63,8 +59,6 @@ class Run:
         self.folder = folder
         self.lock = threading.Lock()
         self.counts = {"ok": 0, "FAIL": 0, "SKIP": 0}
-        self.chances = SECOND_CHANCES if arguments.r == 1 else 0
-        self.again = []
 
     def one(self, number, test):
         folder = os.path.join(self.folder, f"t{number}")
@@ -89,26 +83,17 @@ class Run:
             detail += context.tails(1000)
         shutil.rmtree(folder, ignore_errors=True)
         with self.lock:
-            head = f"{outcome:4} {test.name} ({seconds:.1f} s)"
-            if outcome == "FAIL" and self.chances:
-                self.chances -= 1
-                self.again.append(test)
-                head = f"AGAIN {test.name} ({seconds:.1f} s): {detail[0].splitlines()[0]}"
-            else:
-                self.counts[outcome] += 1
+            self.counts[outcome] += 1
             if outcome == "SKIP":
                 print(f"SKIP {test.name}: {detail[0]}", flush=True)
                 return
-            print(head, flush=True)
+            print(f"{outcome:4} {test.name} ({seconds:.1f} s)", flush=True)
             for line in detail:
                 print(f"     | {line}", flush=True)
 
     def all(self, tests):
         with concurrent.futures.ThreadPoolExecutor(max(1, self.arguments.j)) as pool:
             list(pool.map(lambda item: self.one(*item), enumerate(tests)))
-        self.chances = 0
-        for number, test in enumerate(self.again, len(tests)):
-            self.one(number, test)
 
 
 def main():
