@@ -38,7 +38,7 @@ class Relay:
         folder.mkdir(parents=True)
         self.socket = str(folder / "socket")
         self.spawn(B / "tests" / "agent" / "relay", self.socket, self.guest.socket, "vm")
-        until("the relay listens", lambda: os.path.exists(self.socket))
+        until("the relay answers", self.found)  # its socket is there a moment before it listens
         if self.serve:
             self.socket = str(self.guest.dir / "serve.sock")
             self.spawn(B / "lodge", "serve", "--leave-vms", "--socket", self.socket, "--runtime-dir", self.runtime)

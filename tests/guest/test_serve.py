@@ -24,8 +24,11 @@ class Server:
         self.log = open(context.path("serve.log"), "wb")
         self.process = subprocess.Popen([*prefix, LODGE, "serve", "--socket", self.socket, "--runtime-dir", self.vms,
                                          "--storage-root", storage, *options], stdout=self.log, stderr=self.log)
-        until("the server's socket", lambda: os.path.exists(self.socket) or self.process.poll() is not None)
+        until("the server answers", lambda: self.answers() or self.process.poll() is not None)
         check(self.process.poll() is None, "lodge serve has ended: see serve.log")
+
+    def answers(self):
+        return not subprocess.run([LODGE, "list", "--socket", self.socket], capture_output=True, check=False).returncode
 
     def ran(self, words, status):
         done = subprocess.run([LODGE, words[0], "--socket", self.socket, *map(str, words[1:])], capture_output=True,
