@@ -6,7 +6,8 @@
  *   the rules of that call        -> the first that holds: allow; none: SIGSYS
  *
  * Linux answers calls whose arguments are not looked at from a bitmap and does not run the program
- * for them (since 5.11); for the others it takes some fifteen instructions.
+ * for them (since 5.11); for the others it takes some fifteen instructions. What a program costs is
+ * its start: checking and translating each instruction takes the kernel about a thousand.
  *
  * Source: seccomp(2); Linux Documentation/userspace-api/seccomp_filter.rst.
  */
@@ -21,231 +22,253 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define RULES_MAX 512
-#define CALLS_MAX 128
-#define NEAR_MAX  255 /* instructions that a conditional jump may skip */
+#define RULES_MAX   512
+#define CALLS_MAX   128
+#define NUMBERS_MAX 512 /* of the system calls of all architectures */
+#define NEAR_MAX    255 /* instructions that a conditional jump may skip */
 
+/* Calls with consecutive numbers that are all allowed, or one call with its rules. */
+struct call {
+	uint16_t first, last;
+};
+
+/*
+ * The program is written from its end, as jumps go forward only: where they lead is there already.
+ * A place in it is its index in `code`.
+ */
 struct compiler {
 	unsigned role;
 	uint32_t pid;
 	const struct sandbox_dirs *kept;
 
-	const struct sandbox_rule
-	    *rules[RULES_MAX]; /* the role's, by number, else in their order */
-	unsigned nrules;
-	unsigned calls[CALLS_MAX + 1]; /* where those of a call begin, and the end */
+	const struct sandbox_rule *rules;
+	uint16_t last_rule[NUMBERS_MAX]; /* the role's of each number, counted from 1; 0: none */
+	uint16_t rule_before[RULES_MAX]; /* of the same number, likewise */
+	struct call calls[CALLS_MAX];	 /* by number */
 	unsigned ncalls;
 
-	struct sock_filter *out;
-	unsigned len;
+	struct sock_filter *code;
+	unsigned at;	      /* the first instruction so far */
+	unsigned allow, trap; /* the nearest of these returns */
 	bool full;
 };
 
-static void emit(struct compiler *c, uint16_t code, uint8_t jt, uint8_t jf, uint32_t k)
+static unsigned put(struct compiler *c, uint16_t code, uint8_t jt, uint8_t jf, uint32_t k)
 {
-	if (c->len == SANDBOX_FILTER_MAX) {
+	if (c->at)
+		c->code[--c->at] = (struct sock_filter){.code = code, .jt = jt, .jf = jf, .k = k};
+	else
 		c->full = true;
-		return;
-	}
-	c->out[c->len++] = (struct sock_filter){.code = code, .jt = jt, .jf = jf, .k = k};
+	return c->at;
 }
 
-static void emit_load(struct compiler *c, size_t offset)
+static unsigned put_load(struct compiler *c, size_t offset)
 {
-	emit(c, BPF_LD | BPF_W | BPF_ABS, 0, 0, (uint32_t)offset);
+	return put(c, BPF_LD | BPF_W | BPF_ABS, 0, 0, (uint32_t)offset);
 }
 
-static void emit_return(struct compiler *c, uint32_t action)
+/* The low half of a 64-bit argument; both architectures are little-endian. */
+static unsigned put_load_arg(struct compiler *c, unsigned arg)
 {
-	emit(c, BPF_RET | BPF_K, 0, 0, action);
+	return put_load(c, offsetof(struct seccomp_data, args) + arg * sizeof(uint64_t));
 }
 
-/* The next instruction is run only when the accumulator is `value`. */
-static void emit_if(struct compiler *c, uint32_t value)
+static unsigned put_return(struct compiler *c, uint32_t action)
 {
-	emit(c, BPF_JMP | BPF_JEQ | BPF_K, 0, 1, value);
+	return put(c, BPF_RET | BPF_K, 0, 0, action);
 }
 
-static uint32_t call_nr(const struct compiler *c, unsigned call)
+/* `place`, or one that does the same and that a jump reaches, also from one instruction before. */
+static unsigned within_reach(struct compiler *c, unsigned place)
 {
-	return (uint32_t)c->rules[c->calls[call]]->nr;
+	const struct sock_filter *to = &c->code[place];
+	unsigned *near = place == c->allow ? &c->allow : place == c->trap ? &c->trap : NULL;
+
+	if (place - c->at < NEAR_MAX)
+		return place;
+	if (!near)
+		return put(c, BPF_JMP | BPF_JA, 0, 0, place - c->at);
+	*near = put_return(c, to->k);
+	return *near;
 }
 
-/* One look at the argument for all rules that compare it. */
-static void emit_values(struct compiler *c, const struct sandbox_rule *const *rules, unsigned n)
+/* Compares the accumulator, BPF_JEQ, BPF_JGE or BPF_JGT, with `k`. */
+static unsigned put_branch(struct compiler *c, uint16_t how, uint32_t k, unsigned yes, unsigned no)
 {
-	/* the low half of a 64-bit argument; both architectures are little-endian */
-	emit_load(c, offsetof(struct seccomp_data, args) + rules[0]->arg * sizeof(uint64_t));
-	for (unsigned i = 0; i < n; i++) {
-		const unsigned left = n - 1 - i;
-
-		emit(c, BPF_JMP | BPF_JEQ | BPF_K, (uint8_t)left, left ? 0 : 1, rules[i]->value);
-	}
-	emit_return(c, SECCOMP_RET_ALLOW);
+	yes = within_reach(c, yes);
+	no = within_reach(c, no);
+	return put(c, BPF_JMP | BPF_K | how, (uint8_t)(yes - c->at), (uint8_t)(no - c->at), k);
 }
 
-static void emit_rule(struct compiler *c, const struct sandbox_rule *rule)
+/* Goes to `next` where the rule does not hold. */
+static unsigned put_rule(struct compiler *c, const struct sandbox_rule *rule, unsigned next)
 {
-	size_t arg = offsetof(struct seccomp_data, args) + rule->arg * sizeof(uint64_t);
+	unsigned type;
 
 	switch ((enum sandbox_check)rule->check) {
 	case SANDBOX_ANY:
-		emit_return(c, SECCOMP_RET_ALLOW);
-		return;
+		return c->allow;
 	case SANDBOX_NOSYS:
-		emit_return(c, SECCOMP_RET_ERRNO | ENOSYS);
-		return;
-	case SANDBOX_IS: /* emit_values() */
-		return;
+		return put_return(c, SECCOMP_RET_ERRNO | ENOSYS);
+	case SANDBOX_IS: /* who calls has the argument loaded */
+		return put_branch(c, BPF_JEQ, rule->value, c->allow, next);
 	case SANDBOX_LACKS:
-		emit_load(c, arg);
-		emit(c, BPF_ALU | BPF_AND | BPF_K, 0, 0, rule->value);
-		emit_if(c, 0);
+		put_branch(c, BPF_JEQ, 0, c->allow, next);
+		put(c, BPF_ALU | BPF_AND | BPF_K, 0, 0, rule->value);
 		break;
 	case SANDBOX_STREAM:
-		emit_load(c, offsetof(struct seccomp_data, args));
-		emit(c, BPF_JMP | BPF_JEQ | BPF_K, 0, 4, rule->value);
-		emit_load(c, offsetof(struct seccomp_data, args) + sizeof(uint64_t));
-		emit(c, BPF_ALU | BPF_AND | BPF_K, 0, 0, ~(uint32_t)(SOCK_CLOEXEC | SOCK_NONBLOCK));
-		emit_if(c, SOCK_STREAM);
-		break;
+		put_branch(c, BPF_JEQ, SOCK_STREAM, c->allow, next);
+		put(c, BPF_ALU | BPF_AND | BPF_K, 0, 0, ~(uint32_t)(SOCK_CLOEXEC | SOCK_NONBLOCK));
+		type = put_load_arg(c, 1);
+		put_branch(c, BPF_JEQ, rule->value, type, next);
+		return put_load_arg(c, 0);
 	case SANDBOX_OWN_PID:
-		emit_load(c, arg);
-		emit_if(c, c->pid);
+		put_branch(c, BPF_JEQ, c->pid, c->allow, next);
 		break;
 	case SANDBOX_KEPT_DIR:
-		emit_load(c, arg);
-		for (unsigned i = 0; i < c->kept->n; i++) {
-			emit_if(c, (uint32_t)c->kept->fd[i]);
-			emit_return(c, SECCOMP_RET_ALLOW);
-		}
-		return;
+		if (!c->kept->n)
+			return next;
+		for (unsigned i = 0; i < c->kept->n; i++)
+			next = put_branch(c, BPF_JEQ, (uint32_t)c->kept->fd[i], c->allow, next);
+		break;
 	}
-	emit_return(c, SECCOMP_RET_ALLOW);
+	return put_load_arg(c, rule->arg);
 }
 
-/* Does it decide, whatever the arguments are? */
-static bool is_last(const struct sandbox_rule *rule)
+static const struct sandbox_rule *rule_before(const struct compiler *c,
+					      const struct sandbox_rule *rule)
+{
+	const unsigned before = c->rule_before[rule - c->rules];
+
+	return before ? &c->rules[before - 1] : NULL;
+}
+
+static const struct sandbox_rule *last_rule(const struct compiler *c, unsigned nr)
+{
+	return &c->rules[c->last_rule[nr] - 1];
+}
+
+/* The rules of a call, from the last to the first. */
+static unsigned put_rules(struct compiler *c, unsigned nr)
+{
+	const struct sandbox_rule *rule = last_rule(c, nr), *before;
+	unsigned next = c->trap;
+
+	for (; rule; rule = before) {
+		before = rule_before(c, rule);
+		next = put_rule(c, rule, next);
+		/* one look at the argument for all rules that compare it */
+		if (rule->check == SANDBOX_IS &&
+		    (!before || before->check != SANDBOX_IS || before->arg != rule->arg))
+			next = put_load_arg(c, rule->arg);
+	}
+	return next;
+}
+
+/* The accumulator is below calls[i + 1], and not below calls[i] unless that is the first. */
+static unsigned put_call(struct compiler *c, unsigned i)
+{
+	const struct call *call = &c->calls[i];
+	unsigned place = put_rules(c, call->first);
+
+	if (call->first == call->last)
+		return put_branch(c, BPF_JEQ, call->first, place, c->trap);
+	place = put_branch(c, BPF_JGT, call->last, c->trap, place);
+	return i ? place : put_branch(c, BPF_JGE, call->first, place, c->trap);
+}
+
+/* The same for n calls. */
+static unsigned put_search(struct compiler *c, unsigned first, unsigned n)
+{
+	const unsigned half = n / 2;
+	unsigned right, left;
+
+	if (n == 1)
+		return put_call(c, first);
+	right = put_search(c, first + half, n - half);
+	left = put_search(c, first, half);
+	return put_branch(c, BPF_JGE, c->calls[first + half].first, right, left);
+}
+
+/* Is no rule asked behind this one? */
+static bool decides(const struct sandbox_rule *rule)
 {
 	return rule->check == SANDBOX_ANY || rule->check == SANDBOX_NOSYS;
 }
 
-static bool is_value(const struct sandbox_rule *rule, uint8_t arg)
+/* Is the call allowed whatever its arguments are? */
+static bool is_plain(const struct compiler *c, unsigned nr)
 {
-	return rule->check == SANDBOX_IS && rule->arg == arg;
+	const struct sandbox_rule *rule = last_rule(c, nr);
+
+	return rule->check == SANDBOX_ANY && !rule_before(c, rule);
 }
 
-/* Rules of one call, until one decides. */
-static void emit_rules(struct compiler *c, const struct sandbox_rule *const *rules, unsigned n)
+/* False: too many. */
+static bool add_call(struct compiler *c, uint16_t nr)
 {
-	unsigned i = 0;
+	struct call *last = &c->calls[c->ncalls ? c->ncalls - 1 : 0];
 
-	while (i < n) {
-		unsigned same = 0;
+	if (c->ncalls && last->last == nr - 1 && is_plain(c, last->last) && is_plain(c, nr)) {
+		last->last = nr;
+		return true;
+	}
+	if (c->ncalls == CALLS_MAX)
+		return false;
+	c->calls[c->ncalls++] = (struct call){.first = nr, .last = nr};
+	return true;
+}
 
-		while (i + same < n && same < NEAR_MAX && is_value(rules[i + same], rules[i]->arg))
-			same++;
-		if (same) {
-			emit_values(c, rules + i, same);
-			i += same;
+/* The role's rules, those of a call together. False: too many, or a number that is too large. */
+static bool collect(struct compiler *c, size_t n)
+{
+	if (n > RULES_MAX)
+		return false;
+	for (uint16_t i = 0; i < n; i++) {
+		const struct sandbox_rule *rule = &c->rules[i];
+
+		if (!(rule->roles & c->role))
 			continue;
-		}
-		emit_rule(c, rules[i]);
-		if (is_last(rules[i++]))
-			return;
-	}
-}
-
-/*
- * The conditional jump at `at` goes to what comes next when its condition is `when`: by itself, or,
- * where that is too far for it, through one that has no condition.
- */
-static void land(struct compiler *c, unsigned at, bool when)
-{
-	const unsigned far = c->len - at - 1;
-	struct sock_filter *jump = &c->out[at];
-
-	if (c->full)
-		return;
-	if (far <= NEAR_MAX) {
-		*(when ? &jump->jt : &jump->jf) = (uint8_t)far;
-		return;
-	}
-	emit_return(c, SECCOMP_RET_TRAP); /* room */
-	if (c->full)
-		return;
-	memmove(jump + 2, jump + 1, far * sizeof(*jump));
-	jump[1] = (struct sock_filter){.code = BPF_JMP | BPF_JA, .k = far};
-	jump->jt = !when;
-	jump->jf = when;
-}
-
-/* The accumulator is the number of calls[call], or of none. */
-static void emit_call(struct compiler *c, unsigned call)
-{
-	const unsigned first = c->calls[call], at = c->len;
-
-	emit(c, BPF_JMP | BPF_JEQ | BPF_K, 0, 0, call_nr(c, call));
-	emit_rules(c, c->rules + first, c->calls[call + 1] - first);
-	land(c, at, false);
-	emit_return(c, SECCOMP_RET_TRAP);
-}
-
-/* The accumulator is the number of one of calls[first..first + n), or of none. */
-static void emit_search(struct compiler *c, unsigned first, unsigned n)
-{
-	const unsigned half = n / 2, at = c->len;
-
-	if (n == 1) {
-		emit_call(c, first);
-		return;
-	}
-	emit(c, BPF_JMP | BPF_JGE | BPF_K, 0, 0, call_nr(c, first + half));
-	emit_search(c, first, half);
-	land(c, at, true);
-	emit_search(c, first + half, n - half);
-}
-
-/* The role's rules, those of a call together. False: too many. */
-static bool collect(struct compiler *c, const struct sandbox_rule *rules, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		unsigned at = c->nrules;
-
-		if (!(rules[i].roles & c->role))
-			continue;
-		if (c->nrules == RULES_MAX)
+		if ((unsigned)rule->nr >= NUMBERS_MAX)
 			return false;
-		for (; at && c->rules[at - 1]->nr > rules[i].nr; at--)
-			c->rules[at] = c->rules[at - 1];
-		c->rules[at] = &rules[i];
-		c->nrules++;
-	}
-	for (unsigned i = 0; i < c->nrules; i++) {
-		if (i && c->rules[i]->nr == c->rules[i - 1]->nr)
+		if (c->last_rule[rule->nr] && decides(last_rule(c, (unsigned)rule->nr)))
 			continue;
-		if (c->ncalls == CALLS_MAX)
-			return false;
-		c->calls[c->ncalls++] = i;
+		c->rule_before[i] = c->last_rule[rule->nr];
+		c->last_rule[rule->nr] = (uint16_t)(i + 1);
 	}
-	c->calls[c->ncalls] = c->nrules;
+	for (uint16_t nr = 0; nr < NUMBERS_MAX; nr++) {
+		if (c->last_rule[nr] && !add_call(c, nr))
+			return false;
+	}
 	return true;
 }
 
 int sandbox_compile(const struct sandbox_rule *rules, size_t n, enum thread_role role, pid_t pid,
 		    const struct sandbox_dirs *kept, struct sock_filter *out)
 {
-	struct compiler c = {.role = 1u << role, .pid = (uint32_t)pid, .kept = kept, .out = out};
+	struct compiler c = {.role = 1u << role,
+			     .pid = (uint32_t)pid,
+			     .kept = kept,
+			     .rules = rules,
+			     .code = out,
+			     .at = SANDBOX_FILTER_MAX};
+	unsigned number, kill, len;
 
-	if (!collect(&c, rules, n))
+	if (!collect(&c, n))
 		return -E2BIG;
-	emit_load(&c, offsetof(struct seccomp_data, arch));
-	emit(&c, BPF_JMP | BPF_JEQ | BPF_K, 1, 0, HOST_AUDIT_ARCH);
-	emit_return(&c, SECCOMP_RET_KILL_PROCESS);
-	emit_load(&c, offsetof(struct seccomp_data, nr));
+	c.trap = put_return(&c, SECCOMP_RET_TRAP);
+	c.allow = put_return(&c, SECCOMP_RET_ALLOW);
 	if (c.ncalls)
-		emit_search(&c, 0, c.ncalls);
+		put_search(&c, 0, c.ncalls);
 	else
-		emit_return(&c, SECCOMP_RET_TRAP);
-	return c.full ? -E2BIG : (int)c.len;
+		put_return(&c, SECCOMP_RET_TRAP);
+	number = put_load(&c, offsetof(struct seccomp_data, nr));
+	kill = put_return(&c, SECCOMP_RET_KILL_PROCESS);
+	put_branch(&c, BPF_JEQ, HOST_AUDIT_ARCH, number, kill);
+	put_load(&c, offsetof(struct seccomp_data, arch));
+	if (c.full)
+		return -E2BIG;
+	len = SANDBOX_FILTER_MAX - c.at;
+	memmove(out, out + c.at, len * sizeof(*out));
+	return (int)len;
 }

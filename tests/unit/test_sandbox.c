@@ -56,7 +56,10 @@ static uint32_t run(const struct sock_filter *code, int len, const struct seccom
 			break;
 		case BPF_JMP | BPF_JEQ | BPF_K:
 		case BPF_JMP | BPF_JGE | BPF_K:
-			taken = BPF_OP(f->code) == BPF_JEQ ? a == f->k : a >= f->k;
+		case BPF_JMP | BPF_JGT | BPF_K:
+			taken = BPF_OP(f->code) == BPF_JEQ   ? a == f->k
+				: BPF_OP(f->code) == BPF_JGE ? a >= f->k
+							     : a > f->k;
 			pc += taken ? f->jt : f->jf;
 			break;
 		case BPF_RET | BPF_K:
@@ -323,24 +326,70 @@ static void test_no_folder_nothing_to_remove(void **state)
 
 static void test_too_many_rules(void **state)
 {
-	struct sandbox_rule rules[200];
+	enum { MANY = 600 };
+	struct sandbox_rule rules[MANY];
 	struct program p;
 
 	(void)state;
+	/* more calls than there is room for, unless they are one range */
 	for (int i = 0; i < 200; i++)
-		rules[i] = (struct sandbox_rule){.nr = i, .roles = 1};
+		rules[i] = (struct sandbox_rule){.nr = i * 2, .roles = 1};
 	assert_int_equal(sandbox_compile(rules, 200, 0, PID, &no_dirs, p.code), -E2BIG);
-	/* one call, more conditions than the program holds */
 	for (int i = 0; i < 200; i++)
+		rules[i].nr = i;
+	assert_in_range(sandbox_compile(rules, 200, 0, PID, &no_dirs, p.code), 1, 12);
+	/* a number that no call has */
+	rules[100].nr = 5000;
+	assert_int_equal(sandbox_compile(rules, 200, 0, PID, &no_dirs, p.code), -E2BIG);
+	/* more conditions than the program holds, and more rules */
+	for (int i = 0; i < MANY; i++)
 		rules[i] = (struct sandbox_rule){.nr = i % 100, .roles = 1, .check = SANDBOX_LACKS};
-	assert_int_equal(sandbox_compile(rules, 200, 0, PID, &no_dirs, p.code), -E2BIG);
+	assert_int_equal(sandbox_compile(rules, 400, 0, PID, &no_dirs, p.code), -E2BIG);
+	assert_int_equal(sandbox_compile(rules, MANY, 0, PID, &no_dirs, p.code), -E2BIG);
 	assert_true(sandbox_compile(rules, 0, 0, PID, &no_dirs, p.code) > 0);
+}
+
+/* Calls with consecutive numbers are one comparison; what is beside them, or asks for more, is not.
+ */
+static void test_ranges(void **state)
+{
+	static const struct sandbox_rule rules[] = {
+	    {.nr = 3, .roles = 1}, /* the first in the program has nothing below it */
+	    {.nr = 4, .roles = 1},
+	    {.nr = 5, .roles = 1, .check = SANDBOX_IS, .value = 1},
+	    {.nr = 6, .roles = 1},
+	    {.nr = 7, .roles = 2},
+	    {.nr = 9, .roles = 1},
+	    {.nr = 10, .roles = 1},
+	    {.nr = 11, .roles = 1, .check = SANDBOX_NOSYS},
+	    /* decided already */
+	    {.nr = 10, .roles = 1, .check = SANDBOX_NOSYS},
+	    {.nr = 11, .roles = 1},
+	};
+	struct program p;
+
+	(void)state;
+	p.len = sandbox_compile(rules, sizeof(rules) / sizeof(rules[0]), 0, PID, &no_dirs, p.code);
+	assert_true(p.len > 0);
+	for (int nr = 0; nr < 20; nr++) {
+		for (uint64_t arg = 0; arg < 2; arg++) {
+			struct seccomp_data data = {
+			    .nr = nr, .arch = HOST_AUDIT_ARCH, .args = {arg}};
+			const bool good = nr == 3 || nr == 4 || (nr == 5 && arg) || nr == 6 ||
+					  nr == 9 || nr == 10;
+
+			assert_int_equal(run(p.code, p.len, &data),
+					 good	    ? SECCOMP_RET_ALLOW
+					 : nr == 11 ? (SECCOMP_RET_ERRNO | ENOSYS)
+						    : SECCOMP_RET_TRAP);
+		}
+	}
 }
 
 /* Parts that are longer than what a conditional jump skips. */
 static void test_far_jumps(void **state)
 {
-	enum { MANY = 70, FIRST = 10, CALLS = 50, END = FIRST + CALLS };
+	enum { MANY = 120, FIRST = 10, CALLS = 50, END = FIRST + CALLS };
 	struct sandbox_rule rules[MANY + CALLS];
 	struct program p;
 
@@ -453,6 +502,7 @@ int main(void)
 		cmocka_unit_test(test_clone3_is_unknown),
 		cmocka_unit_test(test_no_folder_nothing_to_remove),
 		cmocka_unit_test(test_too_many_rules),
+		cmocka_unit_test(test_ranges),
 		cmocka_unit_test(test_far_jumps),
 		cmocka_unit_test(test_on_and_off),
 		cmocka_unit_test(test_a_violation_is_named),
