@@ -513,6 +513,7 @@ $(B)/bench/%: tests/bench/%.c | $(LINUX_INCLUDE)/.ok
 
 .PHONY: bench bench-build
 bench-build: all $(BENCH) payloads
+	+$(Q)$(MAKE) --no-print-directory STATIC=1 all
 
 bench: bench-build
 	$(Q)tests/bench/bench --arch $(ARCH:x86=x86_64)

@@ -14,6 +14,11 @@ def lodge(kernel, initrd, words, memory_mib, disk=None, cpus=1):
     return command
 
 
+def lodge_static(*args, **kwargs):
+    """Without libraries to load, as a kvmtool of its own sources usually is."""
+    return ["build/static/lodge"] + lodge(*args, **kwargs)[1:]
+
+
 def lodge_payload(payload, words, disk, image_format="raw"):
     return ["build/lodge", "run", "--kernel", payload, "--initramfs", "none", "--transport", "mmio", "--memory", "64M",
             "--cmdline", words, "--disk", f"path={disk},format={image_format},direct=on", "--log", "error"]
