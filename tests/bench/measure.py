@@ -2,7 +2,7 @@
 """Runs one measurement on a host with KVM (the lab, or this machine) and prints lines "KEY VALUE".
 
 usage: measure.py boot NAME=VMM:KERNEL...   nanoseconds from fork to the first line of init, files cached
-       measure.py wall ROUNDS NAME=VMM:KERNEL...   the same ROUNDS times each, in turn
+       measure.py wall ROUNDS NAME=VMM:KERNEL...   the same ROUNDS times each, each round in another order
        measure.py memory VMM KERNEL         bytes of PSS beside guest memory, idle, one CPU, one disk
        measure.py io PATTERNS SECONDS ROUNDS KERNEL VMM:KERNEL...   operations a second of each in turn
        measure.py payload PATTERNS SECONDS ROUNDS VMM:IMAGE...   the same of a payload in user mode; IMAGE is raw,
@@ -15,6 +15,7 @@ usage: measure.py boot NAME=VMM:KERNEL...   nanoseconds from fork to the first l
        measure.py cpu KERNEL                microseconds of CPU before the first guest instruction
 """
 import os
+import random
 import re
 import subprocess
 import sys
@@ -73,10 +74,13 @@ def boot(folder, *subjects):
 
 
 def wall(folder, rounds, *subjects):
-    """A round that does not count brings all into the page cache."""
+    """
+    A round that does not count brings all into the page cache. Each has an order of its own: on an emulated host a
+    start is slower or faster by whose memory it gets, with or without translated code in it.
+    """
     initrd = make_initrd(folder)
     for n in range(int(rounds) + 1):
-        for subject in subjects:
+        for subject in random.Random(n).sample(subjects, len(subjects)):
             name, spent_ns = to_first_line(initrd, subject)
             if n:
                 print("wall_" + name, spent_ns, flush=True)
