@@ -19,7 +19,7 @@ struct disk_metrics {
 
 struct net_metrics {
 	Lodge__V1__NetworkMetrics msg;
-	char device[8];
+	char device[16];
 };
 
 struct vcpu_metrics {
