@@ -224,7 +224,7 @@ static bool collect(struct compiler *c, size_t n)
 {
 	if (n > RULES_MAX)
 		return false;
-	for (uint16_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < n; i++) {
 		const struct sandbox_rule *rule = &c->rules[i];
 
 		if (!(rule->roles & c->role))
