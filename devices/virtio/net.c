@@ -135,7 +135,7 @@ void net_reconnect_step(struct net *net)
 	net->tap.fds[0] = r->fd;
 	net_port_init(&p->port, &net->tap, 0);
 	atomic_store(&net->gone, false);
-	log_info("network: another end of the socket is there; the guest's link is %s",
+	log_warn("network: another end of the socket is there; the guest's link is %s",
 		 atomic_load(&net->unplugged) ? "down, as was asked for" : "up");
 	if (!atomic_load(&net->unplugged) && net_status(net, 0, NET_S_LINK_UP))
 		virtio_raise_config(&net->dev);

@@ -331,6 +331,8 @@ def passt(context):
         # another takes its place
         os.kill(next(pid for keeper in keepers(server) for pid, name in children(keeper).items() if "passt" in name), signal.SIGKILL)
         until("the world again", lambda: bash(server, "a", world_says) == f"from {here}\n")
+        with open(server.log.name, encoding="utf-8", errors="replace") as log:
+            check("another end of the socket is there; the guest's link is up" in log.read(), "the log does not tell of it")
         server.run("stop", "a", "--timeout", 200)
 
 
